@@ -1,0 +1,372 @@
+//! What an operator can ask of a node, as ordinary messages.
+//!
+//! Every node runs a process registered as [`SYSTEM`]; `purlin members` and all other reading
+//! commands are calls to it. So any client, or any process, can ask the same, of any node, as JSON
+//! too: `purlin call purlin@b node.status`.
+//!
+//! The field names here are those of `--format json` and stay. Pids, node ids and destinations are
+//! text in JSON.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dest::Dest;
+use crate::hello::Labels;
+use crate::id::{NodeId, Pid};
+use crate::message::Message;
+use crate::name::{Name, NodeName};
+
+/// The name that every node's system process is registered under.
+pub const SYSTEM: &str = "purlin";
+
+/// Declares a message: its type, name on the wire and reply.
+macro_rules! message {
+    ($type:ty, $name:literal, $reply:ty) => {
+        impl Message for $type {
+            const NAME: &'static str = $name;
+            type Reply = $reply;
+        }
+    };
+}
+
+/// What is this node, and how is it?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetStatus;
+message!(GetStatus, "node.status", Status);
+
+/// Answers [`GetStatus`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub name: NodeName,
+    /// The life of it that answers.
+    pub id: NodeId,
+    /// Where others reach it.
+    pub address: SocketAddr,
+    /// The cluster's name.
+    pub cluster: Name,
+    /// How many members it sees as up, itself included.
+    pub members_up: usize,
+    /// How many processes run on it.
+    pub processes: usize,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// The version of the program.
+    pub version: String,
+    /// The kinds of actor that can be started on it.
+    pub kinds: Vec<String>,
+    /// What was lost or refused, by reason, since it started.
+    pub counters: Vec<Counter>,
+}
+
+/// How often something happened on a node since it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// What, as `dropped.no_process`.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Who is a member, as this node sees it?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListMembers;
+message!(ListMembers, "node.members", Vec<MemberInfo>);
+
+/// One member, as the asked node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberInfo {
+    /// Its name.
+    pub name: NodeName,
+    /// Its life.
+    pub id: NodeId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What the asked node thinks of it.
+    pub state: MemberState,
+    /// Seconds it has been in this state.
+    pub since_s: f64,
+    /// What it says about itself.
+    pub labels: Labels,
+}
+
+/// What a node thinks of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// It answers.
+    Up,
+    /// It does not answer and has a little time left to do so.
+    Suspect,
+    /// This life of it is over.
+    Down,
+    /// It left in good order.
+    Left,
+}
+
+/// Which processes run on this node?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListProcesses {
+    /// Only those with a larger serial: asks for the next page.
+    pub after: u64,
+}
+message!(ListProcesses, "node.processes", Vec<ProcessInfo>);
+
+/// One process, in a line. At most [`PAGE_ENTRIES`](crate::limits::PAGE_ENTRIES) a page, by serial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Its pid.
+    pub pid: Pid,
+    /// The node it runs on.
+    pub node: NodeName,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, if it has one.
+    pub name: Option<Name>,
+    /// Messages waiting for it.
+    pub mailbox: usize,
+    /// Messages it has handled.
+    pub handled: u64,
+    /// How many processes it is linked to.
+    pub links: usize,
+    /// How many it monitors.
+    pub monitors: usize,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+}
+
+/// Tell all about one process of this node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetProcess {
+    /// Its pid, or its name on this node.
+    pub target: Dest,
+}
+message!(GetProcess, "node.process", Option<ProcessDetail>);
+
+/// Answers [`GetProcess`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessDetail {
+    /// Its pid.
+    pub pid: Pid,
+    /// The node it runs on.
+    pub node: NodeName,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, if it has one.
+    pub name: Option<Name>,
+    /// What it is doing.
+    pub state: ProcessState,
+    /// The message it is handling, if it is.
+    pub handling: Option<String>,
+    /// Messages waiting for it.
+    pub mailbox: usize,
+    /// Messages it has handled.
+    pub handled: u64,
+    /// Whether exits of linked processes reach it as messages.
+    pub traps_exits: bool,
+    /// Processes it is linked to.
+    pub links: Vec<Pid>,
+    /// What it monitors.
+    pub monitors: Vec<Dest>,
+    /// Processes that monitor it.
+    pub monitored_by: Vec<Pid>,
+    /// The process that started it, if one did.
+    pub parent: Option<Pid>,
+    /// Seconds since it started.
+    pub uptime_s: f64,
+    /// Messages it accepts.
+    pub messages: Vec<String>,
+}
+
+/// What a process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProcessState {
+    /// Its `start` has not returned.
+    Starting,
+    /// It waits for messages.
+    Waiting,
+    /// It handles one.
+    Running,
+    /// It is ending.
+    Exiting,
+}
+
+/// What supervises what on this node?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetTree;
+message!(GetTree, "node.tree", Vec<TreeNode>);
+
+/// A process and those it started. Processes without a living parent are roots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TreeNode {
+    /// Its pid.
+    pub pid: Pid,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, if it has one.
+    pub name: Option<Name>,
+    /// Its id in its supervisor, if it has one.
+    pub child_id: Option<String>,
+    /// How often its supervisor has restarted it.
+    pub restarts: u64,
+    /// What it started.
+    pub children: Vec<TreeNode>,
+}
+
+/// Which names are registered on this node?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListNames;
+message!(ListNames, "node.names", Vec<NameInfo>);
+
+/// One registered name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameInfo {
+    /// The name.
+    pub name: Name,
+    /// The process that has it.
+    pub pid: Pid,
+    /// The node it runs on.
+    pub node: NodeName,
+    /// Its kind.
+    pub kind: String,
+}
+
+/// Which process has this name on this node?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WhereIs {
+    /// The name.
+    pub name: Name,
+}
+message!(WhereIs, "node.whereis", Option<Pid>);
+
+/// Who owns this key on the ring of live members?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetOwner {
+    /// The key.
+    pub key: String,
+}
+message!(GetOwner, "node.owner", OwnerInfo);
+
+/// Answers [`GetOwner`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerInfo {
+    /// The key.
+    pub key: String,
+    /// The shard that it falls into.
+    pub shard: u16,
+    /// The member that owns the shard.
+    pub owner: NodeName,
+    /// The members that would own it next, in order.
+    pub successors: Vec<NodeName>,
+    /// Tells two rings apart; members that agree on who is up show the same, in hexadecimal.
+    pub ring: String,
+}
+
+/// Leave the cluster and stop.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leave;
+message!(Leave, "node.leave", ());
+
+/// Send every [`Event`] of this node to this process, until it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// The process that wants them.
+    pub subscriber: Pid,
+}
+message!(Subscribe, "node.subscribe", ());
+
+/// Something that happened on a node, for people and monitoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since 1970 by the node's clock.
+    pub at_ms: u64,
+    /// The node that saw it.
+    pub node: NodeName,
+    /// What it was.
+    pub what: What,
+}
+message!(Event, "node.event", ());
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum What {
+    /// A life of a node became a member.
+    NodeUp {
+        /// Which.
+        id: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A member does not answer.
+    NodeSuspect {
+        /// Which.
+        id: NodeId,
+    },
+    /// A suspected member answered after all.
+    NodeAlive {
+        /// Which.
+        id: NodeId,
+    },
+    /// A life of a node is over.
+    NodeDown {
+        /// Which.
+        id: NodeId,
+        /// Why it is held for dead.
+        why: String,
+    },
+    /// A member left in good order.
+    NodeLeft {
+        /// Which.
+        id: NodeId,
+    },
+    /// A process ended with an abnormal reason.
+    ProcessCrashed {
+        /// Which.
+        pid: Pid,
+        /// Its kind.
+        kind: String,
+        /// The name it had.
+        name: Option<Name>,
+        /// Why.
+        reason: String,
+    },
+    /// A supervisor restarted a child.
+    ChildRestarted {
+        /// The supervisor.
+        supervisor: Pid,
+        /// The child's id in it.
+        child: String,
+        /// The new process.
+        pid: Pid,
+        /// How often this child has been restarted.
+        restarts: u64,
+        /// Why the one before it ended.
+        reason: String,
+    },
+    /// A name was registered.
+    NameRegistered {
+        /// The name.
+        name: Name,
+        /// The process.
+        pid: Pid,
+    },
+    /// A name was given up, or its process ended.
+    NameReleased {
+        /// The name.
+        name: Name,
+        /// The process that had it.
+        pid: Pid,
+    },
+    /// The subscriber was too slow: so many events are missing here.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// The default time that a call or spawn waits for its answer (OTP's default).
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);

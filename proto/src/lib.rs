@@ -1,0 +1,44 @@
+//! Names, messages and the wire of Purlin.
+//!
+//! This is what every part of a cluster shares: nodes, clients and the programs that only define
+//! message types. It holds values and how they are written down, nothing that runs.
+//!
+//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Dest`].
+//! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
+//! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
+//! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
+//! - What an operator asks: [`admin`]. What a client asks: [`session`].
+//!
+//! # Absent on purpose
+//!
+//! No I/O, no tasks, no clocks, no chance. Bytes from the network give an error, never a panic, and
+//! never an allocation above a bound of [`limits`].
+
+pub mod admin;
+pub mod codec;
+mod dest;
+mod error;
+pub mod frame;
+pub mod hello;
+mod id;
+pub mod limits;
+mod message;
+mod name;
+mod notice;
+mod payload;
+mod readable;
+mod reason;
+pub mod session;
+mod signal;
+
+pub use crate::dest::{Dest, ParseDestError};
+pub use crate::error::{CallError, SpawnError};
+pub use crate::frame::Frame;
+pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions};
+pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
+pub use crate::message::{Message, MessageName};
+pub use crate::name::{Name, NameError, NodeName};
+pub use crate::notice::{Down, LinkDown, NodeEvent};
+pub use crate::payload::{Codec, Payload};
+pub use crate::reason::{ExitReason, Fault};
+pub use crate::signal::{Envelope, Signal, Spawn, Target};

@@ -1,0 +1,39 @@
+//! Every bound of the wire, in one place.
+//!
+//! A bound is what a peer may make us hold or do. Each is checked before anything is allocated for
+//! it. Bounds of a running node (queues, windows) are settings of that node and live beside it.
+
+/// Longest node name, in bytes: a [`NodeName`](crate::NodeName) is stored inline, so that a
+/// [`Pid`](crate::Pid) is `Copy`.
+pub const NODE_NAME_BYTES: usize = 32;
+
+/// Longest name of a process, cluster, actor kind or message, in bytes.
+pub const NAME_BYTES: usize = 255;
+
+/// Largest frame: one message with its addresses. What is larger is refused by the sender.
+pub const FRAME_BYTES: usize = 64 << 20;
+
+/// Largest [`Hello`](crate::Hello), encoded; it is read before the peer has said who it is.
+pub const HELLO_BYTES: usize = 8 << 10;
+
+/// Most labels a node may carry.
+pub const LABELS: usize = 32;
+
+/// Longest key or value of a label, in bytes.
+pub const LABEL_BYTES: usize = 128;
+
+/// Longest exit reason text (message and backtrace together), in bytes. Longer ones are cut when
+/// the reason is made, so that a crash with a huge message cannot fill other nodes.
+pub const REASON_BYTES: usize = 16 << 10;
+
+/// Largest datagram payload we send; below QUIC's guaranteed 1,200-byte packet less its overhead.
+pub const DATAGRAM_BYTES: usize = 1_100;
+
+/// Largest membership state sent on a stream: 1,000 members with full labels fit.
+pub const STATE_BYTES: usize = 16 << 20;
+
+/// Most entries in one page of an administration answer (`ps`, `names`).
+pub const PAGE_ENTRIES: usize = 10_000;
+
+/// Deepest nesting of JSON we parse.
+pub const JSON_DEPTH: usize = 128;

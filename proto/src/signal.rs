@@ -1,0 +1,384 @@
+//! What processes say to one another across nodes, and how it is written down.
+//!
+//! An [`Envelope`] is one signal with its addresses. Between two nodes the addresses are serials
+//! only: the connection already says which life of which node each end is. The three signals that
+//! carry messages are written by hand, so that a payload is neither copied nor measured twice; all
+//! others are rare and go through the codec. The layout is in `PROTOCOL.md`, pinned by golden tests.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, DecodeError, EncodeError};
+use crate::error::{CallError, SpawnError};
+use crate::id::{Pid, Reference};
+use crate::limits::{FRAME_BYTES, NAME_BYTES};
+use crate::message::MessageName;
+use crate::name::Name;
+use crate::payload::{Codec, Payload};
+use crate::reason::ExitReason;
+
+/// One signal and its two ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The receiver, on the node that the connection leads to.
+    pub to: Target,
+    /// The serial of the sender on its node; 0 where no process speaks (the node itself).
+    pub from: u64,
+    /// What is said.
+    pub signal: Signal,
+}
+
+/// The receiver of an envelope on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// The process with this serial.
+    Serial(u64),
+    /// The process that has this name when the envelope arrives.
+    Name(Name),
+    /// The node itself: spawn requests and what answers them.
+    Node,
+}
+
+/// Everything that one process, or its node, can say to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// A message without an answer.
+    Send {
+        /// Which message.
+        message: MessageName,
+        /// Its body.
+        payload: Payload,
+    },
+    /// A message that wants an answer.
+    Call {
+        /// The call, on the caller's node.
+        reference: Reference,
+        /// What is left until the caller gives up.
+        remaining: Duration,
+        /// Which message.
+        message: MessageName,
+        /// Its body.
+        payload: Payload,
+    },
+    /// The answer to a call.
+    Reply {
+        /// The call.
+        reference: Reference,
+        /// The reply in the codec of the question, or why there is none.
+        result: Result<Payload, CallError>,
+    },
+    /// The sender asks the receiver to end (OTP: `exit/2`).
+    Exit {
+        /// The reason it should end with.
+        reason: ExitReason,
+    },
+    /// The sender links itself to the receiver.
+    Link,
+    /// The sender takes a link back; what the receiver sends because of it is void until it
+    /// acknowledges.
+    Unlink {
+        /// Names this request.
+        reference: Reference,
+    },
+    /// Answers an unlink.
+    UnlinkAck {
+        /// The request.
+        reference: Reference,
+    },
+    /// The sender ended and was linked to the receiver.
+    LinkDown {
+        /// Why it ended.
+        reason: ExitReason,
+    },
+    /// The sender monitors the receiver.
+    Monitor {
+        /// The monitor, on the sender's node.
+        reference: Reference,
+    },
+    /// The sender takes a monitor back.
+    Demonitor {
+        /// The monitor.
+        reference: Reference,
+    },
+    /// The sender ended and was monitored by the receiver.
+    Down {
+        /// The monitor, on the receiver's node.
+        reference: Reference,
+        /// Why it ended.
+        reason: ExitReason,
+    },
+    /// The sender asks the node to start a process.
+    Spawn(Spawn),
+    /// Answers a spawn.
+    Spawned {
+        /// The request.
+        reference: Reference,
+        /// The serial of the new process, or why there is none.
+        result: Result<u64, SpawnError>,
+    },
+}
+
+/// A request to start a process of a registered kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spawn {
+    /// Names this request.
+    pub reference: Reference,
+    /// The kind of actor.
+    pub kind: Name,
+    /// Its arguments.
+    pub args: Payload,
+    /// A name to register it under.
+    pub name: Option<Name>,
+    /// Link it to the sender, from its first moment.
+    pub link: bool,
+    /// Monitor it for the sender, from its first moment, with this reference.
+    pub monitor: Option<Reference>,
+    /// What is left until the sender gives up.
+    pub remaining: Duration,
+}
+
+/// The numbers of the signals on the wire. Never changed, never reused.
+mod number {
+    pub(super) const SEND: u8 = 0x10;
+    pub(super) const CALL: u8 = 0x11;
+    pub(super) const REPLY: u8 = 0x12;
+    pub(super) const REPLY_ERROR: u8 = 0x13;
+    pub(super) const EXIT: u8 = 0x14;
+    pub(super) const LINK: u8 = 0x15;
+    pub(super) const UNLINK: u8 = 0x16;
+    pub(super) const UNLINK_ACK: u8 = 0x17;
+    pub(super) const LINK_DOWN: u8 = 0x18;
+    pub(super) const MONITOR: u8 = 0x19;
+    pub(super) const DEMONITOR: u8 = 0x1a;
+    pub(super) const DOWN: u8 = 0x1b;
+    pub(super) const SPAWN: u8 = 0x1c;
+    pub(super) const SPAWNED: u8 = 0x1d;
+}
+
+const TARGET_SERIAL: u8 = 0;
+const TARGET_NAME: u8 = 1;
+const TARGET_NODE: u8 = 2;
+
+impl Envelope {
+    /// Appends the envelope to a buffer, which on an error is as it was.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let before = out.len();
+        let result = self.encode_unchecked(out).and_then(|()| match out.len() - before {
+            bytes if bytes > FRAME_BYTES => {
+                Err(EncodeError::TooLarge { bytes, limit: FRAME_BYTES })
+            }
+            _ => Ok(()),
+        });
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result
+    }
+
+    fn encode_unchecked(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        use number as n;
+        match &self.signal {
+            Signal::Send { message, payload } => {
+                self.head(n::SEND, out);
+                put_message(message, payload, out);
+                Ok(())
+            }
+            Signal::Call { reference, remaining, message, payload } => {
+                self.head(n::CALL, out);
+                out.put_u64_le(reference.0);
+                out.put_u32_le(u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX));
+                put_message(message, payload, out);
+                Ok(())
+            }
+            Signal::Reply { reference, result: Ok(payload) } => {
+                self.head(n::REPLY, out);
+                out.put_u64_le(reference.0);
+                out.put_u8(payload.codec as u8);
+                out.put_slice(&payload.bytes);
+                Ok(())
+            }
+            Signal::Reply { reference, result: Err(error) } => {
+                self.with(n::REPLY_ERROR, &(reference, error), out)
+            }
+            Signal::Exit { reason } => self.with(n::EXIT, reason, out),
+            Signal::Link => self.with(n::LINK, &(), out),
+            Signal::Unlink { reference } => self.with(n::UNLINK, reference, out),
+            Signal::UnlinkAck { reference } => self.with(n::UNLINK_ACK, reference, out),
+            Signal::LinkDown { reason } => self.with(n::LINK_DOWN, reason, out),
+            Signal::Monitor { reference } => self.with(n::MONITOR, reference, out),
+            Signal::Demonitor { reference } => self.with(n::DEMONITOR, reference, out),
+            Signal::Down { reference, reason } => self.with(n::DOWN, &(reference, reason), out),
+            Signal::Spawn(spawn) => self.with(n::SPAWN, spawn, out),
+            Signal::Spawned { reference, result } => {
+                self.with(n::SPAWNED, &(reference, result), out)
+            }
+        }
+    }
+
+    fn with<T: Serialize>(
+        &self,
+        number: u8,
+        body: &T,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        self.head(number, out);
+        codec::encode(body, out)
+    }
+
+    fn head(&self, number: u8, out: &mut BytesMut) {
+        out.put_u8(number);
+        out.put_u64_le(self.from);
+        match &self.to {
+            Target::Serial(serial) => {
+                out.put_u8(TARGET_SERIAL);
+                out.put_u64_le(*serial);
+            }
+            Target::Name(name) => {
+                out.put_u8(TARGET_NAME);
+                put_name(name.as_str(), out);
+            }
+            Target::Node => out.put_u8(TARGET_NODE),
+        }
+    }
+
+    /// Reads an envelope that fills the whole frame. A payload is a slice of the frame, not a copy.
+    pub fn decode(mut frame: Bytes) -> Result<Self, DecodeError> {
+        if frame.len() > FRAME_BYTES {
+            return Err(DecodeError::TooLarge { bytes: frame.len(), limit: FRAME_BYTES });
+        }
+        let number = take_u8(&mut frame)?;
+        let from = take_u64(&mut frame)?;
+        let to = take_target(&mut frame)?;
+        let signal = decode_signal(number, frame)?;
+        Ok(Self { to, from, signal })
+    }
+}
+
+fn decode_signal(kind: u8, mut rest: Bytes) -> Result<Signal, DecodeError> {
+    use number as n;
+    Ok(match kind {
+        n::SEND => {
+            let (message, payload) = take_message(rest)?;
+            Signal::Send { message, payload }
+        }
+        n::CALL => {
+            let reference = Reference(take_u64(&mut rest)?);
+            let remaining = Duration::from_millis(take_u32(&mut rest)?.into());
+            let (message, payload) = take_message(rest)?;
+            Signal::Call { reference, remaining, message, payload }
+        }
+        n::REPLY => {
+            let reference = Reference(take_u64(&mut rest)?);
+            Signal::Reply { reference, result: Ok(take_payload(rest)?) }
+        }
+        n::REPLY_ERROR => {
+            let (reference, error): (_, CallError) = body(&rest)?;
+            Signal::Reply { reference, result: Err(error) }
+        }
+        n::EXIT => Signal::Exit { reason: body(&rest)? },
+        n::LINK => {
+            body::<()>(&rest)?;
+            Signal::Link
+        }
+        n::UNLINK => Signal::Unlink { reference: body(&rest)? },
+        n::UNLINK_ACK => Signal::UnlinkAck { reference: body(&rest)? },
+        n::LINK_DOWN => Signal::LinkDown { reason: body(&rest)? },
+        n::MONITOR => Signal::Monitor { reference: body(&rest)? },
+        n::DEMONITOR => Signal::Demonitor { reference: body(&rest)? },
+        n::DOWN => {
+            let (reference, reason) = body(&rest)?;
+            Signal::Down { reference, reason }
+        }
+        n::SPAWN => Signal::Spawn(body(&rest)?),
+        n::SPAWNED => {
+            let (reference, result) = body(&rest)?;
+            Signal::Spawned { reference, result }
+        }
+        unknown => {
+            return Err(DecodeError::malformed(format_args!("unknown signal {unknown:#04x}")));
+        }
+    })
+}
+
+fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    codec::from_bytes(bytes, FRAME_BYTES)
+}
+
+fn put_name(name: &str, out: &mut BytesMut) {
+    debug_assert!(name.len() <= NAME_BYTES, "names are checked when they are made");
+    let len = u8::try_from(name.len()).expect("NAME_BYTES fits a byte");
+    out.put_u8(len);
+    out.put_slice(name.as_bytes());
+}
+
+fn put_message(message: &MessageName, payload: &Payload, out: &mut BytesMut) {
+    out.reserve(2 + NAME_BYTES + payload.bytes.len());
+    put_name(message.as_str(), out);
+    out.put_u8(payload.codec as u8);
+    out.put_slice(&payload.bytes);
+}
+
+fn take_message(mut rest: Bytes) -> Result<(MessageName, Payload), DecodeError> {
+    let name = take_name(&mut rest)?;
+    let name = MessageName::from_wire(name)
+        .ok_or_else(|| DecodeError::malformed("a message's name is empty or not UTF-8"))?;
+    Ok((name, take_payload(rest)?))
+}
+
+fn take_payload(mut rest: Bytes) -> Result<Payload, DecodeError> {
+    let number = take_u8(&mut rest)?;
+    let codec = Codec::from_number(number)
+        .ok_or_else(|| DecodeError::malformed(format_args!("unknown codec {number}")))?;
+    Ok(Payload { codec, bytes: rest })
+}
+
+fn take_target(frame: &mut Bytes) -> Result<Target, DecodeError> {
+    match take_u8(frame)? {
+        TARGET_SERIAL => Ok(Target::Serial(take_u64(frame)?)),
+        TARGET_NAME => {
+            let bytes = take_name(frame)?;
+            let text = std::str::from_utf8(&bytes).map_err(DecodeError::malformed)?;
+            Ok(Target::Name(Name::new(text).map_err(DecodeError::malformed)?))
+        }
+        TARGET_NODE => Ok(Target::Node),
+        unknown => Err(DecodeError::malformed(format_args!("unknown target {unknown}"))),
+    }
+}
+
+fn take_name(frame: &mut Bytes) -> Result<Bytes, DecodeError> {
+    let len = take_u8(frame)?.into();
+    need(frame, len)?;
+    Ok(frame.split_to(len))
+}
+
+fn need(frame: &Bytes, bytes: usize) -> Result<(), DecodeError> {
+    if frame.remaining() < bytes {
+        return Err(DecodeError::malformed("the frame ends too early"));
+    }
+    Ok(())
+}
+
+fn take_u8(frame: &mut Bytes) -> Result<u8, DecodeError> {
+    need(frame, 1)?;
+    Ok(frame.get_u8())
+}
+
+fn take_u32(frame: &mut Bytes) -> Result<u32, DecodeError> {
+    need(frame, 4)?;
+    Ok(frame.get_u32_le())
+}
+
+fn take_u64(frame: &mut Bytes) -> Result<u64, DecodeError> {
+    need(frame, 8)?;
+    Ok(frame.get_u64_le())
+}
+
+impl Target {
+    /// The process `pid`; the caller has made sure that it belongs to the far node's present life.
+    pub const fn pid(pid: Pid) -> Self {
+        Self::Serial(pid.serial)
+    }
+}
