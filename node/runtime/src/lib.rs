@@ -1,1 +1,66 @@
-//! placeholder
+//! Processes of one node: cheap, isolated, linked, monitored, supervised. No network.
+//!
+//! The model is OTP's, typed by Rust. A process runs an [`Actor`], or is raw
+//! ([`Runtime::spawn_raw`]); it has a mailbox of its own and shares nothing. When it ends, those
+//! linked to it get an exit signal, those that monitor it a [`Down`]. A [`Supervisor`] starts it
+//! again.
+//!
+//! A [`Runtime`] is a value: many fit in one test. It is joined to others through [`Remote`], which
+//! the owner hands in, and [`Runtime::receive`], which the owner calls.
+//!
+//! # Where to look
+//!
+//! - a process from outside: `process.rs`; its loop: `context.rs`; from message to handler:
+//!   `messages.rs`; how it begins and ends: `spawn.rs`
+//! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
+//! - the border to other nodes: `remote.rs`, `pending.rs`
+//! - supervision: `supervisor/`
+//!
+//! # Absent on purpose
+//!
+//! Sockets, node membership, statics. Two thread-locals are set for the length of a poll
+//! (`current.rs`, `panics.rs`), and the panic hook is the program's.
+
+mod actor;
+mod context;
+mod counters;
+mod current;
+mod info;
+mod item;
+mod kind;
+mod messages;
+mod panics;
+mod pending;
+mod process;
+mod raw;
+mod refs;
+mod remote;
+mod reply;
+mod route;
+mod runtime;
+mod spawn;
+mod supervisor;
+mod table;
+mod task;
+mod timer;
+mod watch;
+
+pub use purlin_proto::{
+    CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeId, NodeName,
+    Payload, Pid, Reference, SpawnError,
+};
+
+pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
+pub use crate::context::Context;
+pub use crate::counters::Counters;
+pub use crate::kind::Kinds;
+pub use crate::messages::Messages;
+pub use crate::raw::{Answer, Ended, RawContext, Received, Taken, Untyped};
+pub use crate::refs::Ref;
+pub use crate::remote::{Peer, Priority, Remote, Sent};
+pub use crate::reply::Deferred;
+pub use crate::runtime::{Config, MAILBOX_LIMIT, Observer, PROCESS_LIMIT, RegisterError, Runtime};
+pub use crate::spawn::RawKind;
+pub use crate::supervisor::{ChildSpec, Restart, Shutdown, Strategy, Supervisor};
+pub use crate::task::{Task, TaskError};
+pub use crate::timer::Timer;

@@ -1,0 +1,61 @@
+//! What was lost, late or refused, counted by reason: loss is never silent.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use purlin_proto::admin::Counter;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
+        /// Counts of one runtime since it started.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub(crate) $field: Count,)*
+        }
+
+        impl Counters {
+            /// All counts, by name.
+            pub fn snapshot(&self) -> Vec<Counter> {
+                vec![$(Counter { name: $name.to_owned(), count: self.$field.value() },)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// The receiver was gone, or its name unknown.
+    dropped_no_process = "dropped.no_process",
+    /// The receiver's node could not be reached.
+    dropped_no_connection = "dropped.no_connection",
+    /// The receiver's mailbox was full.
+    dropped_mailbox_full = "dropped.mailbox_full",
+    /// The queue to the receiver's node was full.
+    dropped_link_full = "dropped.link_full",
+    /// The message could not be encoded.
+    dropped_not_encodable = "dropped.not_encodable",
+    /// The receiver does not accept the message, or its body has another form.
+    dropped_not_understood = "dropped.not_understood",
+    /// The caller had given up before the call was handled.
+    expired_calls = "calls.expired",
+    /// A reply came after its caller had given up.
+    late_replies = "replies.late",
+    /// Something came from, or was meant for, a life of a node that is over.
+    dropped_old_life = "dropped.old_life",
+    /// Processes that ended with an abnormal reason.
+    crashed = "processes.crashed",
+    /// Children that supervisors restarted.
+    restarted = "processes.restarted",
+}
+
+/// One count.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,73 @@
+//! The kinds of actor that a node can start by name, for other nodes and the command line.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use purlin_proto::{Payload, SpawnError};
+
+use crate::actor::Actor;
+use crate::item::BoxFuture;
+use crate::messages::Messages;
+use crate::process::Process;
+use crate::runtime::Runtime;
+use crate::spawn::SpawnOptions;
+
+/// A set of actor types, each under its [`Actor::KIND`].
+#[derive(Clone, Default)]
+pub struct Kinds(BTreeMap<&'static str, Arc<dyn Kind>>);
+
+impl Kinds {
+    /// Adds an actor type; one of the same kind is replaced.
+    #[must_use]
+    pub fn with<A: Actor>(mut self) -> Self {
+        self.0.insert(A::KIND, Arc::new(Typed::<A>(PhantomData)));
+        self
+    }
+
+    /// The names of all kinds, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().map(|&kind| kind.to_owned()).collect()
+    }
+
+    /// The names of the messages that a kind accepts; `None` if there is no such kind.
+    pub fn messages(&self, kind: &str) -> Option<&'static [&'static str]> {
+        self.0.get(kind).map(|kind| kind.messages())
+    }
+
+    pub(crate) fn find(&self, kind: &str) -> Option<&Arc<dyn Kind>> {
+        self.0.get(kind)
+    }
+}
+
+pub(crate) trait Kind: Send + Sync {
+    fn messages(&self) -> &'static [&'static str];
+
+    fn spawn(
+        &self,
+        runtime: Runtime,
+        args: Payload,
+        options: SpawnOptions,
+    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>>;
+}
+
+struct Typed<A>(PhantomData<fn() -> A>);
+
+impl<A: Actor> Kind for Typed<A> {
+    fn messages(&self) -> &'static [&'static str] {
+        A::Messages::NAMES
+    }
+
+    fn spawn(
+        &self,
+        runtime: Runtime,
+        args: Payload,
+        options: SpawnOptions,
+    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>> {
+        Box::pin(async move {
+            let bad = |error| SpawnError::Args { detail: format!("{error}") };
+            let args = args.decode::<A::Args>().map_err(bad)?;
+            runtime.start_actor::<A>(args, options).await
+        })
+    }
+}

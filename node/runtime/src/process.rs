@@ -1,0 +1,646 @@
+//! One process as others see it: mailbox, relations, phase.
+//!
+//! Everything that reaches a process is applied by the one who sends it, under the process's one
+//! small lock; the process itself only takes what lies in its mailbox and looks whether it has been
+//! asked to end. So a signal takes effect although its receiver is busy, and signals of one sender
+//! keep their order. The lock is a leaf: nothing is called while it is held, and two are never held
+//! at once.
+//!
+//! # An exit signal
+//!
+//! | receiver | reason | effect |
+//! |---|---|---|
+//! | any | `Kill` by `exit` | ends at once as `Killed` |
+//! | traps exits | any other | a message in its mailbox |
+//! | does not trap | `Normal` of another process | none |
+//! | an actor that has started | `Shutdown` | ends after the present handler, `Actor::stop` is called |
+//! | does not trap | any other | ends at its next `await` |
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use purlin_proto::{
+    CallError, Dest, Down, ExitReason, LinkDown, Name, NodeName, Pid, Reference, Signal,
+};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, Instant};
+
+use crate::item::{Item, Notice};
+use crate::reply::{Orphan, WeakDeferred};
+use crate::runtime::Runtime;
+
+/// What all processes of one kind share.
+#[derive(Debug)]
+pub(crate) struct Class {
+    pub(crate) kind: &'static str,
+    pub(crate) messages: &'static [&'static str],
+}
+
+/// A process on this node by its serial, or one elsewhere by its pid.
+///
+/// Not simply a pid, because the creation in the pids of this node changes when the node comes back
+/// under a new one, and its processes stay who they are to one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Address {
+    Local(u64),
+    Remote(Pid),
+}
+
+pub(crate) struct Process {
+    pub(crate) serial: u64,
+    pub(crate) class: &'static Class,
+    pub(crate) runtime: Runtime,
+    pub(crate) parent: Option<Pid>,
+    pub(crate) started: Instant,
+    /// Messages handled.
+    handled: AtomicU64,
+    /// Which message of the class is being handled, plus one; 255 for one that it does not list.
+    handling: AtomicU8,
+    /// How urgently it is to end: [`CALM`], [`SOON`] or [`NOW`].
+    urgency: AtomicU8,
+    /// Messages that the process has taken out of the mailbox and not handled yet.
+    taken: AtomicUsize,
+    /// The deadline of the call in hand, in nanoseconds after `started`; 0 for none.
+    deadline: AtomicU64,
+    state: Mutex<State>,
+}
+
+const CALM: u8 = 0;
+/// After the present handler.
+const SOON: u8 = 1;
+/// At the next poll.
+const NOW: u8 = 2;
+
+const UNLISTED: u8 = u8::MAX;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Starting,
+    Alive,
+    Dead,
+}
+
+struct State {
+    mailbox: VecDeque<Item>,
+    /// Waits for the mailbox.
+    receiver: Option<Waker>,
+    /// Wakes the task itself.
+    task: Option<Waker>,
+    phase: Phase,
+    exit: Option<ExitReason>,
+    traps_exits: bool,
+    /// Whether a shutdown waits for the present handler.
+    graceful: bool,
+    name: Option<Name>,
+    relations: Option<Box<Relations>>,
+}
+
+/// What most processes have little of; made when first needed.
+#[derive(Default)]
+pub(crate) struct Relations {
+    pub(crate) links: BTreeMap<Address, Link>,
+    pub(crate) monitors: BTreeMap<Reference, Monitoring>,
+    pub(crate) watchers: BTreeSet<(Address, Reference)>,
+    /// Nodes that any of these ever led to; this process is listed in the runtime's index of each.
+    pub(crate) nodes: BTreeSet<NodeName>,
+    pub(crate) timers: BTreeMap<u64, AbortHandle>,
+    pub(crate) mark: Option<ChildMark>,
+    /// Told when `start` has returned.
+    starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    orphans: Vec<Orphan>,
+    deferred: Vec<WeakDeferred>,
+    /// Senders that wait for room in the mailbox.
+    senders: Vec<Waker>,
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Active,
+    /// Taken back and not acknowledged: what comes of it is void. It may have been made anew since.
+    Unlinking {
+        request: Reference,
+        again: bool,
+    },
+}
+
+/// A monitor as its watcher keeps it.
+#[derive(Debug, Clone)]
+pub(crate) struct Monitoring {
+    pub(crate) target: Dest,
+    /// Unknown for a name on another node.
+    pub(crate) address: Option<Address>,
+    pub(crate) node: Option<NodeName>,
+}
+
+/// What a supervisor notes on its child.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildMark {
+    pub(crate) id: String,
+    pub(crate) restarts: u64,
+}
+
+/// Why a mailbox does not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rejected {
+    Dead,
+    Full,
+}
+
+/// What is left of a process when it has ended.
+pub(crate) struct Remains {
+    pub(crate) started: bool,
+    pub(crate) name: Option<Name>,
+    pub(crate) relations: Relations,
+    mailbox: VecDeque<Item>,
+}
+
+/// What [`Process::launch`] needs besides who it is.
+#[derive(Default)]
+pub(crate) struct Birth {
+    pub(crate) name: Option<Name>,
+    pub(crate) parent: Option<Pid>,
+    pub(crate) starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    pub(crate) traps_exits: bool,
+}
+
+impl Process {
+    pub(crate) fn new(serial: u64, class: &'static Class, runtime: Runtime, birth: Birth) -> Self {
+        let phase = if birth.starter.is_some() { Phase::Starting } else { Phase::Alive };
+        let relations = birth
+            .starter
+            .map(|starter| Box::new(Relations { starter: Some(starter), ..Relations::default() }));
+        Self {
+            serial,
+            class,
+            runtime,
+            parent: birth.parent,
+            started: Instant::now(),
+            handled: AtomicU64::new(0),
+            handling: AtomicU8::new(0),
+            urgency: AtomicU8::new(CALM),
+            taken: AtomicUsize::new(0),
+            deadline: AtomicU64::new(0),
+            state: Mutex::new(State {
+                mailbox: VecDeque::new(),
+                receiver: None,
+                task: None,
+                phase,
+                exit: None,
+                traps_exits: birth.traps_exits,
+                graceful: false,
+                name: birth.name,
+                relations,
+            }),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.runtime.id().pid(self.serial)
+    }
+
+    /// A panic cannot leave the state half changed: nothing that may panic runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the relations, or changes them. `None` when the process is dead.
+    pub(crate) fn relations<T>(&self, change: impl FnOnce(&mut Relations) -> T) -> Option<T> {
+        let mut state = self.lock();
+        (state.phase != Phase::Dead)
+            .then(|| change(state.relations.get_or_insert_with(Box::default)))
+    }
+
+    // ----- the mailbox -----
+
+    /// Puts a message into the mailbox, or hands it back.
+    pub(crate) fn push(&self, item: Item, limit: usize) -> Result<(), (Rejected, Item)> {
+        let mut state = self.lock();
+        if state.phase == Phase::Dead || state.exit.is_some() {
+            return Err((Rejected::Dead, item));
+        }
+        if state.mailbox.len() + self.taken.load(Ordering::Relaxed) >= limit {
+            return Err((Rejected::Full, item));
+        }
+        state.mailbox.push_back(item);
+        let waker = state.receiver.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Puts a notice of the system into the mailbox, which never refuses one: there is at most one
+    /// for each relation that the process itself has made.
+    pub(crate) fn notify(&self, notice: Notice) {
+        // Only the dead refuse, and they need no notice.
+        drop(self.push(Item::notice(notice), usize::MAX));
+    }
+
+    /// Registers a sender that waits for room; `false` if there is room or the process is dead.
+    pub(crate) fn wait_for_room(&self, waker: &Waker, limit: usize) -> bool {
+        let mut state = self.lock();
+        let full = state.mailbox.len() + self.taken.load(Ordering::Relaxed) >= limit;
+        if !full || state.phase == Phase::Dead {
+            return false;
+        }
+        state.relations.get_or_insert_with(Box::default).senders.push(waker.clone());
+        true
+    }
+
+    /// Moves everything in the mailbox to `batch`, or says that the process is to end.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &mut TaskContext<'_>,
+        batch: &mut VecDeque<Item>,
+    ) -> Poll<Result<(), ExitReason>> {
+        let mut state = self.lock();
+        if let Some(reason) = &state.exit {
+            return Poll::Ready(Err(reason.clone()));
+        }
+        if state.mailbox.is_empty() {
+            match &mut state.receiver {
+                Some(waker) => waker.clone_from(cx.waker()),
+                empty => *empty = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        }
+        debug_assert!(batch.is_empty(), "a batch is taken when the last is done");
+        std::mem::swap(&mut state.mailbox, batch);
+        self.taken.store(batch.len(), Ordering::Relaxed);
+        let senders = state.relations.as_mut().map(|r| std::mem::take(&mut r.senders));
+        drop(state);
+        senders.into_iter().flatten().for_each(Waker::wake);
+        Poll::Ready(Ok(()))
+    }
+
+    pub(crate) fn note_taken(&self, left: usize) {
+        self.taken.store(left, Ordering::Relaxed);
+    }
+
+    // ----- what it is doing -----
+
+    pub(crate) fn begin(&self, index: Option<usize>, deadline: Option<Instant>) {
+        let number = index.and_then(|i| u8::try_from(i + 1).ok()).unwrap_or(UNLISTED);
+        self.handling.store(number, Ordering::Relaxed);
+        self.set_deadline(deadline);
+    }
+
+    pub(crate) fn end(&self) {
+        self.handling.store(0, Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Relaxed);
+        self.handled.store(self.handled.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    fn set_deadline(&self, deadline: Option<Instant>) {
+        let nanos = deadline.map_or(0, |at| {
+            let after = at.saturating_duration_since(self.started).as_nanos();
+            u64::try_from(after).unwrap_or(u64::MAX).max(1)
+        });
+        self.deadline.store(nanos, Ordering::Relaxed);
+    }
+
+    /// The deadline of the call in hand.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(self.started + Duration::from_nanos(nanos)),
+        }
+    }
+
+    pub(crate) fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// The message being handled, if one is: its name, or `?` for one that the kind does not list.
+    pub(crate) fn handling(&self) -> Option<&'static str> {
+        match self.handling.load(Ordering::Relaxed) {
+            0 => None,
+            UNLISTED => Some("?"),
+            n => Some(self.class.messages.get(usize::from(n) - 1).copied().unwrap_or("?")),
+        }
+    }
+
+    // ----- its end -----
+
+    /// Remembers the task's waker, so that an exit reaches it wherever it waits.
+    pub(crate) fn attach(&self, waker: &Waker) {
+        self.lock().task = Some(waker.clone());
+    }
+
+    /// The reason to end at once, if there is one.
+    pub(crate) fn must_end(&self) -> Option<ExitReason> {
+        if self.urgency.load(Ordering::Acquire) < NOW {
+            return None;
+        }
+        self.lock().exit.clone()
+    }
+
+    pub(crate) fn wants_end(&self) -> bool {
+        self.urgency.load(Ordering::Acquire) > CALM
+    }
+
+    /// Whether it has been asked to end, or has ended.
+    pub(crate) fn is_ending(&self) -> bool {
+        let state = self.lock();
+        state.exit.is_some() || state.phase == Phase::Dead
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// `start` has returned: it may be called, and is shut down gracefully.
+    pub(crate) fn set_started(&self) {
+        let mut state = self.lock();
+        state.phase = Phase::Alive;
+        state.graceful = true;
+        let starter = state.relations.as_mut().and_then(|r| r.starter.take());
+        drop(state);
+        if let Some(starter) = starter {
+            // Whoever started it may have stopped waiting; the process runs all the same.
+            drop(starter.send(Ok(())));
+        }
+    }
+
+    pub(crate) fn set_traps_exits(&self, traps: bool) {
+        self.lock().traps_exits = traps;
+    }
+
+    /// Makes it end from within: a reason is set, so that everything else sees that it is ending.
+    pub(crate) fn set_exit(&self, reason: &ExitReason) {
+        let mut state = self.lock();
+        if state.exit.is_none() {
+            state.exit = Some(reason.clone());
+        }
+    }
+
+    /// An exit signal that is not trapped.
+    fn end_with(mut state: MutexGuard<'_, State>, urgency: &AtomicU8, reason: ExitReason) {
+        let soon = state.graceful && reason.is_orderly();
+        // The first reason stays, but what was to be soon can become now.
+        if state.exit.is_none() || (!soon && urgency.load(Ordering::Relaxed) < NOW) {
+            state.exit = Some(reason);
+        }
+        urgency.fetch_max(if soon { SOON } else { NOW }, Ordering::Release);
+        let wakers = [state.task.clone(), state.receiver.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// A reply was dropped while the process ends: its caller waits for the exit reason.
+    pub(crate) fn adopt(&self, orphan: Orphan) {
+        let mut state = self.lock();
+        if state.phase == Phase::Dead {
+            drop(state);
+            orphan(CallError::NoProcess);
+        } else {
+            state.relations.get_or_insert_with(Box::default).orphans.push(orphan);
+        }
+    }
+
+    /// A reply was deferred: its caller is told when the process ends first.
+    pub(crate) fn remember_deferred(&self, deferred: WeakDeferred) {
+        self.relations(|relations| {
+            let list = &mut relations.deferred;
+            if list.len() == list.capacity() {
+                list.retain(|weak| weak.strong_count() > 0);
+            }
+            list.push(deferred);
+        });
+    }
+
+    /// The process has ended; whatever comes from now on finds it dead.
+    pub(crate) fn bury(&self) -> Remains {
+        let mut state = self.lock();
+        let started = state.phase == Phase::Alive;
+        state.phase = Phase::Dead;
+        let relations = state.relations.take().map(|boxed| *boxed).unwrap_or_default();
+        let mailbox = std::mem::take(&mut state.mailbox);
+        (state.task, state.receiver) = (None, None);
+        Remains { started, name: state.name.take(), relations, mailbox }
+    }
+
+    // ----- signals -----
+
+    /// Applies a signal that carries no message; what is to go back to its sender is returned.
+    pub(crate) fn apply(&self, from: Address, signal: Signal) -> Option<Signal> {
+        match signal {
+            Signal::Exit { reason } => {
+                self.exit(from, reason);
+                None
+            }
+            Signal::Link => match self.relations(|r| r.link(from)) {
+                Some(()) => None,
+                None => Some(Signal::LinkDown { reason: ExitReason::NoProcess }),
+            },
+            Signal::Unlink { reference } => {
+                self.relations(|r| r.links.remove(&from));
+                Some(Signal::UnlinkAck { reference })
+            }
+            Signal::UnlinkAck { reference } => {
+                self.relations(|r| r.unlinked(from, reference));
+                None
+            }
+            Signal::LinkDown { reason } => {
+                self.link_down(from, reason);
+                None
+            }
+            Signal::Monitor { reference } => {
+                match self.relations(|r| r.watchers.insert((from, reference))) {
+                    Some(_) => None,
+                    None => Some(Signal::Down { reference, reason: ExitReason::NoProcess }),
+                }
+            }
+            Signal::Demonitor { reference } => {
+                self.relations(|r| r.watchers.remove(&(from, reference)));
+                None
+            }
+            Signal::Down { reference, reason } => {
+                let monitoring = self.relations(|r| r.monitors.remove(&reference)).flatten();
+                if let Some(Monitoring { target, .. }) = monitoring {
+                    self.notify(Notice::Down(Down { reference, target, reason }));
+                }
+                None
+            }
+            Signal::Send { .. }
+            | Signal::Call { .. }
+            | Signal::Reply { .. }
+            | Signal::Spawn(_)
+            | Signal::Spawned { .. } => {
+                unreachable!("messages and what concerns the node are not applied to a process")
+            }
+        }
+    }
+
+    /// Somebody asks it to end (OTP: `exit/2`).
+    fn exit(&self, from: Address, reason: ExitReason) {
+        let state = self.lock();
+        if state.phase == Phase::Dead {
+            return;
+        }
+        let itself = from == Address::Local(self.serial);
+        if reason == ExitReason::Kill {
+            Self::end_with(state, &self.urgency, ExitReason::Killed);
+        } else if state.traps_exits {
+            drop(state);
+            let from = self.runtime.pid_of(from);
+            self.notify(Notice::Exit { from, reason });
+        } else if itself || reason != ExitReason::Normal {
+            Self::end_with(state, &self.urgency, reason);
+        }
+    }
+
+    /// A linked process ended (OTP: an exit signal of a link).
+    fn link_down(&self, from: Address, reason: ExitReason) {
+        let mut state = self.lock();
+        let Some(relations) = state.relations.as_mut() else { return };
+        if relations.links.get(&from) != Some(&Link::Active) {
+            return;
+        }
+        relations.links.remove(&from);
+        if state.phase == Phase::Dead {
+            return;
+        }
+        if state.traps_exits {
+            drop(state);
+            let pid = self.runtime.pid_of(from);
+            self.notify(Notice::LinkDown(LinkDown { pid, reason }));
+        } else if reason != ExitReason::Normal {
+            Self::end_with(state, &self.urgency, reason);
+        }
+    }
+
+    /// The connection to a node is lost: links and monitors to it end with `noconnection`.
+    pub(crate) fn connection_lost(&self, node: NodeName) {
+        let lost = self.relations(|relations| {
+            relations.nodes.remove(&node);
+            relations.watchers.retain(|(address, _)| !address.is_on(node));
+            let is_on = |link: &Address| link.is_on(node);
+            let links: Vec<_> = relations.links.keys().copied().filter(is_on).collect();
+            // A link that is being taken back is gone for good; one made again since is lost.
+            for address in &links {
+                match relations.links.get_mut(address) {
+                    Some(link @ Link::Unlinking { again: true, .. }) => *link = Link::Active,
+                    Some(Link::Unlinking { again: false, .. }) => {
+                        relations.links.remove(address);
+                    }
+                    Some(Link::Active) | None => {}
+                }
+            }
+            let monitors = relations.monitors.iter().filter(|(_, m)| m.node == Some(node));
+            (links, monitors.map(|(reference, _)| *reference).collect::<Vec<_>>())
+        });
+        let (links, monitors) = lost.unwrap_or_default();
+        let from_node = Address::Local(0);
+        for reference in monitors {
+            let down = Signal::Down { reference, reason: ExitReason::NoConnection };
+            self.apply(from_node, down);
+        }
+        for address in links {
+            self.apply(address, Signal::LinkDown { reason: ExitReason::NoConnection });
+        }
+    }
+
+    // ----- what others may know -----
+
+    pub(crate) fn name(&self) -> Option<Name> {
+        self.lock().name.clone()
+    }
+
+    /// Gives it a name if it has none.
+    pub(crate) fn set_name(&self, name: Option<Name>) -> bool {
+        let mut state = self.lock();
+        let free = state.phase != Phase::Dead && (name.is_none() || state.name.is_none());
+        if free {
+            state.name = name;
+        }
+        free
+    }
+
+    pub(crate) fn mailbox_len(&self) -> usize {
+        self.lock().mailbox.len() + self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn traps_exits(&self) -> bool {
+        self.lock().traps_exits
+    }
+
+    pub(crate) fn mark(&self, mark: ChildMark) {
+        self.relations(|relations| relations.mark = Some(mark));
+    }
+}
+
+impl Address {
+    pub(crate) fn is_on(&self, node: NodeName) -> bool {
+        matches!(self, Self::Remote(pid) if pid.node.name == node)
+    }
+}
+
+impl Relations {
+    /// Notes a link, made by either side.
+    pub(crate) fn link(&mut self, to: Address) {
+        match self.links.entry(to).or_insert(Link::Active) {
+            Link::Unlinking { again, .. } => *again = true,
+            Link::Active => {}
+        }
+    }
+
+    fn unlinked(&mut self, from: Address, acknowledged: Reference) {
+        if let Some(link) = self.links.get_mut(&from) {
+            match *link {
+                Link::Unlinking { request, again } if request == acknowledged => {
+                    if again {
+                        *link = Link::Active;
+                    } else {
+                        self.links.remove(&from);
+                    }
+                }
+                Link::Unlinking { .. } | Link::Active => {}
+            }
+        }
+    }
+
+    /// The processes that are to be told of this one's end.
+    pub(crate) fn linked(&self) -> impl Iterator<Item = Address> {
+        let tell = |link: &Link| !matches!(link, Link::Unlinking { again: false, .. });
+        self.links.iter().filter(move |(_, link)| tell(link)).map(|(address, _)| *address)
+    }
+}
+
+impl Remains {
+    /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
+    pub(crate) fn settle(&mut self, reason: &ExitReason) {
+        if let Some(starter) = self.relations.starter.take() {
+            // Whoever started it may have stopped waiting.
+            drop(starter.send(Err(reason.clone())));
+        }
+        let exited = || CallError::Exited(reason.clone());
+        for item in self.mailbox.drain(..) {
+            item.fail(exited());
+        }
+        for orphan in self.relations.orphans.drain(..) {
+            orphan(exited());
+        }
+        for deferred in self.relations.deferred.drain(..).filter_map(|weak| weak.upgrade()) {
+            deferred.fail(exited());
+        }
+        for timer in self.relations.timers.values() {
+            timer.abort();
+        }
+        self.relations.senders.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Process")
+            .field("pid", &self.pid())
+            .field("kind", &self.class.kind)
+            .finish_non_exhaustive()
+    }
+}

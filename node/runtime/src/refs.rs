@@ -1,0 +1,142 @@
+//! A process and what it is known to accept.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purlin_proto::admin::CALL_TIMEOUT;
+use purlin_proto::{CallError, Dest, ExitReason, Message, Pid, Target};
+
+use crate::actor::{Actor, Handler};
+use crate::messages::via;
+use crate::process::Process;
+use crate::remote::Peer;
+use crate::route::Route;
+use crate::runtime::Runtime;
+
+/// A process that runs the actor `A`, here or on another node.
+///
+/// It keeps nothing alive: the process may be long gone, then messages are dropped and calls fail.
+/// Cheap to clone. To tell another node of a process, send its [`pid`](Self::pid).
+///
+/// The example of [`Actor`] shows it in use.
+pub struct Ref<A> {
+    runtime: Runtime,
+    place: Place,
+    actor: PhantomData<fn() -> A>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Here(Arc<Process>),
+    There(Pid),
+}
+
+impl<A: Actor> Ref<A> {
+    pub(crate) fn to(process: Arc<Process>) -> Self {
+        let runtime = process.runtime.clone();
+        Self { runtime, place: Place::Here(process), actor: PhantomData }
+    }
+
+    pub(crate) fn to_pid(runtime: &Runtime, pid: Pid) -> Self {
+        let here = runtime.is_own(&pid).then(|| runtime.process(pid.serial)).flatten();
+        let place = here.map_or(Place::There(pid), Place::Here);
+        Self { runtime: runtime.clone(), place, actor: PhantomData }
+    }
+
+    /// Takes a pid for a process that runs `A`.
+    ///
+    /// If it runs something else, it answers what it understands and
+    /// [`CallError::NotUnderstood`] to the rest.
+    pub fn from_pid(runtime: &Runtime, pid: Pid) -> Self {
+        Self::to_pid(runtime, pid)
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> Pid {
+        match &self.place {
+            Place::Here(process) => process.pid(),
+            Place::There(pid) => *pid,
+        }
+    }
+
+    fn route(&self) -> Route {
+        match &self.place {
+            Place::Here(process) => Route::Here(Some(Arc::clone(process))),
+            Place::There(pid) => Route::There(Peer::Life(pid.node), Target::Serial(pid.serial)),
+        }
+    }
+
+    /// Sends a message; see [`Runtime::send`].
+    pub fn send<M: Message>(&self, message: M)
+    where
+        A: Handler<M>,
+    {
+        self.runtime.send_to(&self.route(), message, Some(via::<A, M>));
+    }
+
+    /// Sends a message, waiting while the way is full; see [`Runtime::send_wait`].
+    pub async fn send_wait<M: Message>(&self, message: M)
+    where
+        A: Handler<M>,
+    {
+        let route = self.route();
+        self.runtime.wait_for_room(&route).await;
+        self.runtime.send_to(&route, message, Some(via::<A, M>));
+    }
+
+    /// Calls it and waits for its reply, 5 s at most; see [`Runtime::call`].
+    pub async fn call<M: Message>(&self, message: M) -> Result<M::Reply, CallError>
+    where
+        A: Handler<M>,
+    {
+        self.call_timeout(message, CALL_TIMEOUT).await
+    }
+
+    /// As [`call`](Self::call), with another timeout.
+    pub async fn call_timeout<M: Message>(
+        &self,
+        message: M,
+        timeout: Duration,
+    ) -> Result<M::Reply, CallError>
+    where
+        A: Handler<M>,
+    {
+        self.runtime.call_to(self.route(), message, timeout, Some(via::<A, M>)).await
+    }
+
+    /// Asks it to end; see [`Runtime::exit`].
+    pub fn exit(&self, reason: ExitReason) {
+        self.runtime.exit(self.pid(), reason);
+    }
+
+    /// Whether it lives on this node. A process elsewhere can only be monitored.
+    pub fn is_alive(&self) -> bool {
+        self.runtime.is_alive(self.pid())
+    }
+}
+
+impl<A> Clone for Ref<A> {
+    fn clone(&self) -> Self {
+        Self { runtime: self.runtime.clone(), place: self.place.clone(), actor: PhantomData }
+    }
+}
+
+impl<A: Actor> fmt::Debug for Ref<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ref<{}>({})", A::KIND, self.pid())
+    }
+}
+
+impl<A: Actor> From<&Ref<A>> for Dest {
+    fn from(to: &Ref<A>) -> Self {
+        Self::Pid(to.pid())
+    }
+}
+
+impl<A: Actor> From<&Ref<A>> for Pid {
+    fn from(to: &Ref<A>) -> Self {
+        to.pid()
+    }
+}

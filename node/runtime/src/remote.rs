@@ -1,0 +1,299 @@
+//! The border to other nodes: what goes out ([`Remote`]) and what comes in
+//! ([`Runtime::receive`]).
+
+use purlin_proto::{
+    CallError, Envelope, ExitReason, NodeId, NodeName, Pid, Reference, Signal, Spawn, SpawnError,
+    Target,
+};
+use tokio::time::Instant;
+
+use crate::item::{BoxFuture, EncodedMessage, Item};
+use crate::pending::{Newborn, Wanted};
+use crate::process::{Address, Monitoring};
+use crate::reply::{EncodedReply, Sink};
+use crate::runtime::{Runtime, lock};
+use crate::spawn::SpawnOptions;
+
+/// The way to other nodes, handed to a runtime by its owner.
+///
+/// Envelopes of one sender to one node arrive in the order they are sent, or are lost from some
+/// point on; then the owner calls [`Runtime::connection_lost`]. It calls it as well for a node that
+/// an envelope was accepted for and that could not be reached after all.
+pub trait Remote: Send + Sync + 'static {
+    /// Sends an envelope; never waits.
+    fn send(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent;
+
+    /// Returns when an envelope of this sender to that node has a chance of being accepted: there
+    /// is room, or the node cannot be reached. Cancel safe.
+    fn ready(&self, to: Peer, from: u64) -> BoxFuture<'_, ()>;
+}
+
+/// The receiving node of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// This life of it, and no other.
+    Life(NodeId),
+    /// Whichever life is present.
+    Name(NodeName),
+}
+
+impl Peer {
+    /// The node's name.
+    pub fn name(&self) -> NodeName {
+        match self {
+            Self::Life(id) => id.name,
+            Self::Name(name) => *name,
+        }
+    }
+}
+
+/// What may be dropped when the way is jammed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Messages of users: refused when the queue is full.
+    User,
+    /// Everything that keeps the promises: always accepted.
+    System,
+}
+
+/// What became of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Accepted,
+    /// The queue is full; nothing was sent.
+    Full,
+    /// The node, or that life of it, cannot be reached now; nothing was sent.
+    Unreachable,
+    /// That life of the node is over; nothing was sent.
+    Gone,
+    /// It has no encoding, or is too large; nothing was sent.
+    NotEncodable,
+}
+
+impl Runtime {
+    pub(crate) fn send_remote(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+        match self.0.remote.get() {
+            Some(remote) => remote.send(to, envelope, priority),
+            None => Sent::Unreachable,
+        }
+    }
+
+    /// Answers another node; if it is gone meanwhile, nobody waits for the answer.
+    pub(crate) fn answer(&self, to: NodeId, envelope: Envelope) {
+        let sent = self.send_remote(Peer::Life(to), &envelope, Priority::System);
+        if sent == Sent::NotEncodable {
+            // A reply too large to travel: its caller is told so instead.
+            if let Signal::Reply { reference, .. } = envelope.signal {
+                let detail = "the reply is larger than a frame may be".to_owned();
+                let signal = Signal::Reply { reference, result: Err(CallError::Decode { detail }) };
+                self.send_remote(
+                    Peer::Life(to),
+                    &Envelope { signal, ..envelope },
+                    Priority::System,
+                );
+            }
+        }
+    }
+
+    /// Takes an envelope that the node `from` sent; envelopes of one sender in their order.
+    pub fn receive(&self, from: NodeId, envelope: Envelope) {
+        let Envelope { to, from: sender, signal } = envelope;
+        match signal {
+            Signal::Send { message, payload } => {
+                let message = EncodedMessage { name: message, payload, reply: None };
+                self.receive_message(&to, message);
+            }
+            Signal::Call { reference, remaining, message, payload } => {
+                let callee = self.serial_at(&to).unwrap_or(0);
+                let sink = Sink::Wire {
+                    runtime: self.clone(),
+                    caller: from,
+                    to: sender,
+                    callee,
+                    reference,
+                };
+                let deadline = Instant::now() + remaining;
+                let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
+                self.receive_message(&to, EncodedMessage { name: message, payload, reply });
+            }
+            Signal::Reply { reference, result } => {
+                match self.0.pending.take(reference, from) {
+                    // Who gave up in this very moment needs no answer.
+                    Some(Wanted::Reply(caller)) => drop(caller.send(result)),
+                    Some(Wanted::Spawned(..)) | None => self.0.counters.late_replies.add(),
+                }
+            }
+            Signal::Spawn(spawn) => self.receive_spawn(from.pid(sender), spawn),
+            Signal::Spawned { reference, result } => {
+                self.receive_spawned(from, reference, result);
+            }
+            Signal::Demonitor { reference } if to == Target::Node => {
+                let watcher = from.pid(sender);
+                let serial = lock(&self.0.watched_by_name).remove(&(watcher, reference));
+                if let Some(process) = serial.and_then(|serial| self.process(serial)) {
+                    process.apply(Address::Remote(watcher), Signal::Demonitor { reference });
+                }
+            }
+            other => self.receive_signal(from.pid(sender), &to, other),
+        }
+    }
+
+    fn serial_at(&self, target: &Target) -> Option<u64> {
+        match target {
+            Target::Serial(serial) => Some(*serial),
+            Target::Name(name) => self.serial_of(name),
+            Target::Node => None,
+        }
+    }
+
+    fn receive_message(&self, to: &Target, message: EncodedMessage) {
+        let process = self.serial_at(to).and_then(|serial| self.process(serial));
+        self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+    }
+
+    fn receive_signal(&self, from: Pid, to: &Target, signal: Signal) {
+        let process = self.serial_at(to).and_then(|serial| self.process(serial));
+        let Some(process) = process else {
+            let serial = if let Target::Serial(serial) = to { *serial } else { 0 };
+            if let Some(answer) = for_the_dead(&signal) {
+                self.signal(serial, Address::Remote(from), answer);
+            }
+            return;
+        };
+        match &signal {
+            Signal::Link => self.relate(&process, from.node.name),
+            Signal::Monitor { reference } => {
+                self.relate(&process, from.node.name);
+                if matches!(to, Target::Name(_)) {
+                    lock(&self.0.watched_by_name).insert((from, *reference), process.serial);
+                }
+            }
+            _ => {}
+        }
+        if let Some(answer) = process.apply(Address::Remote(from), signal) {
+            self.signal(process.serial, Address::Remote(from), answer);
+        }
+    }
+
+    /// Another node's process wants one here.
+    fn receive_spawn(&self, parent: Pid, spawn: Spawn) {
+        let runtime = self.clone();
+        self.0.executor.spawn(async move {
+            let Spawn { reference, kind, args, name, link, monitor, remaining } = spawn;
+            let options = SpawnOptions {
+                name,
+                parent: Some(parent),
+                link: link.then_some(Address::Remote(parent)),
+                monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
+            };
+            let started = match runtime.kind(kind.as_str()) {
+                Some(kind) => {
+                    let started = kind.spawn(runtime.clone(), args, options);
+                    let late = Err(SpawnError::Timeout);
+                    tokio::time::timeout(remaining, started).await.unwrap_or(late)
+                }
+                None => Err(SpawnError::UnknownKind {
+                    kind: kind.to_string(),
+                    known: runtime.kinds().names(),
+                }),
+            };
+            // From the new process, so that nothing it sends can come before.
+            let from = started.as_ref().map_or(0, |process| process.serial);
+            let result = started.map(|process| process.serial);
+            let signal = Signal::Spawned { reference, result };
+            runtime.answer(parent.node, Envelope { to: Target::Node, from, signal });
+        });
+    }
+
+    fn receive_spawned(&self, from: NodeId, reference: Reference, result: Result<u64, SpawnError>) {
+        let Some(Wanted::Spawned(waiting, newborn)) = self.0.pending.take(reference, from) else {
+            self.0.counters.late_replies.add();
+            return;
+        };
+        let result = result.map(|serial| from.pid(serial));
+        if let Ok(pid) = result {
+            self.relate_newborn(pid, newborn);
+        }
+        // Who gave up in this very moment needs no answer.
+        drop(waiting.send(result));
+    }
+
+    fn relate_newborn(&self, pid: Pid, newborn: Newborn) {
+        let Some(parent) = self.process(newborn.parent) else { return };
+        self.relate(&parent, pid.node.name);
+        parent.relations(|relations| {
+            if newborn.link {
+                relations.link(Address::Remote(pid));
+            }
+            if let Some(reference) = newborn.monitor {
+                let address = Some(Address::Remote(pid));
+                let node = Some(pid.node.name);
+                let monitoring = Monitoring { target: pid.into(), address, node };
+                relations.monitors.insert(reference, monitoring);
+            }
+        });
+    }
+
+    /// Sends a signal that carries no message to a process, here or elsewhere.
+    pub(crate) fn signal(&self, from: u64, to: Address, signal: Signal) {
+        match to {
+            Address::Local(serial) => {
+                let answer = match self.process(serial) {
+                    Some(process) => process.apply(Address::Local(from), signal),
+                    None => for_the_dead(&signal),
+                };
+                if let Some(answer) = answer {
+                    self.signal(serial, Address::Local(from), answer);
+                }
+            }
+            Address::Remote(pid) if pid.node.name == self.name() => {
+                // A life of this node before this runtime's.
+                if let Some(answer) = for_the_dead(&signal) {
+                    self.signal_back(from, to, answer);
+                }
+            }
+            Address::Remote(pid) => {
+                let envelope = Envelope { to: Target::Serial(pid.serial), from, signal };
+                let answer =
+                    match self.send_remote(Peer::Life(pid.node), &envelope, Priority::System) {
+                        Sent::Unreachable => for_the_unreachable(&envelope.signal),
+                        Sent::Gone => for_the_dead(&envelope.signal),
+                        Sent::Accepted | Sent::Full | Sent::NotEncodable => None,
+                    };
+                if let Some(answer) = answer {
+                    self.signal_back(from, to, answer);
+                }
+            }
+        }
+    }
+
+    /// An answer in the name of a process that cannot give it.
+    pub(crate) fn signal_back(&self, to: u64, from: Address, signal: Signal) {
+        if let Some(process) = self.process(to) {
+            process.apply(from, signal);
+        }
+    }
+}
+
+/// What a node answers for a process that is dead.
+pub(crate) fn for_the_dead(signal: &Signal) -> Option<Signal> {
+    match signal {
+        Signal::Link => Some(Signal::LinkDown { reason: ExitReason::NoProcess }),
+        Signal::Unlink { reference } => Some(Signal::UnlinkAck { reference: *reference }),
+        Signal::Monitor { reference } => {
+            Some(Signal::Down { reference: *reference, reason: ExitReason::NoProcess })
+        }
+        _ => None,
+    }
+}
+
+/// What the sender's own node answers when the receiver's node cannot be reached.
+pub(crate) fn for_the_unreachable(signal: &Signal) -> Option<Signal> {
+    let reason = ExitReason::NoConnection;
+    match for_the_dead(signal)? {
+        Signal::LinkDown { .. } => Some(Signal::LinkDown { reason }),
+        Signal::Down { reference, .. } => Some(Signal::Down { reference, reason }),
+        other => Some(other),
+    }
+}

@@ -1,0 +1,295 @@
+//! Sending and calling: from a destination to a mailbox, here or elsewhere.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use purlin_proto::admin::CALL_TIMEOUT;
+use purlin_proto::codec::EncodeError;
+use purlin_proto::{
+    CallError, Codec, Dest, Envelope, Message, MessageName, NodeId, Payload, Reference, Signal,
+    Target,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::current;
+use crate::item::{EncodedMessage, Item, Via};
+use crate::pending::Wanted;
+use crate::process::{Process, Rejected};
+use crate::remote::{Peer, Priority, Sent};
+use crate::reply::{EncodedReply, Reply, Sink, remaining};
+use crate::runtime::Runtime;
+use crate::spawn::Forget;
+
+/// Where a destination leads.
+pub(crate) enum Route {
+    Here(Option<Arc<Process>>),
+    There(Peer, Target),
+}
+
+impl Runtime {
+    /// Sends a message: it arrives, or is dropped and counted. Never waits, never fails (OTP: `!`).
+    ///
+    /// Messages of one process to another arrive in the order they were sent. A message is dropped
+    /// when the receiver is gone or out of reach, or when its mailbox or the queue to its node is
+    /// full; see [`send_wait`](Self::send_wait).
+    pub fn send<M: Message>(&self, to: impl Into<Dest>, message: M) {
+        let route = self.route(&to.into());
+        self.send_to(&route, message, None);
+    }
+
+    /// As [`send`](Self::send), but waits while the receiver's mailbox, or the queue to its node, is
+    /// full. Cancel safe: when dropped before it returns, the message is not sent.
+    pub async fn send_wait<M: Message>(&self, to: impl Into<Dest>, message: M) {
+        let to = to.into();
+        let route = self.route(&to);
+        self.wait_for_room(&route).await;
+        self.send_to(&route, message, None);
+    }
+
+    /// Calls a process and waits for its reply, 5 s at most (OTP: `gen_server:call/2`).
+    ///
+    /// Within a call that is being handled, the deadline is no later than that call's. Cancel safe:
+    /// when dropped, the reply is dropped, but the message may be handled.
+    pub async fn call<M: Message>(
+        &self,
+        to: impl Into<Dest>,
+        message: M,
+    ) -> Result<M::Reply, CallError> {
+        self.call_timeout(to, message, CALL_TIMEOUT).await
+    }
+
+    /// As [`call`](Self::call), with another timeout.
+    pub async fn call_timeout<M: Message>(
+        &self,
+        to: impl Into<Dest>,
+        message: M,
+        timeout: Duration,
+    ) -> Result<M::Reply, CallError> {
+        let route = self.route(&to.into());
+        self.call_to(route, message, timeout, None).await
+    }
+
+    /// Sends a message in its encoded form.
+    pub fn send_encoded(&self, to: impl Into<Dest>, name: MessageName, payload: Payload) {
+        match self.route(&to.into()) {
+            Route::Here(process) => {
+                let message = EncodedMessage { name, payload, reply: None };
+                self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+            }
+            Route::There(peer, target) => {
+                let signal = Signal::Send { message: name, payload };
+                self.send_user(peer, target, signal);
+            }
+        }
+    }
+
+    /// Calls with a message in its encoded form (OTP: `send_request`).
+    ///
+    /// The call is out when this returns; what it returns is awaited for the reply, in the codec of
+    /// the question.
+    pub fn request_encoded(
+        &self,
+        to: &Dest,
+        name: MessageName,
+        payload: Payload,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
+        let deadline = deadline(timeout);
+        let (sender, receiver) = oneshot::channel();
+        let mut reference = None;
+        match self.route(to) {
+            Route::Here(process) => {
+                let sink = Sink::Channel(sender);
+                let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
+                let message = EncodedMessage { name, payload, reply };
+                self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+            }
+            Route::There(peer, target) => {
+                reference = Some(self.call_remote(peer, target, name, payload, deadline, sender));
+            }
+        }
+        let runtime = self.clone();
+        async move {
+            let _forget = reference.map(|reference| Forget { runtime: &runtime, reference });
+            answer(deadline, receiver).await
+        }
+    }
+
+    // ----- routing -----
+
+    pub(crate) fn route(&self, to: &Dest) -> Route {
+        match to {
+            Dest::Pid(pid) if self.is_own(pid) => Route::Here(self.process(pid.serial)),
+            Dest::Pid(pid) if pid.node.name == self.name() => Route::Here(None),
+            Dest::Pid(pid) => Route::There(Peer::Life(pid.node), Target::Serial(pid.serial)),
+            Dest::Remote(name, node) if *node != self.name() => {
+                Route::There(Peer::Name(*node), Target::Name(name.clone()))
+            }
+            Dest::Local(name) | Dest::Remote(name, _) => {
+                Route::Here(self.serial_of(name).and_then(|serial| self.process(serial)))
+            }
+            _ => unreachable!("every form of destination is handled"),
+        }
+    }
+
+    /// Puts a message into a mailbox, or tells its caller and the counters why not.
+    pub(crate) fn deliver(&self, to: Option<&Process>, item: Item) {
+        let rejected = match to {
+            Some(process) => process.push(item, self.0.mailbox_limit),
+            None => Err((Rejected::Dead, item)),
+        };
+        if let Err((why, item)) = rejected {
+            match why {
+                Rejected::Dead => {
+                    self.counters().dropped_no_process.add();
+                    item.fail(CallError::NoProcess);
+                }
+                Rejected::Full => {
+                    self.counters().dropped_mailbox_full.add();
+                    item.fail(CallError::Overloaded);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send_to<M: Message>(&self, route: &Route, message: M, via: Option<Via>) {
+        match route {
+            Route::Here(process) => {
+                self.deliver(process.as_deref(), Item::local(message, Reply::None, via));
+            }
+            Route::There(peer, target) => match Payload::encode(Codec::Bincode, &message) {
+                Ok(payload) => {
+                    let signal = Signal::Send { message: MessageName::of::<M>(), payload };
+                    self.send_user(*peer, target.clone(), signal);
+                }
+                Err(error) => self.count_not_encodable(M::NAME, &error),
+            },
+        }
+    }
+
+    fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
+        let envelope = Envelope { to, from: self.sender(), signal };
+        let counters = self.counters();
+        match self.send_remote(peer, &envelope, Priority::User) {
+            Sent::Accepted => {}
+            Sent::Full => counters.dropped_link_full.add(),
+            Sent::Unreachable => counters.dropped_no_connection.add(),
+            Sent::Gone => counters.dropped_old_life.add(),
+            Sent::NotEncodable => counters.dropped_not_encodable.add(),
+        }
+    }
+
+    fn count_not_encodable(&self, message: &str, error: &EncodeError) {
+        self.counters().dropped_not_encodable.add();
+        tracing::warn!(message, %error, "message dropped");
+    }
+
+    pub(crate) async fn wait_for_room(&self, route: &Route) {
+        match route {
+            Route::Here(Some(process)) => {
+                let limit = self.0.mailbox_limit;
+                poll_fn(|cx| match process.wait_for_room(cx.waker(), limit) {
+                    true => Poll::Pending,
+                    false => Poll::Ready(()),
+                })
+                .await;
+            }
+            Route::Here(None) => {}
+            Route::There(peer, _) => {
+                if let Some(remote) = self.0.remote.get() {
+                    remote.ready(*peer, self.sender()).await;
+                }
+            }
+        }
+    }
+
+    // ----- calls -----
+
+    pub(crate) async fn call_to<M: Message>(
+        &self,
+        route: Route,
+        message: M,
+        timeout: Duration,
+        via: Option<Via>,
+    ) -> Result<M::Reply, CallError> {
+        let deadline = deadline(timeout);
+        match route {
+            Route::Here(process) => {
+                let to_itself = process
+                    .as_ref()
+                    .is_some_and(|p| current::with(|me| Arc::ptr_eq(me, p)).unwrap_or(false));
+                if to_itself {
+                    return Err(CallError::SelfCall);
+                }
+                let (reply, receiver) = Reply::typed(deadline);
+                self.deliver(process.as_deref(), Item::local(message, reply, via));
+                answer(deadline, receiver).await
+            }
+            Route::There(peer, target) => {
+                let bad = |error: EncodeError| CallError::Decode { detail: error.to_string() };
+                let payload = Payload::encode(Codec::Bincode, &message).map_err(bad)?;
+                let (sender, receiver) = oneshot::channel();
+                let name = MessageName::of::<M>();
+                let reference = self.call_remote(peer, target, name, payload, deadline, sender);
+                let _forget = Forget { runtime: self, reference };
+                let payload = answer(deadline, receiver).await?;
+                let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
+                payload.decode().map_err(bad)
+            }
+        }
+    }
+
+    fn call_remote(
+        &self,
+        peer: Peer,
+        to: Target,
+        message: MessageName,
+        payload: Payload,
+        deadline: Instant,
+        caller: oneshot::Sender<Result<Payload, CallError>>,
+    ) -> Reference {
+        let reference = self.reference();
+        self.0.pending.insert(reference, peer.name(), Wanted::Reply(caller));
+        let remaining = remaining(deadline);
+        let signal = Signal::Call { reference, remaining, message, payload };
+        let envelope = Envelope { to, from: self.sender(), signal };
+        let error = match self.send_remote(peer, &envelope, Priority::User) {
+            Sent::Accepted => return reference,
+            Sent::Full => CallError::Overloaded,
+            Sent::Unreachable => CallError::NoConnection,
+            Sent::Gone => CallError::NoProcess,
+            Sent::NotEncodable => {
+                CallError::Decode { detail: "the message is larger than a frame may be".to_owned() }
+            }
+        };
+        let node = NodeId::new(peer.name(), 0);
+        if let Some(Wanted::Reply(caller)) = self.0.pending.take(reference, node) {
+            // The caller is the one who is calling right now.
+            drop(caller.send(Err(error)));
+        }
+        reference
+    }
+}
+
+/// The deadline of a call: its own, or that of the call in hand if that is sooner.
+fn deadline(timeout: Duration) -> Instant {
+    let own = Instant::now() + timeout;
+    let inherited = current::with(|process| process.deadline()).flatten();
+    inherited.map_or(own, |inherited| own.min(inherited))
+}
+
+/// Waits for an answer until the deadline.
+async fn answer<T>(
+    deadline: Instant,
+    receiver: oneshot::Receiver<Result<T, CallError>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout_at(deadline, receiver).await {
+        Ok(Ok(result)) => result,
+        // Only when the tokio runtime is being torn down.
+        Ok(Err(_)) => Err(CallError::NoProcess),
+        Err(_) => Err(CallError::Timeout),
+    }
+}

@@ -1,0 +1,486 @@
+//! How processes begin and end.
+//!
+//! A process is a tokio task around its body. The body is dropped, or has returned, before anything
+//! about its end is told: whoever gets a `Down` can rely on it that the process does nothing more,
+//! and that its name is free.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use purlin_proto::admin::{CALL_TIMEOUT, What};
+use purlin_proto::{
+    Codec, Dest, Envelope, ExitReason, Name, NodeName, Payload, Pid, Reference, Signal, Spawn,
+    SpawnError, Target,
+};
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
+
+use crate::actor::{Actor, Outcome};
+use crate::context::run_actor;
+use crate::current::{self, Enter};
+use crate::messages::Messages;
+use crate::panics;
+use crate::pending::{Newborn, Wanted};
+use crate::process::{Address, Birth, Class, Monitoring, Process};
+use crate::raw::RawContext;
+use crate::refs::Ref;
+use crate::remote::{Peer, Priority, Sent};
+use crate::runtime::{Runtime, lock};
+
+/// What a new process is to be to others.
+#[derive(Default)]
+pub(crate) struct SpawnOptions {
+    pub(crate) name: Option<Name>,
+    pub(crate) parent: Option<Pid>,
+    pub(crate) link: Option<Address>,
+    pub(crate) monitor: Option<(Address, Reference)>,
+}
+
+impl Runtime {
+    /// Starts an actor and waits until its [`start`](Actor::start) has returned.
+    ///
+    /// Cancel safe in that nothing leaks: the process starts all the same.
+    pub async fn spawn<A: Actor>(&self, args: A::Args) -> Result<Ref<A>, SpawnError> {
+        let process = self.start_actor::<A>(args, self.options()).await?;
+        Ok(Ref::to(process))
+    }
+
+    /// As [`spawn`](Self::spawn), under a name from the first moment.
+    pub async fn spawn_named<A: Actor>(
+        &self,
+        name: Name,
+        args: A::Args,
+    ) -> Result<Ref<A>, SpawnError> {
+        let options = SpawnOptions { name: Some(name), ..self.options() };
+        let process = self.start_actor::<A>(args, options).await?;
+        Ok(Ref::to(process))
+    }
+
+    /// Starts an actor on another node, which must know its kind, with the default timeout of 5 s.
+    pub async fn spawn_on<A: Actor>(
+        &self,
+        node: &NodeName,
+        args: A::Args,
+    ) -> Result<Ref<A>, SpawnError> {
+        if *node == self.name() {
+            return self.spawn::<A>(args).await;
+        }
+        let payload = encode_args(Codec::Bincode, &args)?;
+        let kind = kind_name(A::KIND)?;
+        let pid = self.request_spawn(*node, kind, payload, None, CALL_TIMEOUT).await?;
+        Ok(Ref::to_pid(self, pid))
+    }
+
+    /// Starts a process of a kind by its name, here or on another node: what the command line does.
+    pub async fn spawn_kind(
+        &self,
+        node: NodeName,
+        kind: Name,
+        args: Payload,
+        name: Option<Name>,
+        timeout: Duration,
+    ) -> Result<Pid, SpawnError> {
+        if node != self.name() {
+            return self.request_spawn(node, kind, args, name, timeout).await;
+        }
+        let Some(found) = self.kind(kind.as_str()) else {
+            return Err(SpawnError::UnknownKind {
+                kind: kind.to_string(),
+                known: self.kinds().names(),
+            });
+        };
+        let options = SpawnOptions { name, ..self.options() };
+        let started = found.spawn(self.clone(), args, options);
+        let process =
+            tokio::time::timeout(timeout, started).await.unwrap_or(Err(SpawnError::Timeout))?;
+        Ok(process.pid())
+    }
+
+    async fn request_spawn(
+        &self,
+        node: NodeName,
+        kind: Name,
+        args: Payload,
+        name: Option<Name>,
+        timeout: Duration,
+    ) -> Result<Pid, SpawnError> {
+        let newborn = Newborn { parent: self.sender(), link: false, monitor: None };
+        self.request(node, kind, args, name, timeout, newborn).await
+    }
+
+    async fn request(
+        &self,
+        node: NodeName,
+        kind: Name,
+        args: Payload,
+        name: Option<Name>,
+        timeout: Duration,
+        newborn: Newborn,
+    ) -> Result<Pid, SpawnError> {
+        let reference = self.reference();
+        let (sender, receiver) = oneshot::channel();
+        self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));
+        let _forget = Forget { runtime: self, reference };
+        let spawn = Spawn {
+            reference,
+            kind,
+            args,
+            name,
+            link: newborn.link,
+            monitor: newborn.monitor,
+            remaining: timeout,
+        };
+        let envelope =
+            Envelope { to: Target::Node, from: newborn.parent, signal: Signal::Spawn(spawn) };
+        match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
+            Sent::Accepted => {}
+            Sent::Full => return Err(SpawnError::Overloaded),
+            Sent::Unreachable | Sent::Gone => return Err(SpawnError::NoConnection),
+            Sent::NotEncodable => {
+                return Err(SpawnError::Args { detail: "larger than a frame may be".to_owned() });
+            }
+        }
+        match tokio::time::timeout(timeout, receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(SpawnError::NoConnection),
+            Err(_) => Err(SpawnError::Timeout),
+        }
+    }
+
+    /// Spawning by a process, with what relates the two.
+    pub(crate) async fn spawn_by<B: Actor>(
+        &self,
+        by: &Arc<Process>,
+        args: B::Args,
+        node: Option<NodeName>,
+        link: bool,
+        monitor: Option<Reference>,
+    ) -> Result<Ref<B>, SpawnError> {
+        if let Some(node) = node.filter(|&node| node != self.name()) {
+            let args = encode_args(Codec::Bincode, &args)?;
+            let newborn = Newborn { parent: by.serial, link, monitor };
+            let kind = kind_name(B::KIND)?;
+            let pid = self.request(node, kind, args, None, CALL_TIMEOUT, newborn).await?;
+            return Ok(Ref::to_pid(self, pid));
+        }
+        let me = Address::Local(by.serial);
+        let options = SpawnOptions {
+            name: None,
+            parent: Some(by.pid()),
+            link: link.then_some(me),
+            monitor: monitor.map(|reference| (me, reference)),
+        };
+        Ok(Ref::to(self.start_actor::<B>(args, options).await?))
+    }
+
+    fn options(&self) -> SpawnOptions {
+        SpawnOptions { parent: self.current_pid(), ..SpawnOptions::default() }
+    }
+
+    fn current_pid(&self) -> Option<Pid> {
+        match self.sender() {
+            0 => None,
+            serial => Some(self.id().pid(serial)),
+        }
+    }
+
+    pub(crate) async fn start_actor<A: Actor>(
+        &self,
+        args: A::Args,
+        options: SpawnOptions,
+    ) -> Result<Arc<Process>, SpawnError> {
+        let (starter, outcome) = oneshot::channel();
+        let class =
+            const { &Class { kind: A::KIND, messages: <A::Messages as Messages<A>>::NAMES } };
+        let process = self.launch(class, options, Some(starter), false, |process| {
+            run_actor::<A>(process, args)
+        })?;
+        match outcome.await {
+            Ok(Ok(())) => Ok(process),
+            Ok(Err(reason)) => Err(SpawnError::Start(reason)),
+            // The task was dropped with the tokio runtime.
+            Err(_) => Err(SpawnError::Stopping),
+        }
+    }
+
+    /// Starts a process from a closure, which takes from its mailbox itself.
+    ///
+    /// For what is not an actor: bridges, sessions, tests. The process ends with what the body
+    /// returns.
+    pub fn spawn_raw<F, Fut>(&self, kind: &'static RawKind, body: F) -> Result<Pid, SpawnError>
+    where
+        F: FnOnce(RawContext) -> Fut,
+        Fut: Future<Output = Outcome> + Send + 'static,
+    {
+        self.launch_raw(kind, self.options(), false, body).map(|process| process.pid())
+    }
+
+    pub(crate) fn launch_raw<F, Fut>(
+        &self,
+        kind: &'static RawKind,
+        options: SpawnOptions,
+        traps_exits: bool,
+        body: F,
+    ) -> Result<Arc<Process>, SpawnError>
+    where
+        F: FnOnce(RawContext) -> Fut,
+        Fut: Future<Output = Outcome> + Send + 'static,
+    {
+        self.launch(&kind.0, options, None, traps_exits, |process| {
+            let body = body(RawContext::new(process));
+            async move {
+                match body.await {
+                    Ok(()) => ExitReason::Normal,
+                    Err(interrupt) => interrupt.into_reason(),
+                }
+            }
+        })
+    }
+
+    /// Makes a process and its task. All that relates it to others is in place before it runs.
+    pub(crate) fn launch<Fut>(
+        &self,
+        class: &'static Class,
+        options: SpawnOptions,
+        starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+        traps_exits: bool,
+        body: impl FnOnce(Arc<Process>) -> Fut,
+    ) -> Result<Arc<Process>, SpawnError>
+    where
+        Fut: Future<Output = ExitReason> + Send + 'static,
+    {
+        if self.is_stopping() {
+            return Err(SpawnError::Stopping);
+        }
+        if self.is_full() {
+            return Err(SpawnError::Overloaded);
+        }
+        let serial = self.next_serial();
+        if let Some(name) = &options.name {
+            let taken = |holder| SpawnError::NameTaken { name: name.clone(), holder };
+            self.claim(name, serial).map_err(taken)?;
+        }
+        let SpawnOptions { name, parent, link, monitor } = options;
+        let birth = Birth { name: name.clone(), parent, starter, traps_exits };
+        let process = Arc::new(Process::new(serial, class, self.clone(), birth));
+        self.0.table.insert(Arc::clone(&process));
+        self.relate_birth(&process, link, monitor);
+        let spawner = link;
+        let body = body(Arc::clone(&process));
+        self.0.executor.spawn(run(Arc::clone(&process), spawner, body));
+        if let Some(name) = name {
+            self.observe(|| What::NameRegistered { name, pid: process.pid() });
+        }
+        Ok(process)
+    }
+
+    fn relate_birth(
+        &self,
+        process: &Arc<Process>,
+        link: Option<Address>,
+        monitor: Option<(Address, Reference)>,
+    ) {
+        let child = Address::Local(process.serial);
+        if let Some(linked) = link {
+            process.relations(|relations| relations.link(linked));
+            self.relate_to(process, linked);
+            if let Address::Local(serial) = linked {
+                self.signal(process.serial, Address::Local(serial), Signal::Link);
+            }
+        }
+        if let Some((watcher, reference)) = monitor {
+            process.relations(|relations| relations.watchers.insert((watcher, reference)));
+            self.relate_to(process, watcher);
+            if let Address::Local(serial) = watcher {
+                let target = Dest::Pid(process.pid());
+                let monitoring = Monitoring { target, address: Some(child), node: None };
+                if let Some(watcher) = self.process(serial) {
+                    watcher.relations(|r| r.monitors.insert(reference, monitoring));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn relate_to(&self, process: &Process, other: Address) {
+        if let Address::Remote(pid) = other {
+            self.relate(process, pid.node.name);
+        }
+    }
+}
+
+/// What `ps` calls a process that is not an actor.
+///
+/// ```
+/// use purlin_runtime::RawKind;
+///
+/// static BRIDGE: RawKind = RawKind::new("bridge");
+/// ```
+#[derive(Debug)]
+pub struct RawKind(pub(crate) Class);
+
+impl RawKind {
+    /// A kind of this name.
+    pub const fn new(kind: &'static str) -> Self {
+        Self(Class { kind, messages: &[] })
+    }
+}
+
+/// Forgets a request when its requester gives up or has its answer.
+pub(crate) struct Forget<'a> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) reference: Reference,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.runtime.0.pending.forget(self.reference);
+    }
+}
+
+fn encode_args<T: serde::Serialize>(codec: Codec, args: &T) -> Result<Payload, SpawnError> {
+    Payload::encode(codec, args).map_err(|error| SpawnError::Args { detail: error.to_string() })
+}
+
+fn kind_name(kind: &str) -> Result<Name, SpawnError> {
+    let bad = |error| SpawnError::Args { detail: format!("kind {kind:?}: {error}") };
+    Name::new(kind).map_err(bad)
+}
+
+/// The task of a process.
+async fn run<Fut>(process: Arc<Process>, spawner: Option<Address>, body: Fut)
+where
+    Fut: Future<Output = ExitReason> + Send,
+{
+    // Ends the process also when this task is dropped, as tokio does when it shuts down.
+    let mut end = End { process, spawner, reason: ExitReason::Killed };
+    let process = &end.process;
+    let reason = {
+        let mut body = pin!(body);
+        let mut attached = false;
+        let reason = poll_fn(|cx| {
+            if !attached {
+                process.attach(cx.waker());
+                attached = true;
+            }
+            if let Some(reason) = process.must_end() {
+                return Poll::Ready(reason);
+            }
+            let _enter = Enter::new(process);
+            match catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(cx))) {
+                Ok(poll) => poll,
+                Err(panic) => Poll::Ready(panics::reason(&*panic)),
+            }
+        })
+        .await;
+        process.set_exit(&reason);
+        reason
+        // The body is dropped here, as the current process, so that replies it held are orphans.
+    };
+    end.reason = reason;
+}
+
+/// Ends a process when it is dropped.
+struct End {
+    process: Arc<Process>,
+    spawner: Option<Address>,
+    reason: ExitReason,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let runtime = self.process.runtime.clone();
+        runtime.finish(&self.process, self.spawner, &self.reason);
+    }
+}
+
+impl Runtime {
+    /// Buries a process and tells everyone who is to know, the name free and the pid gone before.
+    fn finish(&self, process: &Arc<Process>, spawner: Option<Address>, reason: &ExitReason) {
+        let mut remains = process.bury();
+        let serial = process.serial;
+        self.0.table.remove(serial);
+        if let Some(name) = &remains.name {
+            self.release(name, serial);
+            self.observe(|| What::NameReleased { name: name.clone(), pid: process.pid() });
+        }
+        self.unrelate(serial, &remains.relations.nodes);
+        self.watch_nodes(serial, false);
+        if remains.started && !reason.is_orderly() {
+            self.report_crash(process, remains.name.clone(), reason);
+        }
+        for address in remains.relations.linked() {
+            if !remains.started && Some(address) == spawner {
+                // The one who starts it is told by the error, not by an exit signal.
+                self.signal(serial, address, Signal::Unlink { reference: self.reference() });
+                continue;
+            }
+            self.signal(serial, address, Signal::LinkDown { reason: reason.clone() });
+        }
+        for &(watcher, reference) in &remains.relations.watchers {
+            if let Address::Remote(pid) = watcher {
+                lock(&self.0.watched_by_name).remove(&(pid, reference));
+            }
+            self.signal(serial, watcher, Signal::Down { reference, reason: reason.clone() });
+        }
+        for (reference, monitoring) in &remains.relations.monitors {
+            self.send_demonitor(serial, *reference, monitoring);
+        }
+        remains.settle(reason);
+    }
+
+    fn report_crash(&self, process: &Process, name: Option<Name>, reason: &ExitReason) {
+        self.counters().crashed.add();
+        let (pid, kind) = (process.pid(), process.class.kind);
+        tracing::error!(
+            %pid, kind, name = name.as_ref().map(tracing::field::display), %reason,
+            handled = process.handled(), backtrace = reason.backtrace(), "process crashed",
+        );
+        self.observe(|| What::ProcessCrashed {
+            pid,
+            kind: kind.to_owned(),
+            name,
+            reason: reason.to_string(),
+        });
+    }
+
+    /// Ends every process, roots of the supervision tree first, each with `Shutdown`; what has not
+    /// ended after `grace` is killed. Nothing can be spawned from now on.
+    ///
+    /// Returns when all have ended, or those that never yield have had another second.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.set_stopping();
+        for process in self.0.table.after(0) {
+            let is_child = process.parent.is_some_and(|parent| self.is_alive(parent));
+            if !is_child {
+                let exit = Signal::Exit { reason: ExitReason::Shutdown };
+                self.signal(0, Address::Local(process.serial), exit);
+            }
+        }
+        self.wait_until_empty(grace).await;
+        for process in self.0.table.after(0) {
+            let exit = Signal::Exit { reason: ExitReason::Kill };
+            self.signal(0, Address::Local(process.serial), exit);
+        }
+        self.wait_until_empty(Duration::from_secs(1)).await;
+    }
+
+    /// There is no event for the last process to end, and a node stops once: a short poll will do.
+    async fn wait_until_empty(&self, limit: Duration) {
+        const STEP: Duration = Duration::from_millis(5);
+        let deadline = Instant::now() + limit;
+        while self.0.table.len() > 0 && Instant::now() < deadline {
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
+    /// The serial of the process that is being polled, if it is one of this runtime; else 0.
+    pub(crate) fn sender(&self) -> u64 {
+        let serial = current::with(|process| {
+            Arc::ptr_eq(&process.runtime.0, &self.0).then_some(process.serial)
+        });
+        serial.flatten().unwrap_or(0)
+    }
+}

@@ -1,0 +1,166 @@
+//! What a supervisor starts, and how it starts it again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purlin_proto::{Name, Pid, SpawnError};
+
+use crate::actor::Actor;
+use crate::item::BoxFuture;
+use crate::process::Process;
+use crate::runtime::Runtime;
+use crate::spawn::SpawnOptions;
+
+/// Which children are restarted when one ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// That one.
+    OneForOne,
+    /// All: the others are stopped in reverse order, then all are started in order.
+    OneForAll,
+    /// That one and those after it, likewise.
+    RestForOne,
+}
+
+/// Whether a child is started again when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// Always.
+    #[default]
+    Permanent,
+    /// After an abnormal end only.
+    Transient,
+    /// Never; it is forgotten.
+    Temporary,
+}
+
+/// How a child is stopped by its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// It is killed.
+    BrutalKill,
+    /// It is asked with `Shutdown`, and killed if it has not ended after so long.
+    Timeout(Duration),
+    /// It is asked with `Shutdown`, and waited for. For supervisors.
+    Infinity,
+}
+
+/// What a new child needs to know: its runtime, and how it is related to its supervisor.
+pub(super) type StartChild = Arc<
+    dyn Fn(Runtime, SpawnOptions) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>>
+        + Send
+        + Sync,
+>;
+
+/// One child of a supervisor.
+#[derive(Clone)]
+pub struct ChildSpec {
+    pub(super) id: String,
+    pub(super) name: Option<Name>,
+    pub(super) restart: Restart,
+    pub(super) shutdown: Shutdown,
+    pub(super) start: StartChild,
+}
+
+impl ChildSpec {
+    /// An actor, started with a copy of these arguments each time. Permanent; shut down within 5 s.
+    pub fn actor<A: Actor>(id: impl Into<String>, args: A::Args) -> Self
+    where
+        A::Args: Clone + Sync,
+    {
+        let start: StartChild = Arc::new(move |runtime: Runtime, options| {
+            let args = args.clone();
+            Box::pin(async move { runtime.start_actor::<A>(args, options).await })
+        });
+        Self::new(id, Shutdown::Timeout(Duration::from_secs(5)), start)
+    }
+
+    /// A supervisor with children of its own. Permanent; waited for however long it takes.
+    pub fn supervisor(id: impl Into<String>, supervisor: Supervisor) -> Self {
+        let start: StartChild = Arc::new(move |runtime: Runtime, options| {
+            let supervisor = supervisor.clone();
+            Box::pin(async move { super::process::start(&runtime, supervisor, options).await })
+        });
+        Self::new(id, Shutdown::Infinity, start)
+    }
+
+    fn new(id: impl Into<String>, shutdown: Shutdown, start: StartChild) -> Self {
+        Self { id: id.into(), name: None, restart: Restart::default(), shutdown, start }
+    }
+
+    /// Registers it under a name on its node, each time it is started.
+    #[must_use]
+    pub fn name(mut self, name: Name) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// Whether it is started again; [`Restart::Permanent`] unless said otherwise.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// How it is stopped.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChildSpec")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("restart", &self.restart)
+            .field("shutdown", &self.shutdown)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a supervisor is to do; started with [`Runtime::supervise`].
+///
+/// The module's head in the source, and `node/examples/supervised.rs`, show whole trees.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    pub(super) strategy: Strategy,
+    pub(super) intensity: usize,
+    pub(super) period: Duration,
+    pub(super) children: Vec<ChildSpec>,
+}
+
+impl Supervisor {
+    /// One without children, that allows one restart in five seconds, as OTP's does.
+    pub fn new(strategy: Strategy) -> Self {
+        Self { strategy, intensity: 1, period: Duration::from_secs(5), children: Vec::new() }
+    }
+
+    /// Allows at most `restarts` within `period`; one more and it gives up.
+    #[must_use]
+    pub fn intensity(mut self, restarts: usize, period: Duration) -> Self {
+        (self.intensity, self.period) = (restarts, period);
+        self
+    }
+
+    /// Adds a child, started after those before it.
+    #[must_use]
+    pub fn child(mut self, child: ChildSpec) -> Self {
+        self.children.push(child);
+        self
+    }
+}
+
+impl Runtime {
+    /// Starts a supervisor and its children; returns when all have started.
+    ///
+    /// If one cannot be started, those before it are stopped in reverse order, and the error says
+    /// which one it was.
+    pub async fn supervise(&self, supervisor: Supervisor) -> Result<Pid, SpawnError> {
+        let options = SpawnOptions::default();
+        super::process::start(self, supervisor, options).await.map(|process| process.pid())
+    }
+}

@@ -1,0 +1,138 @@
+//! Links and monitors from the side of the process that makes them.
+
+use std::sync::Arc;
+
+use purlin_proto::{Dest, Envelope, Pid, Reference, Signal, Target};
+
+use crate::process::{Address, Link, Monitoring, Process};
+use crate::remote::{Peer, Priority, Sent, for_the_dead, for_the_unreachable};
+use crate::runtime::Runtime;
+
+impl Runtime {
+    pub(crate) fn link(&self, process: &Arc<Process>, other: Pid) {
+        let other = self.address_of(&other);
+        if other == Address::Local(process.serial) {
+            return;
+        }
+        process.relations(|relations| relations.link(other));
+        self.relate_to(process, other);
+        self.signal(process.serial, other, Signal::Link);
+    }
+
+    pub(crate) fn unlink(&self, process: &Arc<Process>, other: Pid) {
+        let other = self.address_of(&other);
+        let request = self.reference();
+        let linked = process.relations(|relations| match other {
+            // Both ends of a local link are changed here and now.
+            Address::Local(_) => relations.links.remove(&other).is_some(),
+            Address::Remote(_) => match relations.links.get_mut(&other) {
+                Some(link @ (Link::Active | Link::Unlinking { again: true, .. })) => {
+                    *link = Link::Unlinking { request, again: false };
+                    true
+                }
+                Some(Link::Unlinking { again: false, .. }) | None => false,
+            },
+        });
+        if linked == Some(true) {
+            self.signal(process.serial, other, Signal::Unlink { reference: request });
+        }
+    }
+
+    pub(crate) fn monitor(&self, watcher: &Arc<Process>, target: Dest) -> Reference {
+        let reference = self.reference();
+        let node = target.node().filter(|&node| node != self.name());
+        let name = match &target {
+            Dest::Pid(pid) => {
+                let address = self.address_of(pid);
+                self.monitor_address(watcher, reference, target, address);
+                return reference;
+            }
+            Dest::Local(name) | Dest::Remote(name, _) => name.clone(),
+            _ => unreachable!("every form of destination is handled"),
+        };
+        let Some(node) = node else {
+            // A serial that no process ever has stands for a name that nobody has.
+            let serial = self.serial_of(&name).unwrap_or(u64::MAX);
+            self.monitor_address(watcher, reference, target, Address::Local(serial));
+            return reference;
+        };
+        let monitoring = Monitoring { target, address: None, node: Some(node) };
+        watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
+        self.relate(watcher, node);
+        let signal = Signal::Monitor { reference };
+        let envelope = Envelope { to: Target::Name(name), from: watcher.serial, signal };
+        let answer = match self.send_remote(Peer::Name(node), &envelope, Priority::System) {
+            Sent::Accepted | Sent::Full | Sent::NotEncodable => None,
+            Sent::Unreachable => for_the_unreachable(&envelope.signal),
+            Sent::Gone => for_the_dead(&envelope.signal),
+        };
+        if let Some(answer) = answer {
+            watcher.apply(Address::Local(0), answer);
+        }
+        reference
+    }
+
+    fn monitor_address(
+        &self,
+        watcher: &Arc<Process>,
+        reference: Reference,
+        target: Dest,
+        address: Address,
+    ) {
+        if address == Address::Local(watcher.serial) {
+            return;
+        }
+        let node = match address {
+            Address::Local(_) => None,
+            Address::Remote(pid) => Some(pid.node.name),
+        };
+        let monitoring = Monitoring { target, address: Some(address), node };
+        watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
+        self.relate_to(watcher, address);
+        self.signal(watcher.serial, address, Signal::Monitor { reference });
+    }
+
+    pub(crate) fn demonitor(&self, watcher: &Arc<Process>, reference: Reference) -> bool {
+        let monitoring = watcher.relations(|relations| relations.monitors.remove(&reference));
+        match monitoring.flatten() {
+            Some(monitoring) => {
+                self.send_demonitor(watcher.serial, reference, &monitoring);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn send_demonitor(&self, watcher: u64, reference: Reference, of: &Monitoring) {
+        let signal = Signal::Demonitor { reference };
+        match (of.address, of.node) {
+            (Some(address), _) => self.signal(watcher, address, signal),
+            (None, Some(node)) => {
+                let envelope = Envelope { to: Target::Node, from: watcher, signal };
+                // If the node is out of reach, its side of the monitor goes with the connection.
+                self.send_remote(Peer::Name(node), &envelope, Priority::System);
+            }
+            (None, None) => {}
+        }
+    }
+
+    /// Sends a signal without a message to any destination; a name is resolved on its node.
+    pub(crate) fn signal_dest(&self, from: u64, to: &Dest, signal: Signal) {
+        match to {
+            Dest::Pid(pid) => self.signal(from, self.address_of(pid), signal),
+            Dest::Remote(name, node) if *node != self.name() => {
+                let envelope = Envelope { to: Target::Name(name.clone()), from, signal };
+                if self.send_remote(Peer::Name(*node), &envelope, Priority::System)
+                    != Sent::Accepted
+                {
+                    self.counters().dropped_no_connection.add();
+                }
+            }
+            Dest::Local(name) | Dest::Remote(name, _) => match self.serial_of(name) {
+                Some(serial) => self.signal(from, Address::Local(serial), signal),
+                None => self.counters().dropped_no_process.add(),
+            },
+            _ => unreachable!("every form of destination is handled"),
+        }
+    }
+}
