@@ -1,1 +1,42 @@
-//! placeholder
+//! Connections between nodes, and from clients to nodes.
+//!
+//! An [`Endpoint`] keeps one [`Link`] to each node it has to do with. A link carries opaque frames:
+//! in order within a [`Flow`], small ones never behind a large one of another flow; besides, urgent
+//! control frames and datagrams. Both sides have proved who they are before the first frame.
+//!
+//! The carrier is QUIC, or a network in memory for tests; everything above the seam (`wire/`) is
+//! the same for both.
+//!
+//! # Where to look
+//!
+//! Who may connect: `handshake.rs`, `credentials.rs`. Two dials at once, reconnects: `peers.rs`.
+//! Order, batches, large frames: `lanes.rs`, `bulk.rs`. A connection and its tasks: `link.rs`.
+//! Clock, chance, socket: `environment.rs`. The system's hint that a peer is dead: `wire/socket.rs`.
+//!
+//! # Absent on purpose
+//!
+//! What a frame means. Membership, processes, names.
+
+mod bulk;
+mod control;
+mod credentials;
+mod endpoint;
+mod environment;
+mod error;
+mod finish;
+mod handshake;
+mod lanes;
+mod link;
+mod peers;
+mod stats;
+mod wire;
+
+pub use crate::credentials::{
+    Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
+};
+pub use crate::endpoint::{Config, Endpoint, Events};
+pub use crate::environment::Environment;
+pub use crate::error::{BindError, Closed, DialError};
+pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
+pub use crate::stats::Stats;
+pub use crate::wire::{WireConfig, memory::Network};

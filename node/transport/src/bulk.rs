@@ -1,0 +1,182 @@
+//! Bulk: how large frames travel, in chunks, beside the lanes.
+//!
+//! Two long-lived streams of lower priority carry chunks of all large frames in turn, so that they
+//! share the way among themselves, and small frames go before them. A chunk is
+//!
+//! ```text
+//! u64 bulk id | u32 length of the chunk | u32 length of the whole frame | bytes
+//! ```
+//!
+//! all little-endian. What lies in front of the wire is bounded by the stream's window.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::{Notify, oneshot};
+
+use purlin_proto::limits::FRAME_BYTES;
+
+use crate::finish::{Finish, Finished};
+use crate::lanes::{BadEntry, LARGE, Lane};
+
+pub(crate) const CHUNK: usize = 16 << 10;
+const HEAD: usize = 16;
+
+/// Bytes of unfinished large frames that one connection may make us hold.
+const HELD_BYTES: usize = 4 * FRAME_BYTES;
+
+/// Large frames that wait to be sent over one stream.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    queue: Mutex<VecDeque<Outgoing>>,
+    wake: Notify,
+    finish: Finish,
+}
+
+struct Outgoing {
+    id: u64,
+    total: u32,
+    rest: Bytes,
+    lane: Arc<Lane>,
+}
+
+impl Outbox {
+    /// The frame's lane already counts its bytes, which bounds this queue.
+    pub(crate) fn push(&self, id: u64, bytes: Bytes, lane: Arc<Lane>) {
+        let total = u32::try_from(bytes.len()).expect("FRAME_BYTES fits");
+        let outgoing = Outgoing { id, total, rest: bytes, lane };
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(outgoing);
+        self.wake.notify_one();
+    }
+
+    /// The next chunk with its head; the frames take turns. Waits for one. When there is none and
+    /// the stream is to be finished, whom to tell.
+    pub(crate) async fn next(&self) -> Result<(Bytes, Bytes, Sent), Finished> {
+        loop {
+            if let Some(chunk) = self.take() {
+                return Ok(chunk);
+            }
+            if let Some(finished) = self.finish.wanted() {
+                return Err(finished);
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Asks for the stream to be finished when all has been sent.
+    pub(crate) fn finish(&self) -> oneshot::Receiver<()> {
+        let finished = self.finish.ask();
+        self.wake.notify_one();
+        finished
+    }
+
+    fn take(&self) -> Option<(Bytes, Bytes, Sent)> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = queue.pop_front()?;
+        let chunk = turn.rest.split_to(turn.rest.len().min(CHUNK));
+        let mut head = BytesMut::with_capacity(HEAD);
+        head.put_u64_le(turn.id);
+        head.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));
+        head.put_u32_le(turn.total);
+        let sent = Sent { lane: Arc::clone(&turn.lane), bytes: chunk.len() };
+        if !turn.rest.is_empty() {
+            queue.push_back(turn);
+        }
+        Some((head.freeze(), chunk, sent))
+    }
+}
+
+/// A chunk on its way; to be settled when the stream has taken it.
+pub(crate) struct Sent {
+    lane: Arc<Lane>,
+    bytes: usize,
+}
+
+impl Sent {
+    pub(crate) fn settle(self) {
+        self.lane.bulk_sent(self.bytes);
+    }
+}
+
+/// Large frames that are arriving, of one connection.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    frames: HashMap<u64, Arriving>,
+    bytes: usize,
+}
+
+struct Arriving {
+    total: usize,
+    bytes: BytesMut,
+}
+
+impl Inbox {
+    /// Adds a chunk; the whole frame when it is complete.
+    pub(crate) fn chunk(
+        &mut self,
+        id: u64,
+        total: usize,
+        chunk: &[u8],
+    ) -> Result<Option<Bytes>, BadEntry> {
+        let frame =
+            self.frames.entry(id).or_insert_with(|| Arriving { total, bytes: BytesMut::new() });
+        if frame.total != total || frame.bytes.len() + chunk.len() > total {
+            return Err(BadEntry(format!("the chunks of large frame {id} do not fit together")));
+        }
+        if self.bytes + chunk.len() > HELD_BYTES {
+            return Err(BadEntry("too many unfinished large frames".to_owned()));
+        }
+        frame.bytes.extend_from_slice(chunk);
+        self.bytes += chunk.len();
+        if frame.bytes.len() < total {
+            return Ok(None);
+        }
+        let complete = self.frames.remove(&id).map(|frame| frame.bytes.freeze());
+        self.bytes -= total;
+        Ok(complete)
+    }
+}
+
+/// Cuts what a bulk stream carries into chunks.
+#[derive(Default)]
+pub(crate) struct Parser {
+    head: BytesMut,
+    chunk: Option<(u64, usize, usize)>,
+}
+
+impl Parser {
+    /// Gives the parts of chunks in these bytes: id, length of the whole frame, bytes.
+    pub(crate) fn feed(
+        &mut self,
+        mut bytes: Bytes,
+        mut give: impl FnMut(u64, usize, &[u8]) -> Result<(), BadEntry>,
+    ) -> Result<(), BadEntry> {
+        while !bytes.is_empty() {
+            if let Some((id, total, left)) = self.chunk {
+                let part = bytes.split_to(left.min(bytes.len()));
+                give(id, total, &part)?;
+                let left = left - part.len();
+                self.chunk = (left > 0).then_some((id, total, left));
+            } else {
+                let take = (HEAD - self.head.len()).min(bytes.len());
+                self.head.extend_from_slice(&bytes.split_to(take));
+                if self.head.len() == HEAD {
+                    self.chunk = Some(parse_head(self.head.split().freeze())?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_head(mut head: Bytes) -> Result<(u64, usize, usize), BadEntry> {
+    let id = head.get_u64_le();
+    let (length, total) = (head.get_u32_le() as usize, head.get_u32_le() as usize);
+    let fits = (1..=CHUNK).contains(&length) && total > LARGE && total <= FRAME_BYTES;
+    if fits {
+        Ok((id, total, length))
+    } else {
+        Err(BadEntry(format!("a chunk of {length} bytes of a large frame of {total}")))
+    }
+}

@@ -1,0 +1,529 @@
+//! An endpoint: listens, dials, and knows its peers.
+//!
+//! Its owner hands in [`Events`] and is asked about every peer that has said hello. All tasks of an
+//! endpoint end with [`Endpoint::close`], or when its last clone is dropped.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use purlin_proto::{
+    Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Refusal, Role, Versions,
+};
+
+use crate::credentials::Credentials;
+use crate::error::{BindError, Closed, DialError};
+use crate::handshake::{self, HANDSHAKE_TIMEOUT};
+use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
+use crate::peers::{Peers, Queued};
+use crate::stats::{Stats, count};
+use crate::wire::{Connection, Incoming, Wire, WireConfig, memory, quic};
+
+/// What an endpoint is made of.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who we are.
+    pub credentials: Credentials,
+    /// The cluster we belong to.
+    pub cluster: Name,
+    /// Which life of a node we are; `None` for a client.
+    pub node: Option<NodeHello>,
+    /// A connection that is silent for so long is lost; 10 s unless said otherwise.
+    pub idle_timeout: Duration,
+    /// How often a silent connection is kept alive; 3 s unless said otherwise.
+    pub keep_alive: Duration,
+    /// Lanes of each connection, 1 to 16; 4 unless said otherwise.
+    pub lanes: usize,
+    /// Bytes that may wait in one lane before user frames are refused; 4 MiB unless said otherwise.
+    pub lane_bytes: usize,
+    /// Connections at most, whoever began them; 4,096 unless said otherwise.
+    pub max_connections: usize,
+}
+
+impl Config {
+    /// The defaults, for these credentials in this cluster.
+    pub fn new(credentials: Credentials, cluster: Name) -> Self {
+        Self {
+            credentials,
+            cluster,
+            node: None,
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(3),
+            lanes: 4,
+            lane_bytes: 4 << 20,
+            max_connections: 4096,
+        }
+    }
+}
+
+/// What an endpoint tells and asks its owner. Called from the endpoint's tasks, must not block.
+pub trait Events: Send + Sync + 'static {
+    /// A peer has said hello and proved it. An error refuses it.
+    fn admit(&self, peer: &Peer) -> Result<(), Refusal>;
+
+    /// A link is established; returns who takes its frames. Called before the first of them.
+    fn up(&self, link: &Link) -> Arc<dyn Receiver>;
+
+    /// A link has ended. Called once for each `up`, after the last of its frames, and before the
+    /// `up` of a link that takes its place.
+    fn down(&self, link: &Link, why: &Closed);
+
+    /// A node that was dialed because something was sent to it cannot be reached; what waited for
+    /// it is lost.
+    fn unreachable(&self, node: NodeId, why: &DialError);
+
+    /// The system says that nothing listens at this address. A hint: it may be forged.
+    fn unreachable_hint(&self, address: SocketAddr);
+}
+
+/// Listens, dials, and keeps one link to each node. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    wire: Wire,
+    events: Arc<dyn Events>,
+    node: Mutex<Option<NodeHello>>,
+    peers: Mutex<Peers>,
+    /// Links to clients, which no node name leads to.
+    clients: Mutex<Vec<Link>>,
+    connections: AtomicU64,
+    associations: AtomicU64,
+    stats: Stats,
+    closing: AtomicBool,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Endpoint {
+    /// Binds an endpoint and starts its tasks on the present tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn bind(
+        config: Config,
+        wire: WireConfig,
+        events: Arc<dyn Events>,
+    ) -> Result<Self, BindError> {
+        let wire = match wire {
+            WireConfig::Quic { listen, environment } => {
+                let wire = quic::Wire::bind(listen, &environment, &config, Arc::clone(&events))?;
+                Wire::Quic(wire)
+            }
+            WireConfig::Memory { network, address } => {
+                let identity = config.credentials.identity();
+                let idle = config.idle_timeout;
+                let events = Arc::clone(&events);
+                Wire::Memory(memory::Wire::bind(network, address, identity, idle, events)?)
+            }
+        };
+        let endpoint = Self(Arc::new(Shared {
+            node: Mutex::new(config.node.clone()),
+            config,
+            wire,
+            events,
+            peers: Mutex::default(),
+            clients: Mutex::default(),
+            connections: AtomicU64::new(0),
+            associations: AtomicU64::new(rand::random::<u64>() | 1),
+            stats: Stats::default(),
+            closing: AtomicBool::new(false),
+            tasks: Mutex::new(JoinSet::new()),
+        }));
+        let weak = Arc::downgrade(&endpoint.0);
+        endpoint.spawn(accept(weak));
+        Ok(endpoint)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = lock(&self.0.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Where we listen.
+    pub fn local_address(&self) -> SocketAddr {
+        self.0.wire.local_address()
+    }
+
+    /// Counts of what was accepted and refused.
+    pub fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    /// Which life of a node we are from now on. Links that exist stay as they are.
+    pub fn set_node(&self, node: Option<NodeHello>) {
+        *lock(&self.0.node) = node;
+    }
+
+    fn hello(&self, association: u64, ended: u64) -> Hello {
+        Hello {
+            versions: Versions::OURS,
+            cluster: self.0.config.cluster.clone(),
+            name: self.0.config.credentials.identity().name,
+            node: lock(&self.0.node).clone(),
+            capabilities: Capabilities::default(),
+            association,
+            ended,
+        }
+    }
+
+    fn us(&self) -> NodeName {
+        self.0.config.credentials.identity().name
+    }
+
+    /// The present link to this life of a node.
+    pub fn link(&self, node: &NodeId) -> Option<Link> {
+        lock(&self.0.peers).link(node).cloned()
+    }
+
+    /// The present links to nodes.
+    pub fn links(&self) -> Vec<Link> {
+        lock(&self.0.peers).links()
+    }
+
+    /// Sends a frame to a node, dialing it at `address` if there is no link.
+    ///
+    /// While it is dialed the frame waits, within bounds; if the dial fails, [`Events::unreachable`]
+    /// is called. After a failure sends are refused for a while.
+    pub fn send(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        flow: Flow,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent {
+        if self.0.closing.load(Ordering::Acquire) {
+            return Sent::Unreachable;
+        }
+        let queued = lock(&self.0.peers).queue(to, flow, priority, Instant::now(), || {
+            let mut frame = BytesMut::new();
+            encode(&mut frame).then(|| frame.freeze())
+        });
+        match queued {
+            Queued::Link(link) => link.send(flow, priority, encode),
+            Queued::Waiting => Sent::Accepted,
+            Queued::Dial => {
+                let endpoint = self.clone();
+                self.spawn(async move { endpoint.dial_for(to, address).await });
+                Sent::Accepted
+            }
+            Queued::Refused(sent) => sent,
+        }
+    }
+
+    /// Returns when a frame of this flow may be taken, or the node cannot be reached. Cancel safe.
+    pub async fn ready(&self, to: &NodeId, flow: Flow) {
+        if let Some(link) = self.link(to) {
+            return link.ready(flow).await;
+        }
+        if let Some(mut changes) = self.dialing(to.name) {
+            // The sender is gone only with the endpoint.
+            drop(changes.changed().await);
+        }
+    }
+
+    /// Tells changes of a node that is being dialed now.
+    fn dialing(&self, node: NodeName) -> Option<watch::Receiver<u64>> {
+        let mut peers = lock(&self.0.peers);
+        peers.is_dialing(node).then(|| peers.changes(node))
+    }
+
+    /// Connects to whoever is at an address: for joining, and for clients.
+    ///
+    /// If it is a node that we are connected to already, that link is returned.
+    pub async fn dial(
+        &self,
+        address: SocketAddr,
+        expect: Option<NodeName>,
+    ) -> Result<Link, DialError> {
+        let dialed = tokio::time::timeout(2 * HANDSHAKE_TIMEOUT, self.connect(address, expect));
+        let dialed = dialed.await.unwrap_or(Err(DialError::NoAnswer));
+        if dialed.is_err() {
+            count(&self.0.stats.dials_failed);
+        }
+        dialed
+    }
+
+    /// Dials a node because something waits for it.
+    async fn dial_for(&self, to: NodeId, address: SocketAddr) {
+        let error = match self.dial(address, Some(to.name)).await {
+            Ok(_) => return,
+            // It accepts the connection that it has dialed itself.
+            Err(DialError::Refused(Refusal::Duplicate)) => match self.wait_for_link(to).await {
+                Some(_) => return,
+                None => DialError::Refused(Refusal::Duplicate),
+            },
+            Err(error) => error,
+        };
+        let failed = lock(&self.0.peers).dial_failed(to.name, Instant::now());
+        if failed {
+            tracing::debug!(node = %to, %address, %error, "dial failed");
+            self.0.events.unreachable(to, &error);
+        }
+    }
+
+    /// Waits a little for the connection that the other side has chosen.
+    async fn wait_for_link(&self, to: NodeId) -> Option<Link> {
+        let mut changes = lock(&self.0.peers).changes(to.name);
+        let wait = async {
+            loop {
+                if let Some(link) = self.link(&to) {
+                    return link;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, wait).await.ok()
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        expect: Option<NodeName>,
+    ) -> Result<Link, DialError> {
+        if self.0.closing.load(Ordering::Acquire) {
+            return Err(DialError::Closed);
+        }
+        let connection = self.0.wire.dial(address).await?;
+        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        if let Some(expected) = expect.filter(|&expected| expected != proved.name) {
+            let detail = format!("{expected} was expected here");
+            connection.close(&Refusal::Identity { detail });
+            return Err(DialError::Unexpected { expected, found: proved.name });
+        }
+        if let Some(link) = lock(&self.0.peers).link_to(proved.name) {
+            connection.close(&Refusal::Duplicate);
+            return Ok(link.clone());
+        }
+        let association = self.0.associations.fetch_add(2, Ordering::Relaxed);
+        let ours = self.hello(association, lock(&self.0.peers).ended(proved.name));
+        let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
+        let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
+        let (theirs, reader) = handshake::hear_hello(&connection).await?;
+        let peer = Peer::of(&theirs, address, association, true);
+        let checked = handshake::check(&theirs, &ours, proved);
+        if let Err(why) = checked.and_then(|()| self.0.events.admit(&peer)) {
+            connection.close(&why);
+            return Err(DialError::Unacceptable(why));
+        }
+        let streams = ControlStreams { writer, reader };
+        Ok(self.establish(peer, connection, streams))
+    }
+
+    /// Handles one connection that somebody began.
+    async fn welcome(&self, incoming: Incoming) {
+        let address = incoming.address();
+        let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.complete()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                count(&self.0.stats.handshakes_failed);
+                tracing::warn!(%address, %error, "connection refused");
+                return;
+            }
+            Err(_) => {
+                count(&self.0.stats.handshakes_failed);
+                tracing::debug!(%address, "handshake not completed");
+                return;
+            }
+        };
+        if let Err(error) = self.admit(address, &connection).await {
+            count(&self.0.stats.refused);
+            match &error {
+                DialError::Unacceptable(Refusal::Duplicate) => {
+                    tracing::debug!(%address, %error, "connection refused");
+                }
+                _ => tracing::warn!(%address, %error, "connection refused"),
+            }
+            if let DialError::Unacceptable(why) = &error {
+                handshake::refuse(&connection, why).await;
+            }
+        }
+    }
+
+    async fn admit(&self, address: SocketAddr, connection: &Connection) -> Result<(), DialError> {
+        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        let (theirs, reader) = handshake::hear_hello(connection).await?;
+        let ours = self.hello(theirs.association, 0);
+        let peer = Peer::of(&theirs, address, theirs.association, false);
+        let refused = DialError::Unacceptable;
+        handshake::check(&theirs, &ours, proved).map_err(refused)?;
+        let full =
+            self.0.connections.load(Ordering::Relaxed) >= self.0.config.max_connections as u64;
+        if full {
+            return Err(refused(Refusal::Busy));
+        }
+        if self.0.closing.load(Ordering::Acquire) {
+            return Err(refused(Refusal::Stopping));
+        }
+        if peer.name == self.us() && peer.role == Role::Node {
+            let detail = "this is the node itself, or another with its name".to_owned();
+            return Err(refused(Refusal::Identity { detail }));
+        }
+        self.0.events.admit(&peer).map_err(refused)?;
+        if let Some(node) = &theirs.node {
+            lock(&self.0.peers).admit(self.us(), &theirs, node.id).map_err(refused)?;
+        }
+        let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
+        let writer = handshake::say_hello(connection, &ours).await.map_err(ended)?;
+        // While the answer was written another connection may have been accepted; asked again under
+        // the lock that puts this one in its place.
+        count(&self.0.stats.accepted);
+        self.establish(peer, connection.clone(), ControlStreams { writer, reader });
+        Ok(())
+    }
+
+    /// Puts a connection in its place and starts its tasks.
+    fn establish(&self, peer: Peer, connection: Connection, streams: ControlStreams) -> Link {
+        let config = &self.0.config;
+        let lanes = config.lanes.clamp(1, MAX_LANES);
+        let link = Link::new(peer, connection, lanes, config.lane_bytes);
+        let node = link.peer().node.as_ref().map(|node| node.id);
+        // `up` and what waited come before anything that is sent from now on, because both happen
+        // under the lock that sending takes.
+        let mut peers = lock(&self.0.peers);
+        if let Some(old) = node.and_then(|id| peers.link_to(id.name).cloned()) {
+            let same = old.peer().node.as_ref().map(|node| node.id) == node;
+            let theirs_is_kept = !old.peer().dialed && old.peer().name < self.us();
+            if same && link.peer().dialed && theirs_is_kept {
+                // Accepted from the smaller name while our own dial was on its way.
+                link.close(&Refusal::Duplicate);
+                return old;
+            }
+            drop(peers);
+            self.end(&old, &Closed::Local(Refusal::Duplicate));
+            old.close(&Refusal::Duplicate);
+            peers = lock(&self.0.peers);
+        }
+        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        let receiver = self.0.events.up(&link);
+        match node {
+            Some(id) => drop(peers.install(id, &link)),
+            None => lock(&self.0.clients).push(link.clone()),
+        }
+        drop(peers);
+        let weak = Arc::downgrade(&self.0);
+        link.run(receiver, streams, move |link, closed| {
+            if let Some(shared) = weak.upgrade() {
+                Self(shared).end(link, closed);
+            }
+        });
+        link
+    }
+
+    /// A link has ended, or is being replaced; its owner is told once.
+    fn end(&self, link: &Link, why: &Closed) {
+        if !link.end() {
+            return;
+        }
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        match &link.peer().node {
+            Some(node) => {
+                lock(&self.0.peers).remove(node.id, link);
+            }
+            None => {
+                let association = link.peer().association;
+                lock(&self.0.clients).retain(|client| client.peer().association != association);
+            }
+        }
+        tracing::debug!(peer = %link.peer().name, %why, "connection ended");
+        self.0.events.down(link, why);
+    }
+
+    /// Returns when no node is being dialed.
+    async fn dials_done(&self) {
+        while let Some(mut changes) = self.any_dialing() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn any_dialing(&self) -> Option<watch::Receiver<u64>> {
+        let mut peers = lock(&self.0.peers);
+        peers.dialing().map(|node| peers.changes(node))
+    }
+
+    /// Ends the link to a node at once, and says why.
+    pub fn close_peer(&self, node: &NodeId, why: &Refusal) {
+        if let Some(link) = self.link(node) {
+            link.close(why);
+        }
+    }
+
+    /// Ends everything: what was accepted is delivered first, within 2 s.
+    pub async fn close(&self, why: &Refusal) {
+        self.0.closing.store(true, Ordering::Release);
+        // What waits for a dial was accepted as well.
+        drop(tokio::time::timeout(DIALS_TIMEOUT, self.dials_done()).await);
+        let mut links = self.links();
+        links.append(&mut lock(&self.0.clients).clone());
+        let mut closing = JoinSet::new();
+        for link in links {
+            let why = why.clone();
+            closing.spawn(async move { link.close_gracefully(&why).await });
+        }
+        closing.join_all().await;
+        self.0.wire.close().await;
+        lock(&self.0.tasks).abort_all();
+    }
+}
+
+/// How long a graceful end waits for dials that something waits for.
+const DIALS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Accepts until the endpoint is gone; each handshake is a task of its own.
+async fn accept(endpoint: Weak<Shared>) {
+    /// Handshakes that go on at once; more are dropped until some are done.
+    const HANDSHAKES: usize = 256;
+    let mut handshakes = JoinSet::new();
+    loop {
+        let Some(shared) = endpoint.upgrade() else { return };
+        let Some(incoming) = shared.wire.accept().await else { return };
+        while handshakes.try_join_next().is_some() {}
+        if handshakes.len() >= HANDSHAKES {
+            count(&shared.stats.refused);
+            continue;
+        }
+        let endpoint = Endpoint(shared);
+        handshakes.spawn(async move { endpoint.welcome(incoming).await });
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("address", &self.local_address()).finish_non_exhaustive()
+    }
+}
+
+/// Frames that are encoded once and sent as they are.
+impl Endpoint {
+    /// As [`send`](Self::send), for bytes that exist already.
+    pub fn send_bytes(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        flow: Flow,
+        priority: Priority,
+        frame: &Bytes,
+    ) -> Sent {
+        self.send(to, address, flow, priority, &mut |out| {
+            out.extend_from_slice(frame);
+            true
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! Clock, chance and socket, as values.
+//!
+//! quinn and rustls ask for time and chance through what is handed in here; so the real transport
+//! can run on simulated time over a simulated network (`purlin-cluster-tests`).
+
+use std::sync::Arc;
+
+use quinn::AsyncUdpSocket;
+use rustls::crypto::CryptoProvider;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+/// What the transport takes from its surroundings.
+#[derive(Clone)]
+pub struct Environment {
+    /// Timers and the monotonic clock of QUIC; also where its tasks run.
+    pub runtime: Arc<dyn quinn::Runtime>,
+    /// The wall clock that certificates are checked against.
+    pub time: Arc<dyn TimeProvider>,
+    /// Cryptography and its source of chance.
+    pub crypto: Arc<CryptoProvider>,
+    /// Seeds QUIC's own chance; `None` for the system's.
+    pub seed: Option<[u8; 32]>,
+    /// The socket; `None` to bind one of the system's.
+    pub socket: Option<Arc<dyn AsyncUdpSocket>>,
+}
+
+impl Environment {
+    /// The system's clocks, chance and sockets, on the present tokio runtime.
+    pub fn system() -> Self {
+        Self {
+            runtime: Arc::new(quinn::TokioRuntime),
+            time: Arc::new(DefaultTimeProvider),
+            crypto: Arc::new(rustls::crypto::ring::default_provider()),
+            seed: None,
+            socket: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("seeded", &self.seed.is_some()).finish_non_exhaustive()
+    }
+}

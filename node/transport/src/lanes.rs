@@ -1,0 +1,358 @@
+//! Lanes: how small frames travel, in order and in batches.
+//!
+//! A connection has a few lanes, each one long-lived stream. A frame belongs to a flow, and a flow
+//! to the lane of its number; frames of one flow leave in the order they are put in. Whoever sends
+//! encodes straight into the lane's buffer; the lane's writer takes all of it at once, so batches
+//! are as large as what is ready, and nothing waits for a timer.
+//!
+//! # An entry
+//!
+//! ```text
+//! u32 length | u32 flow | frame                      a frame of `length` bytes
+//! u32 2^31   | u32 flow | u64 bulk id | u32 length   a marker: the frame comes as bulk
+//! ```
+//!
+//! all little-endian.
+//!
+//! # Why a large frame cannot overtake, or be overtaken
+//!
+//! A frame above [`LARGE`] leaves the lane: its bytes go in chunks over a bulk stream, and a marker
+//! with its id takes its place in the lane. On the far side the lane is read in order. At a marker
+//! the flow is held: what follows of *this flow* waits behind it, other flows of the lane go on.
+//! When the bytes are complete they are delivered, then what waited, under the lock of the lane's
+//! held flows, which the lane's reader takes as well before it delivers; so a later frame of the
+//! flow finds it either held and queues, or free and everything before it delivered. Bytes that are
+//! complete before their marker comes wait for it. If the connection is lost in between, the large
+//! frame and all after it of its flow are lost: a prefix has been delivered.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::sync::{Notify, oneshot};
+
+use purlin_proto::limits::FRAME_BYTES;
+
+use crate::finish::{Finish, Finished};
+use crate::link::{Flow, Priority, Sent};
+
+/// Frames above this many bytes travel as bulk.
+pub(crate) const LARGE: usize = 64 << 10;
+
+const MARKER: u32 = 1 << 31;
+const HEAD: usize = 8;
+const MARKER_BODY: usize = 12;
+
+/// System frames may fill a lane up to this many times its bound; then the far end is not reading
+/// at all and the connection is given up.
+const SYSTEM_FACTOR: usize = 8;
+
+/// The sending side of a lane.
+pub(crate) struct Lane {
+    state: Mutex<State>,
+    wake: Notify,
+    room: Notify,
+    finish: Finish,
+    limit: usize,
+}
+
+struct State {
+    buffer: BytesMut,
+    /// Bytes taken by the writer that the stream has not accepted yet.
+    writing: usize,
+    /// Bytes of large frames of this lane that are still to be sent.
+    bulk: usize,
+    closed: bool,
+}
+
+/// What putting a frame into a lane led to.
+pub(crate) enum Put {
+    Done,
+    /// It is large: its marker is in the lane, these are its bytes.
+    Bulk(Bytes),
+    Refused(Sent),
+    /// System frames fill it without end.
+    Jammed,
+}
+
+impl Lane {
+    pub(crate) fn new(limit: usize) -> Self {
+        let state = State { buffer: BytesMut::new(), writing: 0, bulk: 0, closed: false };
+        let (wake, room) = (Notify::new(), Notify::new());
+        Self { state: Mutex::new(state), wake, room, finish: Finish::default(), limit }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the caller encode a frame into the lane. `id` names it if it turns out to be large.
+    pub(crate) fn put(
+        &self,
+        flow: Flow,
+        priority: Priority,
+        id: impl FnOnce() -> u64,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Put {
+        let mut state = self.lock();
+        let filled = state.buffer.len() + state.writing + state.bulk;
+        if state.closed {
+            return Put::Refused(Sent::Unreachable);
+        }
+        match priority {
+            Priority::User if filled >= self.limit => return Put::Refused(Sent::Full),
+            Priority::System if filled >= self.limit * SYSTEM_FACTOR => return Put::Jammed,
+            Priority::User | Priority::System => {}
+        }
+        let start = state.buffer.len();
+        state.buffer.put_u32_le(0);
+        state.buffer.put_u32_le(flow.0);
+        let encoded = encode(&mut state.buffer);
+        let length = state.buffer.len() - start - HEAD;
+        if !encoded || length > FRAME_BYTES {
+            state.buffer.truncate(start);
+            return Put::Refused(Sent::NotEncodable);
+        }
+        let length_word = u32::try_from(length).expect("FRAME_BYTES fits");
+        let put = if length > LARGE {
+            let body = state.buffer.split_off(start + HEAD).freeze();
+            set_length(&mut state.buffer, start, MARKER);
+            state.buffer.put_u64_le(id());
+            state.buffer.put_u32_le(length_word);
+            state.bulk += length;
+            Put::Bulk(body)
+        } else {
+            set_length(&mut state.buffer, start, length_word);
+            Put::Done
+        };
+        drop(state);
+        self.wake.notify_one();
+        put
+    }
+
+    /// Everything that is ready, for the writer; waits for something. When nothing is ready and the
+    /// stream is to be finished, whom to tell.
+    pub(crate) async fn take(&self) -> Result<Bytes, Finished> {
+        loop {
+            {
+                let mut state = self.lock();
+                state.writing = 0;
+                if !state.buffer.is_empty() {
+                    let batch = state.buffer.split().freeze();
+                    state.writing = batch.len();
+                    drop(state);
+                    self.room.notify_waiters();
+                    return Ok(batch);
+                }
+            }
+            if let Some(finished) = self.finish.wanted() {
+                return Err(finished);
+            }
+            self.room.notify_waiters();
+            self.wake.notified().await;
+        }
+    }
+
+    /// So many bytes of a large frame have left.
+    pub(crate) fn bulk_sent(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.bulk = state.bulk.saturating_sub(bytes);
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// Returns when a frame may fit, or the lane is closed. Cancel safe.
+    pub(crate) async fn ready(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            {
+                let state = self.lock();
+                let filled = state.buffer.len() + state.writing + state.bulk;
+                if state.closed || filled < self.limit {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Returns when everything has been handed to the streams.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            {
+                let state = self.lock();
+                if state.closed || state.buffer.len() + state.writing + state.bulk == 0 {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Asks for the stream to be finished when all has been sent.
+    pub(crate) fn finish(&self) -> oneshot::Receiver<()> {
+        let finished = self.finish.ask();
+        self.wake.notify_one();
+        finished
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.room.notify_waiters();
+    }
+}
+
+fn set_length(buffer: &mut BytesMut, at: usize, length: u32) {
+    buffer[at..at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// One entry of a lane as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Frame(Flow, Bytes),
+    Marker { flow: Flow, id: u64, length: usize },
+}
+
+/// The far end sent something that is no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BadEntry(pub(crate) String);
+
+/// Cuts what a lane carries into entries, however it was chopped up on the way.
+#[derive(Default)]
+pub(crate) struct Parser {
+    rest: BytesMut,
+}
+
+impl Parser {
+    /// Gives every entry that is complete with this chunk.
+    pub(crate) fn feed(
+        &mut self,
+        mut chunk: Bytes,
+        mut give: impl FnMut(Entry),
+    ) -> Result<(), BadEntry> {
+        // What is left of the chunk before: complete its entry first, then go on without copying.
+        while !self.rest.is_empty() && !chunk.is_empty() {
+            let want = match entry_size(&self.rest)? {
+                Some(size) => size,
+                None => HEAD,
+            };
+            let take = want.saturating_sub(self.rest.len()).min(chunk.len());
+            self.rest.extend_from_slice(&chunk.split_to(take));
+            if entry_size(&self.rest)?.is_some_and(|size| self.rest.len() >= size) {
+                give(parse(self.rest.split().freeze()));
+            }
+        }
+        while let Some(size) = entry_size(&chunk)?.filter(|&size| chunk.len() >= size) {
+            give(parse(chunk.split_to(size)));
+        }
+        self.rest.extend_from_slice(&chunk);
+        Ok(())
+    }
+}
+
+/// The size of the entry that these bytes begin, if they tell it.
+fn entry_size(bytes: &[u8]) -> Result<Option<usize>, BadEntry> {
+    let Some(word) = bytes.first_chunk::<4>().map(|word| u32::from_le_bytes(*word)) else {
+        return Ok(None);
+    };
+    match word {
+        MARKER => Ok(Some(HEAD + MARKER_BODY)),
+        length if usize::try_from(length).is_ok_and(|length| length <= LARGE) => {
+            Ok(Some(HEAD + length as usize))
+        }
+        length => Err(BadEntry(format!("an entry of {length} bytes in a lane"))),
+    }
+}
+
+/// An entry, of exactly its size.
+fn parse(mut entry: Bytes) -> Entry {
+    let word = entry.get_u32_le();
+    let flow = Flow(entry.get_u32_le());
+    if word == MARKER {
+        let id = entry.get_u64_le();
+        Entry::Marker { flow, id, length: entry.get_u32_le() as usize }
+    } else {
+        Entry::Frame(flow, entry)
+    }
+}
+
+/// The flows of one lane that wait for a large frame, and what waits behind it.
+#[derive(Default)]
+pub(crate) struct Held {
+    flows: HashMap<Flow, VecDeque<Waiting>>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Frame(Bytes),
+    Bulk { id: u64, bytes: Option<Bytes> },
+}
+
+impl Held {
+    /// How many bytes wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A frame of this flow has come; it is given back if it may be delivered now.
+    pub(crate) fn frame(&mut self, flow: Flow, frame: Bytes) -> Option<Bytes> {
+        match self.flows.get_mut(&flow) {
+            None => Some(frame),
+            Some(queue) => {
+                self.bytes += frame.len();
+                queue.push_back(Waiting::Frame(frame));
+                None
+            }
+        }
+    }
+
+    /// A marker of this flow has come, with its bytes if they are complete already.
+    pub(crate) fn marker(&mut self, flow: Flow, id: u64, bytes: Option<Bytes>) {
+        self.bytes += bytes.as_ref().map_or(0, Bytes::len);
+        self.flows.entry(flow).or_default().push_back(Waiting::Bulk { id, bytes });
+    }
+
+    /// The bytes of a large frame of this flow are complete.
+    pub(crate) fn complete(&mut self, flow: Flow, id: u64, complete: Bytes) {
+        let queue = self.flows.get_mut(&flow).into_iter().flatten();
+        for waiting in queue {
+            match waiting {
+                Waiting::Bulk { id: found, bytes } if *found == id => {
+                    self.bytes += complete.len();
+                    *bytes = Some(complete);
+                    return;
+                }
+                Waiting::Bulk { .. } | Waiting::Frame(_) => {}
+            }
+        }
+    }
+
+    /// Takes what may be delivered of this flow, in order; the flow is free when nothing is left.
+    pub(crate) fn next(&mut self, flow: Flow) -> Option<Bytes> {
+        let queue = self.flows.get_mut(&flow)?;
+        let ready = match queue.front() {
+            Some(Waiting::Bulk { bytes: None, .. }) => return None,
+            Some(Waiting::Frame(_) | Waiting::Bulk { .. }) => queue.pop_front(),
+            None => None,
+        };
+        let frame = match ready {
+            Some(Waiting::Frame(frame) | Waiting::Bulk { bytes: Some(frame), .. }) => frame,
+            Some(Waiting::Bulk { bytes: None, .. }) | None => {
+                self.flows.remove(&flow);
+                return None;
+            }
+        };
+        self.bytes -= frame.len();
+        if queue.is_empty() {
+            self.flows.remove(&flow);
+        }
+        Some(frame)
+    }
+}

@@ -1,0 +1,548 @@
+//! One established connection, and the tasks that work for it.
+//!
+//! A [`Link`] is a handle: cheap to clone, good for sending until the connection ends, then
+//! everything is refused. Its end is told exactly once, after the last frame has been delivered.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
+use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
+
+use crate::bulk::{self, Inbox};
+use crate::control::{self, CONTROL_BYTES, Reader, kind};
+use crate::error::{Closed, StreamEnded};
+use crate::finish::Finished;
+use crate::lanes::{BadEntry, Entry, Held, Lane, Parser, Put};
+use crate::wire::{Connection, SendStream};
+
+/// Frames of one flow keep their order; flows do not wait for each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow(pub u32);
+
+/// What may be refused when a lane is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Refused when the lane is full.
+    User,
+    /// Always taken. If nothing leaves while these pile up, the connection is given up.
+    System,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the queue.
+    Accepted,
+    /// The queue is full.
+    Full,
+    /// There is no connection.
+    Unreachable,
+    /// The encoder failed, or the frame is larger than
+    /// [`FRAME_BYTES`](purlin_proto::limits::FRAME_BYTES).
+    NotEncodable,
+}
+
+/// Who is at the far end, proved by its certificate where a certificate can prove it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub name: NodeName,
+    /// Its role.
+    pub role: Role,
+    /// Which life of a node it is, and where it says it can be reached; nodes only.
+    pub node: Option<NodeHello>,
+    /// Where its packets come from.
+    pub address: SocketAddr,
+    /// Names this connection on both sides.
+    pub association: u64,
+    /// Whether we dialed.
+    pub dialed: bool,
+}
+
+impl Peer {
+    pub(crate) fn of(hello: &Hello, address: SocketAddr, association: u64, dialed: bool) -> Self {
+        Self {
+            name: hello.name,
+            role: hello.role(),
+            node: hello.node.clone(),
+            address,
+            association,
+            dialed,
+        }
+    }
+}
+
+/// Takes what arrives on one link. Called by the link's tasks, so it must not block.
+pub trait Receiver: Send + Sync {
+    /// A frame of a flow; frames of one flow come in their order.
+    fn frame(&self, flow: Flow, frame: Bytes);
+    /// A control frame; in order among themselves.
+    fn control(&self, frame: Bytes);
+    /// A datagram; may be lost, never doubled by us.
+    fn datagram(&self, frame: Bytes);
+}
+
+/// One established connection.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    peer: Peer,
+    connection: Connection,
+    lanes: Vec<Arc<Lane>>,
+    control: control::Outbox,
+    bulk: [bulk::Outbox; BULK_STREAMS],
+    next_bulk: AtomicU64,
+    receiver: OnceLock<Arc<dyn Receiver>>,
+    /// `true` when nothing may be delivered any more. Read for each delivery, written once.
+    over: RwLock<bool>,
+    incoming: Mutex<Incoming>,
+    held: Vec<Mutex<Held>>,
+    /// Something held was delivered.
+    released: Notify,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Large frames on their way in: bytes that arrive, bytes that wait for their marker, markers that
+/// wait for their bytes.
+#[derive(Default)]
+struct Incoming {
+    inbox: Inbox,
+    complete: HashMap<u64, Bytes>,
+    complete_bytes: usize,
+    markers: HashMap<u64, (Flow, usize)>,
+}
+
+const BULK_STREAMS: usize = 2;
+const BULK_PRIORITY: i32 = -10;
+const LANE_PRIORITY: i32 = 0;
+
+/// What may wait behind markers in one lane before the lane is not read any more.
+const HELD_BYTES: usize = FRAME_BYTES;
+
+/// How long a graceful end may take.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The two control streams of a connection that has said hello.
+pub(crate) struct ControlStreams {
+    pub(crate) writer: SendStream,
+    pub(crate) reader: Reader,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, connection: Connection, lanes: usize, lane_bytes: usize) -> Self {
+        Self(Arc::new(Inner {
+            peer,
+            connection,
+            lanes: (0..lanes).map(|_| Arc::new(Lane::new(lane_bytes))).collect(),
+            control: control::Outbox::default(),
+            bulk: std::array::from_fn(|_| bulk::Outbox::default()),
+            next_bulk: AtomicU64::new(1),
+            receiver: OnceLock::new(),
+            over: RwLock::new(false),
+            incoming: Mutex::default(),
+            held: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
+            released: Notify::new(),
+            tasks: Mutex::new(JoinSet::new()),
+        }))
+    }
+
+    /// Who is at the far end.
+    pub fn peer(&self) -> &Peer {
+        &self.0.peer
+    }
+
+    /// How many packets have come from the far end. When it rises, the far end lives.
+    pub fn heard(&self) -> u64 {
+        self.0.connection.heard()
+    }
+
+    /// Where its packets come from now; a peer may change its address and stay connected.
+    pub fn address(&self) -> SocketAddr {
+        self.0.connection.remote_address()
+    }
+
+    /// Sends a frame: `encode` writes it and says whether it could. Never waits.
+    pub fn send(
+        &self,
+        flow: Flow,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent {
+        let inner = &self.0;
+        let lane = self.lane(flow);
+        let mut bulk_id = 0;
+        let id = || {
+            bulk_id = inner.next_bulk.fetch_add(1, Ordering::Relaxed);
+            bulk_id
+        };
+        match lane.put(flow, priority, id, encode) {
+            Put::Done => Sent::Accepted,
+            Put::Bulk(bytes) => {
+                let stream = usize::try_from(bulk_id % BULK_STREAMS as u64).expect("small");
+                inner.bulk[stream].push(bulk_id, bytes, Arc::clone(lane));
+                Sent::Accepted
+            }
+            Put::Refused(sent) => sent,
+            Put::Jammed => {
+                let detail = "nothing is read while system frames pile up".to_owned();
+                inner.connection.close(&Refusal::Protocol { detail });
+                Sent::Unreachable
+            }
+        }
+    }
+
+    /// Sends a frame that is encoded already.
+    pub fn send_bytes(&self, flow: Flow, priority: Priority, frame: &[u8]) -> Sent {
+        self.send(flow, priority, &mut |out| {
+            out.extend_from_slice(frame);
+            true
+        })
+    }
+
+    /// Returns when a frame of this flow may fit, or the link has ended. Cancel safe.
+    pub async fn ready(&self, flow: Flow) {
+        self.lane(flow).ready().await;
+    }
+
+    fn lane(&self, flow: Flow) -> &Arc<Lane> {
+        let lanes = &self.0.lanes;
+        &lanes[flow.0 as usize % lanes.len()]
+    }
+
+    /// Sends a control frame.
+    pub fn send_control(&self, frame: Bytes) -> Sent {
+        if self.0.control.push(frame) { Sent::Accepted } else { Sent::Full }
+    }
+
+    /// Sends a datagram of at most [`DATAGRAM_BYTES`]; it may be lost.
+    pub fn send_datagram(&self, frame: Bytes) -> Sent {
+        if frame.len() > DATAGRAM_BYTES {
+            return Sent::NotEncodable;
+        }
+        self.0.connection.send_datagram(frame);
+        Sent::Accepted
+    }
+
+    /// Ends the connection at once; what has not left is lost.
+    pub fn close(&self, why: &Refusal) {
+        self.0.connection.close(why);
+    }
+
+    /// Ends the connection when everything accepted so far has arrived, after 2 s at most.
+    pub async fn close_gracefully(&self, why: &Refusal) {
+        let flushed = async {
+            for lane in &self.0.lanes {
+                // Large frames first: what follows them in their flow is in the lane already.
+                lane.drained().await;
+            }
+            let lanes = self.0.lanes.iter().map(|lane| lane.finish());
+            let bulk = self.0.bulk.iter().map(bulk::Outbox::finish);
+            let finished: Vec<_> = lanes.chain(bulk).chain([self.0.control.finish()]).collect();
+            for finished in finished {
+                // Ended with the connection: then there is nothing to wait for.
+                drop(finished.await);
+            }
+        };
+        // A far end that does not read must not hold us.
+        drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
+        self.close(why);
+    }
+
+    // ----- the tasks -----
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    /// Runs the link. `ended` is called once, when nothing more will be delivered.
+    pub(crate) fn run(
+        &self,
+        receiver: Arc<dyn Receiver>,
+        streams: ControlStreams,
+        ended: impl FnOnce(&Self, &Closed) + Send + 'static,
+    ) {
+        // Run once, right after it was made.
+        drop(self.0.receiver.set(receiver));
+        let ControlStreams { writer, reader } = streams;
+        for index in 0..self.0.lanes.len() {
+            self.guard(|link| async move { link.write_lane(index).await });
+        }
+        for index in 0..BULK_STREAMS {
+            self.guard(move |link| async move { link.write_bulk(index).await });
+        }
+        self.guard(|link| async move { link.write_control(writer).await });
+        self.guard(|link| async move { link.read_control(reader).await });
+        self.guard(|link| async move { link.accept_streams().await });
+        self.guard(|link| async move { link.read_datagrams().await });
+        let link = self.clone();
+        // Not among the link's own tasks, which it ends.
+        tokio::spawn(async move {
+            let closed = link.0.connection.closed().await;
+            ended(&link, &closed);
+        });
+    }
+
+    /// Lets nothing more be delivered, and ends the tasks; `false` if that has been done before.
+    pub(crate) fn end(&self) -> bool {
+        let mut over = self.0.over.write().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *over, true) {
+            return false;
+        }
+        drop(over);
+        for lane in &self.0.lanes {
+            lane.close();
+        }
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        true
+    }
+
+    /// Runs a task; if it finds that the far end breaks the protocol, the link is closed.
+    fn guard<F>(&self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let link = self.clone();
+        let task = task(self.clone());
+        self.spawn(async move {
+            match task.await {
+                // The connection has ended, which is told by its own task.
+                Ok(()) | Err(Fault::Ended(_)) => {}
+                Err(Fault::Protocol(BadEntry(detail))) => {
+                    tracing::warn!(peer = %link.peer().name, detail, "protocol violation");
+                    link.close(&Refusal::Protocol { detail });
+                }
+            }
+        });
+    }
+
+    async fn write_lane(self, index: usize) -> Result<(), Fault> {
+        let number = u8::try_from(index).expect("MAX_LANES fits");
+        let mut stream = self.0.connection.open(LANE_PRIORITY).await?;
+        stream.write(Bytes::copy_from_slice(&[kind::LANE, number])).await?;
+        loop {
+            match self.0.lanes[index].take().await {
+                Ok(batch) => stream.write(batch).await?,
+                Err(finished) => return finish(stream, finished).await,
+            }
+        }
+    }
+
+    async fn write_bulk(self, index: usize) -> Result<(), Fault> {
+        let mut stream = self.0.connection.open(BULK_PRIORITY).await?;
+        stream.write(Bytes::from_static(&[kind::BULK])).await?;
+        loop {
+            match self.0.bulk[index].next().await {
+                Ok((head, chunk, sent)) => {
+                    stream.write(head).await?;
+                    stream.write(chunk).await?;
+                    sent.settle();
+                }
+                Err(finished) => return finish(stream, finished).await,
+            }
+        }
+    }
+
+    async fn write_control(self, mut stream: SendStream) -> Result<(), Fault> {
+        loop {
+            match self.0.control.take().await {
+                Ok(batch) => stream.write(batch).await?,
+                Err(finished) => return finish(stream, finished).await,
+            }
+        }
+    }
+
+    async fn read_control(self, mut reader: Reader) -> Result<(), Fault> {
+        loop {
+            let frame = reader.frame(CONTROL_BYTES).await?;
+            self.deliver(|receiver| receiver.control(frame));
+        }
+    }
+
+    async fn read_datagrams(self) -> Result<(), Fault> {
+        loop {
+            let frame = self.0.connection.read_datagram().await?;
+            self.deliver(|receiver| receiver.datagram(frame));
+        }
+    }
+
+    async fn accept_streams(self) -> Result<(), Fault> {
+        loop {
+            let mut reader = Reader::new(self.0.connection.accept().await?);
+            self.guard(|link| async move {
+                match reader.byte().await? {
+                    kind::LANE => {
+                        let index = usize::from(reader.byte().await?);
+                        link.read_lane(index, reader).await
+                    }
+                    kind::BULK => link.read_bulk(reader).await,
+                    other => Err(BadEntry(format!("a stream of unknown kind {other}")).into()),
+                }
+            });
+        }
+    }
+
+    async fn read_lane(self, index: usize, reader: Reader) -> Result<(), Fault> {
+        if index >= MAX_LANES {
+            return Err(BadEntry(format!("lane {index}")).into());
+        }
+        let (first, mut stream) = reader.into_parts();
+        let mut parser = Parser::default();
+        let mut chunk = Some(first);
+        while let Some(bytes) = chunk {
+            let mut bad = None;
+            parser.feed(bytes, |entry| {
+                if let Err(error) = self.entry(index, entry) {
+                    bad.get_or_insert(error);
+                }
+            })?;
+            if let Some(error) = bad {
+                return Err(error.into());
+            }
+            self.wait_for_release(index).await;
+            chunk = stream.read().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops reading a lane while too much waits behind markers in it.
+    async fn wait_for_release(&self, index: usize) {
+        loop {
+            let released = self.0.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if self.held(index).bytes() < HELD_BYTES {
+                return;
+            }
+            released.await;
+        }
+    }
+
+    fn held(&self, index: usize) -> MutexGuard<'_, Held> {
+        self.0.held[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, Incoming> {
+        self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn entry(&self, lane: usize, entry: Entry) -> Result<(), BadEntry> {
+        match entry {
+            Entry::Frame(flow, frame) => {
+                let free = self.held(lane).frame(flow, frame);
+                if let Some(frame) = free {
+                    self.deliver(|receiver| receiver.frame(flow, frame));
+                }
+            }
+            Entry::Marker { flow, id, length } => {
+                let bytes = {
+                    let mut incoming = self.incoming();
+                    let complete = incoming.complete.remove(&id);
+                    match &complete {
+                        Some(bytes) if bytes.len() != length => {
+                            return Err(BadEntry("a marker of another length".to_owned()));
+                        }
+                        Some(bytes) => incoming.complete_bytes -= bytes.len(),
+                        None => {
+                            incoming.markers.insert(id, (flow, lane));
+                        }
+                    }
+                    complete
+                };
+                let mut held = self.held(lane);
+                held.marker(flow, id, bytes);
+                self.release(&mut held, flow);
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers what is free of a flow, under the lock of its lane.
+    fn release(&self, held: &mut Held, flow: Flow) {
+        while let Some(frame) = held.next(flow) {
+            self.deliver(|receiver| receiver.frame(flow, frame));
+        }
+        self.0.released.notify_waiters();
+    }
+
+    async fn read_bulk(self, reader: Reader) -> Result<(), Fault> {
+        let (first, mut stream) = reader.into_parts();
+        let mut parser = bulk::Parser::default();
+        let mut chunk = Some(first);
+        while let Some(bytes) = chunk {
+            parser.feed(bytes, |id, total, part| self.bulk_part(id, total, part))?;
+            chunk = stream.read().await?;
+        }
+        Ok(())
+    }
+
+    fn bulk_part(&self, id: u64, total: usize, part: &[u8]) -> Result<(), BadEntry> {
+        let mut incoming = self.incoming();
+        let Some(frame) = incoming.inbox.chunk(id, total, part)? else { return Ok(()) };
+        let Some((flow, lane)) = incoming.markers.remove(&id) else {
+            // The marker is still on its way; it cannot be far behind.
+            incoming.complete_bytes += frame.len();
+            if incoming.complete_bytes > 4 * FRAME_BYTES {
+                return Err(BadEntry("too many large frames without a marker".to_owned()));
+            }
+            incoming.complete.insert(id, frame);
+            return Ok(());
+        };
+        drop(incoming);
+        let mut held = self.held(lane);
+        held.complete(flow, id, frame);
+        self.release(&mut held, flow);
+        Ok(())
+    }
+
+    /// Hands something to the receiver, unless the link is over.
+    fn deliver(&self, deliver: impl FnOnce(&dyn Receiver)) {
+        let over = self.0.over.read().unwrap_or_else(PoisonError::into_inner);
+        if !*over && let Some(receiver) = self.0.receiver.get() {
+            deliver(&**receiver);
+        }
+    }
+}
+
+/// Finishes a stream and tells who asked for it.
+async fn finish(mut stream: SendStream, finished: Finished) -> Result<(), Fault> {
+    stream.finish().await?;
+    // Whoever asked may have given up.
+    let _ = finished.send(());
+    Ok(())
+}
+
+/// Lanes that a far end may use; more than we ever open.
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Why a task of a link ended.
+enum Fault {
+    Ended(#[expect(dead_code, reason = "seen in a debugger")] StreamEnded),
+    Protocol(BadEntry),
+}
+
+impl From<StreamEnded> for Fault {
+    fn from(ended: StreamEnded) -> Self {
+        Self::Ended(ended)
+    }
+}
+
+impl From<BadEntry> for Fault {
+    fn from(bad: BadEntry) -> Self {
+        Self::Protocol(bad)
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("peer", &self.0.peer).finish_non_exhaustive()
+    }
+}

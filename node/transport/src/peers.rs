@@ -1,0 +1,233 @@
+//! One connection for each pair of nodes: who is connected, who is being dialed, what waits.
+//!
+//! What is sent to a node that is not connected waits here, not at the attempt to connect; so
+//! whichever connection comes about carries it, in its order.
+//!
+//! # Two connections to one node
+//!
+//! | a hello arrives while | decision |
+//! |---|---|
+//! | nothing is known of the node | accepted |
+//! | we dial it, and its name is smaller than ours | accepted; ours will be refused there |
+//! | we dial it, and our name is smaller | refused: it accepts ours |
+//! | connected to an older life of it | the old one is closed, the new accepted |
+//! | connected to a newer life of it | refused |
+//! | connected, and it says that our connection has ended on its side | replaced |
+//! | connected otherwise | refused: it dialed before it accepted ours |
+//!
+//! Both sides come to the same choice, because the smaller name's dial is kept and a side that has
+//! accepted a connection does not dial.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use purlin_proto::{Hello, NodeId, NodeName, Refusal};
+
+use crate::link::{Flow, Link, Priority, Sent};
+
+/// Bytes that may wait for one node while it is dialed.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// After a dial has failed sends are refused for this long, doubled for each failure.
+const BACKOFF: Duration = Duration::from_millis(100);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(crate) struct Peers(BTreeMap<NodeName, Entry>);
+
+struct Entry {
+    state: State,
+    waiting: Vec<(Flow, Bytes)>,
+    waiting_bytes: usize,
+    /// The last association that we know has ended.
+    ended: u64,
+    failures: u32,
+    not_before: Option<Instant>,
+    /// Rises with each change, for those who wait for one.
+    changes: watch::Sender<u64>,
+}
+
+enum State {
+    Idle,
+    Dialing(NodeId),
+    Up(Link),
+}
+
+/// What became of a frame for a node.
+pub(crate) enum Queued {
+    Link(Link),
+    Waiting,
+    /// It waits, and the node is to be dialed.
+    Dial,
+    Refused(Sent),
+}
+
+impl Peers {
+    fn entry(&mut self, name: NodeName) -> &mut Entry {
+        self.0.entry(name).or_insert_with(|| Entry {
+            state: State::Idle,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            ended: 0,
+            failures: 0,
+            not_before: None,
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    pub(crate) fn link(&self, id: &NodeId) -> Option<&Link> {
+        self.link_to(id.name).filter(|link| is_of(link, id))
+    }
+
+    pub(crate) fn link_to(&self, name: NodeName) -> Option<&Link> {
+        match &self.0.get(&name)?.state {
+            State::Up(link) => Some(link),
+            State::Idle | State::Dialing(_) => None,
+        }
+    }
+
+    pub(crate) fn links(&self) -> Vec<Link> {
+        let up = |entry: &Entry| match &entry.state {
+            State::Up(link) => Some(link.clone()),
+            State::Idle | State::Dialing(_) => None,
+        };
+        self.0.values().filter_map(up).collect()
+    }
+
+    pub(crate) fn ended(&self, name: NodeName) -> u64 {
+        self.0.get(&name).map_or(0, |entry| entry.ended)
+    }
+
+    pub(crate) fn changes(&mut self, name: NodeName) -> watch::Receiver<u64> {
+        self.entry(name).changes.subscribe()
+    }
+
+    /// Whether the node is being dialed now, or may be dialed.
+    pub(crate) fn is_dialing(&self, name: NodeName) -> bool {
+        matches!(self.0.get(&name), Some(Entry { state: State::Dialing(_), .. }))
+    }
+
+    /// A node that is being dialed.
+    pub(crate) fn dialing(&self) -> Option<NodeName> {
+        let mut dialing = self.0.iter().filter(|(_, e)| matches!(e.state, State::Dialing(_)));
+        dialing.next().map(|(name, _)| *name)
+    }
+
+    /// Where a frame for this life of a node goes; what waits is encoded by `encode`.
+    pub(crate) fn queue(
+        &mut self,
+        to: NodeId,
+        flow: Flow,
+        priority: Priority,
+        now: Instant,
+        encode: impl FnOnce() -> Option<Bytes>,
+    ) -> Queued {
+        let entry = self.entry(to.name);
+        let dial = match &entry.state {
+            State::Up(link) if is_of(link, &to) => return Queued::Link(link.clone()),
+            // Connected to another life of it, or dialing one: this one is not there.
+            State::Up(_) => return Queued::Refused(Sent::Unreachable),
+            State::Dialing(id) if *id != to => return Queued::Refused(Sent::Unreachable),
+            State::Dialing(_) => false,
+            State::Idle if entry.not_before.is_some_and(|at| now < at) => {
+                return Queued::Refused(Sent::Unreachable);
+            }
+            State::Idle => true,
+        };
+        if priority == Priority::User && entry.waiting_bytes >= WAITING_BYTES {
+            return Queued::Refused(Sent::Full);
+        }
+        let Some(frame) = encode() else { return Queued::Refused(Sent::NotEncodable) };
+        entry.waiting_bytes += frame.len();
+        entry.waiting.push((flow, frame));
+        if dial {
+            entry.state = State::Dialing(to);
+            Queued::Dial
+        } else {
+            Queued::Waiting
+        }
+    }
+
+    /// The dial has failed. What waited is given up, unless a connection has come about meanwhile.
+    pub(crate) fn dial_failed(&mut self, name: NodeName, now: Instant) -> bool {
+        let entry = self.entry(name);
+        if !matches!(entry.state, State::Dialing(_)) {
+            return false;
+        }
+        entry.state = State::Idle;
+        entry.waiting.clear();
+        entry.waiting_bytes = 0;
+        let backoff = BACKOFF.saturating_mul(1 << entry.failures.min(6)).min(LONGEST_BACKOFF);
+        entry.failures += 1;
+        entry.not_before = Some(now + backoff);
+        entry.changes.send_modify(|count| *count += 1);
+        true
+    }
+
+    /// Whether a connection that a node has begun is to be accepted; see the head.
+    pub(crate) fn admit(&self, us: NodeName, theirs: &Hello, id: NodeId) -> Result<(), Refusal> {
+        let Some(entry) = self.0.get(&id.name) else { return Ok(()) };
+        match &entry.state {
+            State::Idle => Ok(()),
+            State::Dialing(_) if id.name < us => Ok(()),
+            State::Dialing(_) => Err(Refusal::Duplicate),
+            State::Up(link) => {
+                let known = link.peer().node.as_ref().map_or(0, |node| node.id.creation);
+                match id.creation.cmp(&known) {
+                    std::cmp::Ordering::Greater => Ok(()),
+                    std::cmp::Ordering::Less => Err(Refusal::Superseded { newest: known }),
+                    std::cmp::Ordering::Equal if theirs.ended == link.peer().association => Ok(()),
+                    std::cmp::Ordering::Equal => Err(Refusal::Duplicate),
+                }
+            }
+        }
+    }
+
+    /// Puts a link in its place; what waited goes out over it. The link it replaces is returned.
+    pub(crate) fn install(&mut self, id: NodeId, link: &Link) -> Option<Link> {
+        let entry = self.entry(id.name);
+        let expected = match &entry.state {
+            State::Dialing(to) => *to == id,
+            State::Idle | State::Up(_) => true,
+        };
+        let before = std::mem::replace(&mut entry.state, State::Up(link.clone()));
+        entry.failures = 0;
+        entry.not_before = None;
+        entry.waiting_bytes = 0;
+        for (flow, frame) in entry.waiting.drain(..) {
+            if expected {
+                // The queue of a new link is empty, and system frames always fit.
+                link.send_bytes(flow, Priority::System, &frame);
+            }
+        }
+        entry.changes.send_modify(|count| *count += 1);
+        match before {
+            State::Up(old) => {
+                entry.ended = old.peer().association;
+                Some(old)
+            }
+            State::Idle | State::Dialing(_) => None,
+        }
+    }
+
+    /// A link has ended. `true` if it was the present one of its node.
+    pub(crate) fn remove(&mut self, id: NodeId, link: &Link) -> bool {
+        let entry = self.entry(id.name);
+        let association = link.peer().association;
+        let present = matches!(&entry.state, State::Up(up) if up.peer().association == association);
+        if present {
+            entry.state = State::Idle;
+            entry.ended = association;
+            entry.changes.send_modify(|count| *count += 1);
+        }
+        present
+    }
+}
+
+fn is_of(link: &Link, id: &NodeId) -> bool {
+    link.peer().node.as_ref().is_some_and(|node| node.id == *id)
+}

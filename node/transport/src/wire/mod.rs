@@ -1,0 +1,240 @@
+//! The seam between what we do with a connection and what carries it.
+//!
+//! Above it are handshake, lanes, bulk and peers, the same for both; below it either QUIC or a
+//! network in memory. The enums are closed: whoever adds a third carrier finds every place.
+
+pub(crate) mod memory;
+pub(crate) mod quic;
+pub(crate) mod socket;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::credentials::Identity;
+use crate::error::{Closed, DialError, StreamEnded};
+use purlin_proto::Refusal;
+
+/// What an endpoint is bound to.
+#[derive(Debug, Clone)]
+pub enum WireConfig {
+    /// A UDP socket at this address; port 0 for any free one.
+    Quic {
+        /// Where to listen.
+        listen: SocketAddr,
+        /// Clock, chance and socket.
+        environment: crate::Environment,
+    },
+    /// An address in a network in memory.
+    Memory {
+        /// The network.
+        network: memory::Network,
+        /// The address in it.
+        address: SocketAddr,
+    },
+}
+
+/// Accepts and dials.
+pub(crate) enum Wire {
+    Quic(quic::Wire),
+    Memory(memory::Wire),
+}
+
+/// One connection, before anything is known of it but its certificate.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    Quic(quinn::Connection),
+    Memory(memory::Connection),
+}
+
+pub(crate) enum SendStream {
+    Quic(quinn::SendStream),
+    Memory(memory::SendStream),
+}
+
+pub(crate) enum RecvStream {
+    Quic(quinn::RecvStream),
+    Memory(memory::RecvStream),
+}
+
+impl Wire {
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(wire) => wire.local_address(),
+            Self::Memory(wire) => wire.local_address(),
+        }
+    }
+
+    /// The next connection that passed its handshake; `None` when the endpoint is closed. The inner
+    /// future completes the handshake, or says why it failed and from where.
+    pub(crate) async fn accept(&self) -> Option<Incoming> {
+        match self {
+            Self::Quic(wire) => wire.accept().await.map(Box::new).map(Incoming::Quic),
+            Self::Memory(wire) => wire.accept().await.map(Incoming::Memory),
+        }
+    }
+
+    pub(crate) async fn dial(&self, address: SocketAddr) -> Result<Connection, DialError> {
+        match self {
+            Self::Quic(wire) => wire.dial(address).await.map(Connection::Quic),
+            Self::Memory(wire) => wire.dial(address).await.map(Connection::Memory),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Quic(wire) => wire.close().await,
+            Self::Memory(wire) => wire.close(),
+        }
+    }
+}
+
+/// A connection that somebody else began.
+pub(crate) enum Incoming {
+    Quic(Box<quinn::Incoming>),
+    Memory(memory::Connection),
+}
+
+impl Incoming {
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Memory(connection) => connection.remote_address(),
+        }
+    }
+
+    pub(crate) async fn complete(self) -> Result<Connection, DialError> {
+        match self {
+            Self::Quic(incoming) => quic::complete(*incoming).await.map(Connection::Quic),
+            Self::Memory(connection) => Ok(Connection::Memory(connection)),
+        }
+    }
+}
+
+impl Connection {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        match self {
+            Self::Quic(connection) => connection.remote_address(),
+            Self::Memory(connection) => connection.remote_address(),
+        }
+    }
+
+    /// What the far end's certificate proves.
+    pub(crate) fn identity(&self) -> Result<Identity, String> {
+        match self {
+            Self::Quic(connection) => quic::identity(connection),
+            Self::Memory(connection) => Ok(connection.identity()),
+        }
+    }
+
+    /// Higher priorities go first.
+    pub(crate) async fn open(&self, priority: i32) -> Result<SendStream, StreamEnded> {
+        match self {
+            Self::Quic(connection) => {
+                let stream = connection.open_uni().await.map_err(ended)?;
+                // Fails only on a stream that is closed, which the first write will say.
+                drop(stream.set_priority(priority));
+                Ok(SendStream::Quic(stream))
+            }
+            Self::Memory(connection) => connection.open().map(SendStream::Memory),
+        }
+    }
+
+    pub(crate) async fn accept(&self) -> Result<RecvStream, StreamEnded> {
+        match self {
+            Self::Quic(connection) => {
+                connection.accept_uni().await.map(RecvStream::Quic).map_err(ended)
+            }
+            Self::Memory(connection) => connection.accept().await.map(RecvStream::Memory),
+        }
+    }
+
+    /// Sends a datagram, or drops it: it may be lost anyway.
+    pub(crate) fn send_datagram(&self, bytes: Bytes) {
+        match self {
+            // Too large, or the connection is over: lost, as any datagram may be.
+            Self::Quic(connection) => drop(connection.send_datagram(bytes)),
+            Self::Memory(connection) => connection.send_datagram(bytes),
+        }
+    }
+
+    pub(crate) async fn read_datagram(&self) -> Result<Bytes, StreamEnded> {
+        match self {
+            Self::Quic(connection) => connection.read_datagram().await.map_err(ended),
+            Self::Memory(connection) => connection.read_datagram().await,
+        }
+    }
+
+    /// How many packets have come from the far end.
+    pub(crate) fn heard(&self) -> u64 {
+        match self {
+            Self::Quic(connection) => connection.stats().udp_rx.datagrams,
+            Self::Memory(connection) => connection.heard(),
+        }
+    }
+
+    pub(crate) fn close(&self, why: &Refusal) {
+        match self {
+            Self::Quic(connection) => quic::close(connection, why),
+            Self::Memory(connection) => connection.close(why),
+        }
+    }
+
+    /// Why the connection ended, in the words of one who has just dialed it; waits for its end.
+    pub(crate) async fn dial_error(&self) -> DialError {
+        match self {
+            Self::Quic(connection) => quic::explain(&connection.closed().await),
+            Self::Memory(connection) => match connection.closed().await {
+                Closed::Remote(refusal) => DialError::Refused(refusal),
+                Closed::Local(refusal) => DialError::Unacceptable(refusal),
+                Closed::Lost(_) => DialError::NoAnswer,
+            },
+        }
+    }
+
+    pub(crate) async fn closed(&self) -> Closed {
+        match self {
+            Self::Quic(connection) => quic::closed(&connection.closed().await),
+            Self::Memory(connection) => connection.closed().await,
+        }
+    }
+}
+
+impl SendStream {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<(), StreamEnded> {
+        match self {
+            Self::Quic(stream) => stream.write_chunk(bytes).await.map_err(ended),
+            Self::Memory(stream) => stream.write(bytes).await,
+        }
+    }
+
+    /// Ends the stream and waits until the far end has all of it.
+    pub(crate) async fn finish(&mut self) -> Result<(), StreamEnded> {
+        match self {
+            Self::Quic(stream) => {
+                stream.finish().map_err(ended)?;
+                stream.stopped().await.map(drop).map_err(ended)
+            }
+            Self::Memory(stream) => stream.finish().await,
+        }
+    }
+}
+
+impl RecvStream {
+    /// The next bytes in order; `None` at the end.
+    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, StreamEnded> {
+        /// More than a packet, less than what would make the copy of a tail expensive.
+        const CHUNK: usize = 64 << 10;
+        match self {
+            Self::Quic(stream) => {
+                let chunk = stream.read_chunk(CHUNK, true).await.map_err(ended)?;
+                Ok(chunk.map(|chunk| chunk.bytes))
+            }
+            Self::Memory(stream) => stream.read().await,
+        }
+    }
+}
+
+fn ended(error: impl std::fmt::Display) -> StreamEnded {
+    StreamEnded(error.to_string())
+}

@@ -1,0 +1,168 @@
+//! The UDP socket under QUIC, and what its error queue tells.
+//!
+//! QUIC has no reset when a process is killed. But where the host lives, its kernel answers a
+//! packet to the closed port with ICMP port unreachable, and Linux keeps that in the socket's error
+//! queue together with the address the packet was for. It is a hint, no more: anyone on the path
+//! can forge it.
+//!
+//! The same error would come back from `sendmsg` and `recvmsg`, where it says nothing about the
+//! packet at hand; those are hidden from quinn, which would stop its endpoint.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::BindError;
+
+/// The default of 208 KiB loses thousands of packets even on loopback.
+const SOCKET_BUFFER: usize = 4 << 20;
+
+pub(crate) struct Bound {
+    pub(crate) socket: Arc<dyn AsyncUdpSocket>,
+    pub(crate) errors: Option<ErrorQueue>,
+}
+
+pub(crate) fn bind(address: SocketAddr, runtime: &dyn quinn::Runtime) -> Result<Bound, BindError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(address),
+        _ => BindError::Address { address, source },
+    };
+    let socket = UdpSocket::bind(address).map_err(failed)?;
+    // Best effort: the system may allow less.
+    let options = socket2::SockRef::from(&socket);
+    drop(options.set_recv_buffer_size(SOCKET_BUFFER));
+    drop(options.set_send_buffer_size(SOCKET_BUFFER));
+    let errors = ErrorQueue::of(&socket, address);
+    if errors.is_none() {
+        tracing::warn!(%address, "no error queue: a killed node will be noticed by silence alone");
+    }
+    let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
+    Ok(Bound { socket: Arc::new(Hardened { inner }), errors })
+}
+
+/// quinn's socket without the errors that are about other packets.
+#[derive(Debug)]
+struct Hardened {
+    inner: Arc<dyn AsyncUdpSocket>,
+}
+
+/// Errors that an ICMP message about some earlier packet leaves behind.
+fn is_about_another_packet(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    )
+}
+
+impl AsyncUdpSocket for Hardened {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.inner).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self.inner.try_send(transmit) {
+            // The error was of another packet, and reading it cleared it.
+            Err(error) if is_about_another_packet(&error) => self.inner.try_send(transmit),
+            other => other,
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.inner.poll_recv(cx, buffers, meta) {
+                Poll::Ready(Err(error)) if is_about_another_packet(&error) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+/// The error queue of a socket.
+#[derive(Debug)]
+pub(crate) struct ErrorQueue {
+    socket: AsyncFd<UdpSocket>,
+}
+
+impl ErrorQueue {
+    fn of(socket: &UdpSocket, address: SocketAddr) -> Option<Self> {
+        if address.is_ipv4() {
+            setsockopt(socket, sockopt::Ipv4RecvErr, &true).ok()?;
+        } else {
+            setsockopt(socket, sockopt::Ipv6RecvErr, &true).ok()?;
+        }
+        let twin = socket.try_clone().ok()?;
+        #[expect(deprecated, reason = "its successor is unsafe code; this one owns the socket")]
+        let socket = AsyncFd::with_interest(twin, Interest::ERROR).ok()?;
+        Some(Self { socket })
+    }
+
+    /// Tells the destination of every packet that could not be delivered, for ever.
+    pub(crate) async fn watch(self, tell: impl Fn(SocketAddr)) {
+        loop {
+            let Ok(mut ready) = self.socket.ready(Interest::ERROR).await else { return };
+            while let Some(address) = self.take() {
+                tell(address);
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// Takes one error; `None` when there are no more.
+    fn take(&self) -> Option<SocketAddr> {
+        loop {
+            let mut payload = [0_u8; 64];
+            let mut slices = [IoSliceMut::new(&mut payload)];
+            let fd = self.socket.get_ref().as_raw_fd();
+            let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+            match recvmsg::<SockaddrStorage>(fd, &mut slices, None, flags) {
+                Ok(message) => {
+                    if let Some(address) = message.address.as_ref().and_then(to_std) {
+                        return Some(address);
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+}

@@ -1,0 +1,343 @@
+//! What a link promises, on both carriers: each case runs over QUIC on loopback and in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use purlin_proto::{Refusal, Role};
+use purlin_transport::{Closed, DialError, Flow, Identity, Priority, Sent};
+use support::{Authority, Fabric, Node, Seen, World, by_flow};
+
+/// Runs a case over both carriers.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod quic {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::World::new(super::Fabric::Quic)).await;
+            })*
+        }
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::World::new(super::Fabric::memory())).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    frames_of_a_flow_keep_their_order_whatever_their_size
+    two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing
+    a_graceful_close_delivers_everything_accepted_before_it
+    a_newer_life_replaces_the_older_ones_link
+    another_cluster_is_refused_with_its_name
+    a_refusal_of_the_owner_reaches_the_dialer
+    a_client_certificate_is_refused_as_a_node
+    a_full_lane_refuses_users_and_is_ready_again
+    control_frames_and_datagrams_arrive
+    a_large_frame_does_not_delay_another_flow
+}
+
+/// A frame that says its place and has a size.
+fn frame(number: u32, size: usize) -> Bytes {
+    let mut bytes = vec![(number % 251) as u8; size.max(4)];
+    bytes[..4].copy_from_slice(&number.to_le_bytes());
+    bytes.into()
+}
+
+async fn frames_of_a_flow_keep_their_order_whatever_their_size(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    let sizes = [1, 100, 70_000, 10, 1 << 20, 3, 65_536, 65_537, 200, 20 << 20, 5, 300_000];
+
+    for round in 0..40_u32 {
+        for flow in 0..10_u32 {
+            let size = sizes[(round * 7 + flow) as usize % sizes.len()];
+            let size = if round > 3 && size > 1 << 20 { 9 } else { size };
+            a.send(&b, Flow(flow), &frame(round, size)).await;
+        }
+    }
+
+    b.record.until("all frames", |seen| count_frames(seen) == 400).await;
+    for (flow, frames) in by_flow(b.record.frames()) {
+        let numbers: Vec<_> = frames.iter().map(number).collect();
+        assert_eq!(numbers, (0..40).collect::<Vec<_>>(), "{flow:?}");
+    }
+}
+
+fn number(frame: &Bytes) -> u32 {
+    u32::from_le_bytes(*frame.first_chunk().unwrap())
+}
+
+fn count_frames(seen: &[Seen]) -> usize {
+    seen.iter().filter(|seen| matches!(seen, Seen::Frame(..))).count()
+}
+
+async fn two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing(world: World) {
+    for _ in 0..20 {
+        let (a, b) = (world.node("a"), world.node("b"));
+        for n in 0..10 {
+            a.send(&b, Flow(1), &frame(n, 10)).await;
+            b.send(&a, Flow(1), &frame(n, 10)).await;
+        }
+
+        for node in [&a, &b] {
+            node.record.until("ten frames", |seen| count_frames(seen) == 10).await;
+            let numbers: Vec<_> = node.record.frames().iter().map(|(_, f)| number(f)).collect();
+            assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+            assert_eq!(node.endpoint.links().len(), 1);
+        }
+    }
+}
+
+async fn a_graceful_close_delivers_everything_accepted_before_it(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    for n in 0..500 {
+        a.send(&b, Flow(n % 7), &frame(n, if n % 50 == 0 { 200_000 } else { 100 })).await;
+    }
+
+    a.endpoint.close(&Refusal::Stopping).await;
+
+    b.record.until("the end", |seen| matches!(seen.last(), Some(Seen::Down(..)))).await;
+    assert_eq!(b.record.frames().len(), 500);
+    assert_eq!(
+        b.record.all().last(),
+        Some(&Seen::Down("a".into(), Closed::Remote(Refusal::Stopping)))
+    );
+}
+
+async fn a_newer_life_replaces_the_older_ones_link(world: World) {
+    let b = world.node("b");
+    let old = world.node_with("a", 1, |_| {});
+    old.endpoint.dial(b.address(), None).await.unwrap();
+    b.record.until("the old life", |seen| seen.contains(&Seen::Up("a".into()))).await;
+
+    let new = world.node_with("a", 2, |_| {});
+    new.endpoint.dial(b.address(), None).await.unwrap();
+
+    b.record.until("the new life", |seen| seen.len() == 3).await;
+    let seen = b.record.all();
+    assert!(matches!(&seen[..], [Seen::Up(_), Seen::Down(..), Seen::Up(_)]), "{seen:?}");
+    assert!(b.endpoint.link(&new.id).is_some() && b.endpoint.link(&old.id).is_none());
+    let again = old.endpoint.dial(b.address(), None).await;
+    assert!(
+        matches!(again, Err(DialError::Refused(Refusal::Superseded { newest: 2 })) | Ok(_)),
+        "{again:?}"
+    );
+}
+
+async fn another_cluster_is_refused_with_its_name(world: World) {
+    let a = world.node("a");
+    let b = world.node_with("b", 1, |config| config.cluster = "other".parse().unwrap());
+
+    let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    let theirs = "other".parse().unwrap();
+    assert_eq!(refused, DialError::Refused(Refusal::Cluster { theirs }));
+}
+
+async fn a_refusal_of_the_owner_reaches_the_dialer(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    b.record.refuse_all(Refusal::DeclaredDown { view: 3 });
+
+    let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    assert_eq!(refused, DialError::Refused(Refusal::DeclaredDown { view: 3 }));
+}
+
+async fn a_client_certificate_is_refused_as_a_node(world: World) {
+    let client = Identity { name: "c".into(), role: Role::Client };
+    let impostor = world.endpoint(world.authority.issue(client), 1, |_| {});
+    let b = world.node("b");
+
+    let refused = impostor.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    assert!(matches!(refused, DialError::Refused(Refusal::Role { .. })), "{refused:?}");
+    assert!(b.record.all().is_empty());
+}
+
+async fn a_full_lane_refuses_users_and_is_ready_again(world: World) {
+    let a = world.node_with("a", 1, |config| config.lane_bytes = 64 << 10);
+    let b = world.node("b");
+    let link = a.endpoint.dial(b.address(), None).await.unwrap();
+
+    let mut accepted = 0;
+    let big = frame(0, 60_000);
+    while link.send_bytes(Flow(1), Priority::User, &big) == Sent::Accepted {
+        accepted += 1;
+        assert!(accepted < 10_000, "a lane without a bound");
+    }
+    assert_eq!(link.send_bytes(Flow(1), Priority::System, b"system"), Sent::Accepted);
+    tokio::time::timeout(Duration::from_secs(5), link.ready(Flow(1))).await.unwrap();
+
+    assert_eq!(link.send_bytes(Flow(1), Priority::User, b"last"), Sent::Accepted);
+    b.record.until("all", |seen| count_frames(seen) == accepted + 2).await;
+}
+
+async fn control_frames_and_datagrams_arrive(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    let link = a.endpoint.dial(b.address(), Some("b".into())).await.unwrap();
+
+    link.send_control(Bytes::from_static(b"control"));
+    link.send_datagram(Bytes::from_static(b"datagram"));
+
+    b.record
+        .until("both", |seen| {
+            seen.contains(&Seen::Control(Bytes::from_static(b"control")))
+                && seen.contains(&Seen::Datagram(Bytes::from_static(b"datagram")))
+        })
+        .await;
+    assert!(link.heard() > 0);
+}
+
+async fn a_large_frame_does_not_delay_another_flow(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    a.send(&b, Flow(8), &frame(0, 10)).await;
+    b.record.until("a link", |seen| count_frames(seen) == 1).await;
+
+    a.send(&b, Flow(0), &frame(1, 60 << 20)).await;
+    a.send(&b, Flow(0), &frame(2, 10)).await;
+    a.send(&b, Flow(4), &frame(3, 10)).await;
+
+    b.record.until("all", |seen| count_frames(seen) == 4).await;
+    let order: Vec<_> = b.record.frames().iter().map(|(_, f)| number(f)).collect();
+    assert_eq!(order, [0, 3, 1, 2], "flow 4 shares the lane of flow 0");
+}
+
+fn node_identity(name: &'static str) -> Identity {
+    Identity { name: name.into(), role: Role::Node }
+}
+
+#[tokio::test]
+async fn an_unknown_authority_is_named_on_the_dialing_side() {
+    let world = World::new(Fabric::Quic);
+    let b = world.node("b");
+    let stranger = world.endpoint(Authority::new().issue(node_identity("a")), 1, |_| {});
+
+    let refused = stranger.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    assert!(
+        matches!(&refused, DialError::TheirCertificate(why) if why.contains("authority")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused_and_told_so() {
+    let world = World::new(Fabric::Quic);
+    let b = world.node("b");
+    let expired = world.authority.issue_with(node_identity("a"), |params| {
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    });
+    let a = world.endpoint(expired, 1, |_| {});
+
+    let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    assert!(
+        matches!(&refused, DialError::OurCertificate(why) if why.contains("expired")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_certificate_cannot_serve() {
+    let world = World::new(Fabric::Quic);
+    let client = Identity { name: "c".into(), role: Role::Client };
+    let impostor = world.endpoint(world.authority.issue(client), 1, |_| {});
+    let a = world.node("a");
+
+    let refused = a.endpoint.dial(impostor.address(), None).await.unwrap_err();
+
+    assert!(matches!(refused, DialError::TheirCertificate(_)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn garbage_at_the_port_changes_nothing() {
+    let world = World::new(Fabric::Quic);
+    let (a, b) = (world.node("a"), world.node("b"));
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for n in 0..200_u8 {
+        let garbage = vec![n.wrapping_mul(37) | 0xc0; usize::from(n) * 7];
+        socket.send_to(&garbage, b.address()).unwrap();
+    }
+
+    a.send(&b, Flow(0), &frame(1, 10)).await;
+
+    b.record.until("a frame", |seen| count_frames(seen) == 1).await;
+}
+
+#[tokio::test]
+async fn a_closed_port_gives_a_hint() {
+    let world = World::new(Fabric::Quic);
+    let a = world.node("a");
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dialer = a.endpoint.clone();
+    let dialing = tokio::spawn(async move { dialer.dial(closed, None).await });
+
+    a.record.until("a hint", |seen| seen.contains(&Seen::Hint(closed))).await;
+    dialing.abort();
+}
+
+/// Cuts need a network that can be cut, and time that can be skipped.
+fn memory_world() -> (World, purlin_transport::Network) {
+    let world = World::new(Fabric::memory());
+    let Fabric::Memory(network, _) = &world.fabric else { unreachable!() };
+    let network = network.clone();
+    (world, network)
+}
+
+async fn connected(world: &World) -> (Node, Node) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    a.send(&b, Flow(0), &frame(0, 10)).await;
+    b.record.until("a frame", |seen| count_frames(seen) == 1).await;
+    (a, b)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_link_is_lost_on_both_sides_and_made_anew_after_healing() {
+    let (world, network) = memory_world();
+    let (a, b) = connected(&world).await;
+
+    network.cut(a.address(), b.address());
+    for node in [&a, &b] {
+        node.record.until("loss", |s| s.iter().any(|s| matches!(s, Seen::Down(..)))).await;
+    }
+    network.heal(a.address(), b.address());
+    a.send(&b, Flow(0), &frame(1, 10)).await;
+
+    b.record.until("another frame", |seen| count_frames(seen) == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_node_that_cannot_be_reached_is_reported_lost() {
+    let (world, network) = memory_world();
+    let (a, b) = (world.node("a"), world.node("b"));
+    network.cut(a.address(), b.address());
+
+    a.send(&b, Flow(0), &frame(0, 10)).await;
+
+    a.record.until("a report", |seen| seen.contains(&Seen::Unreachable(b.id))).await;
+    let now = a.endpoint.send_bytes(b.id, b.address(), Flow(0), Priority::User, &frame(1, 9));
+    assert_eq!(now, Sent::Unreachable, "within the backoff");
+}
+
+#[tokio::test(start_paused = true)]
+async fn datagrams_are_lost_at_the_rate_that_is_set() {
+    let (world, network) = memory_world();
+    let (a, b) = connected(&world).await;
+    let link = a.endpoint.link(&b.id).unwrap();
+    network.set_loss(0.5);
+
+    for _ in 0..1000 {
+        link.send_datagram(Bytes::from_static(b"x"));
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let arrived = b.record.all().iter().filter(|seen| matches!(seen, Seen::Datagram(_))).count();
+    assert!((400..600).contains(&arrived), "{arrived} of 1000");
+}
