@@ -1,1 +1,20 @@
-//! placeholder
+//! Who is in the cluster, and who owns what: decisions without I/O.
+//!
+//! [`Membership`] is SWIM (by `foca`, which is named in `membership/` alone) with what it lacks:
+//! joining that retries, anti-entropy, node-down once and for ever, coming back under a new
+//! creation. [`Ring`] maps keys to live members, the same on every machine.
+//!
+//! Both are values: they are told the time and what happened, and are asked what to do. So a whole
+//! cluster runs in a test on virtual time, and the same seed gives the same run.
+//!
+//! # Absent on purpose
+//!
+//! Clocks, sockets, tasks, threads, the system's chance, and iteration over hash maps.
+
+mod membership;
+mod ring;
+
+pub use crate::membership::{
+    Config, Event, Input, Me, Member, Membership, Output, State, Time, Why,
+};
+pub use crate::ring::{Ring, SHARDS};

@@ -99,6 +99,8 @@ struct Shared {
     stats: Stats,
     closing: AtomicBool,
     tasks: Mutex<JoinSet<()>>,
+    /// Where all tasks run, whoever causes them.
+    executor: tokio::runtime::Handle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -140,6 +142,7 @@ impl Endpoint {
             stats: Stats::default(),
             closing: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),
+            executor: tokio::runtime::Handle::current(),
         }));
         let weak = Arc::downgrade(&endpoint.0);
         endpoint.spawn(accept(weak));
@@ -149,7 +152,7 @@ impl Endpoint {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.0.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        tasks.spawn_on(task, &self.0.executor);
     }
 
     /// Where we listen.
@@ -458,9 +461,11 @@ impl Endpoint {
         peers.dialing().map(|node| peers.changes(node))
     }
 
-    /// Ends the link to a node at once, and says why.
+    /// Ends the link to a node at once, and says why. When this returns, nothing more of it is
+    /// delivered, and [`Events::down`] has been called.
     pub fn close_peer(&self, node: &NodeId, why: &Refusal) {
         if let Some(link) = self.link(node) {
+            self.end(&link, &Closed::Local(why.clone()));
             link.close(why);
         }
     }
