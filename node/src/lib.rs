@@ -1,1 +1,87 @@
-//! placeholder
+//! Purlin: a distributed actor cluster node.
+//!
+//! Erlang/OTP's model (cheap isolated processes, messages, links, monitors, supervision) typed by
+//! Rust and carried over QUIC.
+//!
+//! ```no_run
+//! use purlin::prelude::*;
+//!
+//! #[derive(Debug, Serialize, Deserialize)]
+//! pub struct Add(pub i64);
+//! impl Message for Add {
+//!     const NAME: &'static str = "counter.add";
+//!     type Reply = i64;
+//! }
+//!
+//! pub struct Counter {
+//!     total: i64,
+//! }
+//!
+//! impl Actor for Counter {
+//!     const KIND: &'static str = "counter";
+//!     type Args = i64;
+//!     type Messages = (Add,);
+//!
+//!     async fn start(total: i64, _: &mut Context<Self>) -> Outcome<Self> {
+//!         Ok(Self { total })
+//!     }
+//! }
+//!
+//! impl Handler<Add> for Counter {
+//!     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Outcome<i64> {
+//!         self.total += n;
+//!         Ok(self.total)
+//!     }
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder().name("a".into()).actor::<Counter>().start().await?;
+//! let counter = node.spawn::<Counter>(10).await?;
+//! counter.send(Add(1));
+//! assert_eq!(counter.call(Add(0)).await?, 11);
+//! node.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `node/ARCHITECTURE.md` is the map of the code.
+
+mod authority;
+mod builder;
+pub mod cli;
+mod directory;
+mod driver;
+mod events;
+mod home;
+pub mod kinds;
+mod net;
+mod node;
+mod router;
+mod session;
+mod system;
+
+pub use purlin_cluster::{Ring, SHARDS};
+pub use purlin_proto as proto;
+pub use purlin_runtime::{
+    Actor, CallError, ChildSpec, Codec, Context, Deferred, Dest, Down, Ended, ExitReason, Handler,
+    Interrupt, LinkDown, Message, Messages, Name, NodeEvent, NodeId, NodeName, Outcome, Payload,
+    Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Restart, Runtime, Shutdown,
+    SpawnError, Strategy, Supervisor, Task, TaskError, Timer, Untyped,
+};
+pub use purlin_transport::Network;
+
+pub use crate::authority::AuthorityError;
+pub use crate::builder::{NodeBuilder, StartError};
+pub use crate::home::{Home, HomeError};
+pub use crate::node::Node;
+
+/// What a program that defines and runs actors uses.
+pub mod prelude {
+    pub use serde::{Deserialize, Serialize};
+
+    pub use crate::{
+        Actor, CallError, ChildSpec, Context, Dest, Down, ExitReason, Handler, LinkDown, Message,
+        Node, NodeEvent, NodeName, Outcome, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
+    };
+}

@@ -1,0 +1,358 @@
+//! From settings to a running node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use purlin_cluster::{Config as ClusterConfig, Me, Membership};
+use purlin_proto::hello::check_labels;
+use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName};
+use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime};
+use purlin_transport::{
+    BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::directory::Directory;
+use crate::driver::{Driver, NextCreation};
+use crate::events::Ear;
+use crate::home::{Home, HomeError, NodeLock};
+use crate::net::Net;
+use crate::node::{Node, Shared};
+use crate::router::Router;
+use crate::system;
+
+/// The port that a node listens on unless it is told otherwise.
+pub(crate) const PORT: u16 = 7400;
+
+/// Events that a slow subscriber may be behind.
+const EVENTS: usize = 4_096;
+
+/// What a node is to be; made by [`Node::builder`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), purlin::StartError> {
+/// use std::time::Duration;
+/// use purlin::Node;
+///
+/// let node = Node::builder()
+///     .name("b".into())
+///     .listen("0.0.0.0:7400")
+///     .seed("10.0.0.1:7400")
+///     .detect_in(Duration::from_secs(5))
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct NodeBuilder {
+    pub(crate) name: Option<NodeName>,
+    pub(crate) cluster: Name,
+    pub(crate) listen: Option<String>,
+    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) labels: Labels,
+    pub(crate) detect_in: Duration,
+    pub(crate) kinds: Kinds,
+    memory: Option<(Network, SocketAddr, Credentials)>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The address to listen on is not one.
+    #[error("cannot listen on {address:?}: {detail}; give HOST:PORT, as in 127.0.0.1:7400")]
+    Listen {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The labels are too many or too long.
+    #[error("{0}")]
+    Labels(String),
+    /// The network's thread cannot be started.
+    #[error("cannot start the network's thread: {0}")]
+    Thread(std::io::Error),
+    /// The node's own processes did not start.
+    #[error("the node's own processes did not start: {0}")]
+    System(String),
+}
+
+impl Default for NodeBuilder {
+    fn default() -> Self {
+        Self {
+            name: None,
+            cluster: Name::new("purlin").expect("a name"),
+            listen: None,
+            advertise: None,
+            seeds: Vec::new(),
+            data_dir: None,
+            labels: Labels::new(),
+            detect_in: Duration::from_secs(5),
+            kinds: Kinds::default(),
+            memory: None,
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Its name, unique in the cluster; the host's name unless said otherwise.
+    #[must_use]
+    pub fn name(mut self, name: NodeName) -> Self {
+        self.name = Some(name);
+        self
+    }
+
+    /// The cluster it belongs to; `purlin` unless said otherwise.
+    #[must_use]
+    pub fn cluster(mut self, cluster: Name) -> Self {
+        self.cluster = cluster;
+        self
+    }
+
+    /// Where it listens, `HOST:PORT`; port 0 for any free one. Unless said otherwise,
+    /// 127.0.0.1:7400, or any free port if that is taken.
+    #[must_use]
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = Some(address.into());
+        self
+    }
+
+    /// Where others reach it, if that is not where it listens.
+    #[must_use]
+    pub fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// Adds a seed, `HOST:PORT`, through which it finds the others. All addresses of the host are
+    /// tried, again and again.
+    #[must_use]
+    pub fn seed(mut self, address: impl Into<String>) -> Self {
+        self.seeds.push(address.into());
+        self
+    }
+
+    /// Where credentials are kept; `$PURLIN_HOME` or `~/.purlin` unless said otherwise.
+    #[must_use]
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// Adds a label, for people and placement.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Within this time a silent member is declared down; 5 s unless said otherwise.
+    #[must_use]
+    pub fn detect_in(mut self, detect_in: Duration) -> Self {
+        self.detect_in = detect_in;
+        self
+    }
+
+    /// Adds a kind of actor that can be started here by name, from anywhere.
+    #[must_use]
+    pub fn actor<A: Actor>(mut self) -> Self {
+        self.kinds = self.kinds.with::<A>();
+        self
+    }
+
+    /// Puts the node into a network in memory instead, on the present tokio runtime: for tests,
+    /// also on paused time.
+    #[must_use]
+    pub fn memory(
+        mut self,
+        network: Network,
+        address: SocketAddr,
+        credentials: Credentials,
+    ) -> Self {
+        self.memory = Some((network, address, credentials));
+        self
+    }
+
+    /// Starts it. Returns when it listens; finding the others goes on.
+    ///
+    /// Its processes run on the present tokio runtime.
+    pub async fn start(self) -> Result<Node, StartError> {
+        check_labels(&self.labels).map_err(StartError::Labels)?;
+        let name = self.name.unwrap_or_else(host_name);
+        let wall = wall_ms();
+        if let Some((network, address, credentials)) = self.memory.clone() {
+            let next: NextCreation = Arc::new(|at_least| at_least);
+            let ground = Ground { credentials, lock: None, creation: wall, next, net: Net::shared() };
+            let wire = WireConfig::Memory { network, address };
+            return self.build(name, ground, |_| Ok(wire.clone()));
+        }
+        let home = Home::open(Home::locate(self.data_dir.clone())?)?;
+        let (lock, credentials) = home.node(name)?;
+        let creation = lock.next_creation(wall)?;
+        let lock = Arc::new(lock);
+        let keeper = Arc::clone(&lock);
+        let next: NextCreation = Arc::new(move |at_least| {
+            let at_least = at_least.max(wall_ms());
+            keeper.next_creation(at_least).unwrap_or_else(|error| {
+                tracing::error!(%error, "the creation is not remembered");
+                at_least
+            })
+        });
+        let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
+        let ground = Ground { credentials, lock: Some(lock), creation, next, net };
+        let listen = self.listen_addresses().await?;
+        self.build(name, ground, |attempt| {
+            let listen = *listen.get(attempt).ok_or(())?;
+            Ok(WireConfig::Quic { listen, environment: Environment::system() })
+        })
+    }
+
+    /// The addresses to try in turn.
+    async fn listen_addresses(&self) -> Result<Vec<SocketAddr>, StartError> {
+        let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let Some(address) = &self.listen else {
+            return Ok(vec![SocketAddr::new(local, PORT), SocketAddr::new(local, 0)]);
+        };
+        let bad = |detail: String| StartError::Listen { address: address.clone(), detail };
+        let found = tokio::net::lookup_host(address).await.map_err(|e| bad(e.to_string()))?;
+        found.take(1).map(Ok).collect::<Result<Vec<_>, _>>().and_then(|list| match list.len() {
+            0 => Err(bad("it has no address".to_owned())),
+            _ => Ok(list),
+        })
+    }
+
+    fn build(
+        self,
+        name: NodeName,
+        ground: Ground,
+        wire: impl Fn(usize) -> Result<WireConfig, ()>,
+    ) -> Result<Node, StartError> {
+        let id = NodeId::new(name, ground.creation);
+        let (events, _) = broadcast::channel(EVENTS);
+        let publish = events.clone();
+        // Nobody may be subscribed.
+        let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
+        let mut config = RuntimeConfig::new(id);
+        config.kinds = self.kinds;
+        config.observer = Some(Arc::clone(&observer));
+        let runtime = Runtime::new(config);
+
+        let (inputs, waiting) = mpsc::unbounded_channel();
+        let membership = Arc::new(OnceLock::new());
+        let ear = Arc::new(Ear {
+            runtime: runtime.clone(),
+            membership: Arc::clone(&membership),
+            inputs: inputs.clone(),
+        });
+        let _net = ground.net.handle().enter();
+        let mut attempt = 0;
+        let endpoint = loop {
+            let config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
+            let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
+            match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
+                Ok(endpoint) => break endpoint,
+                Err(BindError::InUse(address)) if self.listen.is_none() && attempt == 0 => {
+                    tracing::debug!(%address, "taken, listening on any free port");
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let address = self.advertise.unwrap_or_else(|| endpoint.local_address());
+        endpoint.set_node(Some(NodeHello { id, address }));
+
+        let started = Instant::now();
+        let me = Me { id, address, labels: self.labels };
+        let config = ClusterConfig { detect_in: self.detect_in };
+        let seed = ground.creation ^ u64::from(std::process::id()) << 32;
+        let state = Membership::new(config, me, seed, started.elapsed());
+        assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
+
+        let directory = Arc::new(Directory::new(name));
+        runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let driver = Driver {
+            membership: Arc::clone(&membership),
+            inputs: waiting,
+            endpoint: endpoint.clone(),
+            runtime: runtime.clone(),
+            directory: Arc::clone(&directory),
+            observer,
+            next_creation: ground.next,
+            seeds: self.seeds,
+            start: started,
+            heard: BTreeMap::new(),
+            dialing: BTreeSet::new(),
+            dials: JoinSet::new(),
+        };
+        let driver = ground.net.handle().spawn(driver.run()).abort_handle();
+        let shared = Arc::new(Shared {
+            runtime,
+            endpoint,
+            membership,
+            directory,
+            inputs,
+            events,
+            cluster: self.cluster,
+            address,
+            started,
+            leave: watch::Sender::new(false),
+            net: ground.net,
+            lock: ground.lock,
+            driver,
+        });
+        system::start(&shared)?;
+        if let Some(lock) = &shared.lock {
+            lock.running(id, address)?;
+        }
+        Ok(Node(shared))
+    }
+}
+
+/// What a node stands on.
+struct Ground {
+    credentials: Credentials,
+    lock: Option<Arc<NodeLock>>,
+    creation: u64,
+    next: NextCreation,
+    net: Net,
+}
+
+fn wall_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The host's name, as far as it is a node name.
+fn host_name() -> NodeName {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let short = name.trim().split('.').next().unwrap_or_default();
+    let name: String =
+        short.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(32).collect();
+    NodeName::new(name.trim_start_matches('-')).unwrap_or_else(|_| "node".into())
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("name", &self.name)
+            .field("cluster", &self.cluster)
+            .field("listen", &self.listen)
+            .field("seeds", &self.seeds)
+            .finish_non_exhaustive()
+    }
+}

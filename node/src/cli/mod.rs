@@ -1,0 +1,2 @@
+//! cli
+pub fn run(_: crate::NodeBuilder) -> std::process::ExitCode { todo!() }

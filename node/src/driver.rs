@@ -1,0 +1,251 @@
+//! Runs membership: feeds it what happens, and does what it wants.
+//!
+//! One task on the network's thread. Membership itself decides and does nothing; see
+//! `purlin-cluster`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use purlin_cluster::{Event, Input, Membership, Output, Ring};
+use purlin_proto::admin::What;
+use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, NodeName, Refusal};
+use purlin_runtime::{Observer, Runtime};
+use purlin_transport::{DialError, Endpoint, Flow, Link, Priority};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::directory::Directory;
+
+/// How often links are looked at for signs of life.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often seeds given by name are resolved anew.
+const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+
+/// A creation above every earlier one of this node, and at least so high.
+pub(crate) type NextCreation = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
+
+pub(crate) struct Driver {
+    pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
+    pub(crate) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) runtime: Runtime,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) observer: Observer,
+    pub(crate) next_creation: NextCreation,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) start: Instant,
+    pub(crate) heard: BTreeMap<NodeName, (u64, u64)>,
+    pub(crate) dialing: BTreeSet<SocketAddr>,
+    pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
+}
+
+impl Driver {
+    fn membership(&self) -> MutexGuard<'_, Membership> {
+        let membership = self.membership.get().expect("set before the driver runs");
+        membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, input: Input) {
+        let now = self.start.elapsed();
+        self.membership().handle(now, input);
+    }
+
+    /// Runs until the node is gone.
+    pub(crate) async fn run(mut self) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut resolve = tokio::time::interval(RESOLVE_EVERY);
+        resolve.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = self.membership().next_wake();
+            let wake = self.start + wake.unwrap_or(Duration::from_secs(1));
+            tokio::select! {
+                biased;
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input),
+                    None => return,
+                },
+                Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),
+                _ = look.tick() => self.look(),
+                _ = resolve.tick(), if !self.seeds.is_empty() => self.resolve().await,
+                () = tokio::time::sleep_until(wake) => self.handle(Input::Tick),
+            }
+            self.work_off();
+        }
+    }
+
+    fn work_off(&mut self) {
+        loop {
+            let output = self.membership().poll_output();
+            match output {
+                Some(output) => self.act(output),
+                None => return,
+            }
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Dial { address } => self.dial(address),
+            Output::Datagram { to, address, bytes } => {
+                self.datagram(to, address, &Frame::Gossip(bytes));
+            }
+            Output::Probe { to, address } => self.datagram(to, address, &Frame::Ping),
+            Output::State { to, bytes } => {
+                if let (Some(link), Ok(frame)) =
+                    (self.endpoint.link(&to), Frame::State(bytes).to_bytes())
+                {
+                    link.send_control(frame);
+                }
+            }
+            Output::Disconnect { peer, view } => {
+                self.endpoint.close_peer(&peer, &Refusal::DeclaredDown { view });
+            }
+            Output::Event(event) => self.event(event),
+            Output::Reincarnate { at_least } => self.reincarnate(at_least),
+        }
+    }
+
+    fn dial(&mut self, address: SocketAddr) {
+        if address == self.endpoint.local_address() || !self.dialing.insert(address) {
+            return;
+        }
+        let endpoint = self.endpoint.clone();
+        self.dials.spawn(async move { (address, endpoint.dial(address, None).await) });
+    }
+
+    fn dialed(&mut self, dialed: Option<(SocketAddr, Result<Link, DialError>)>) {
+        let Some((address, result)) = dialed else { return };
+        self.dialing.remove(&address);
+        let Err(error) = result else { return };
+        match &error {
+            DialError::Refused(Refusal::DeclaredDown { view }) => {
+                let by = self.membership().members().find(|m| m.address == address).map(|m| m.id);
+                self.handle(Input::DeclaredDown { by, view: *view });
+            }
+            DialError::Refused(Refusal::Superseded { newest }) => {
+                self.handle(Input::Superseded { newest: *newest });
+            }
+            DialError::NoAnswer
+            | DialError::Closed
+            | DialError::Refused(Refusal::Duplicate)
+            | DialError::Unacceptable(_) => {
+                tracing::debug!(%address, %error, "dial failed");
+            }
+            _ => tracing::warn!(%address, %error, "cannot join there"),
+        }
+    }
+
+    /// Sends a datagram; without a link, something else that makes one.
+    fn datagram(&self, to: NodeId, address: SocketAddr, frame: &Frame) {
+        match self.endpoint.link(&to) {
+            Some(link) => {
+                if let Ok(bytes) = frame.to_bytes() {
+                    link.send_datagram(bytes);
+                }
+            }
+            None => {
+                let ping: Bytes = Frame::Ping.to_bytes().unwrap_or_default();
+                // Lost like any datagram if the node cannot be reached.
+                let _ = self.endpoint.send_bytes(to, address, Flow(0), Priority::User, &ping);
+            }
+        }
+    }
+
+    /// Tells membership who has been heard of.
+    fn look(&mut self) {
+        for link in self.endpoint.links() {
+            let Some(node) = &link.peer().node else { continue };
+            let now = (link.peer().association, link.heard());
+            if self.heard.insert(node.id.name, now).is_some_and(|before| before != now) {
+                self.handle(Input::Heard { peer: node.id });
+            }
+        }
+    }
+
+    /// Every address of every seed; a name that does not resolve now may do so later.
+    async fn resolve(&mut self) {
+        let mut addresses = Vec::new();
+        for seed in &self.seeds {
+            match tokio::net::lookup_host(seed).await {
+                Ok(found) => addresses.extend(found),
+                Err(error) => tracing::warn!(seed, %error, "seed does not resolve"),
+            }
+        }
+        self.handle(Input::Join { seeds: addresses });
+    }
+
+    fn event(&mut self, event: Event) {
+        let us = self.runtime.id();
+        match event {
+            Event::Up(member) => {
+                let (node, address) = (member.id, member.address);
+                tracing::info!(%node, %address, "node up");
+                self.directory.up(node, address);
+                self.rebuild_ring();
+                self.runtime.node_event(&NodeEvent::Up { node, address, labels: member.labels });
+                (self.observer)(What::NodeUp { id: node, address });
+            }
+            Event::Down { id, why } => {
+                tracing::warn!(node = %id, %why, "node down");
+                self.gone(id, false);
+                (self.observer)(What::NodeDown { id, why: why.to_string() });
+            }
+            Event::Left(id) => {
+                tracing::info!(node = %id, "node left");
+                self.gone(id, true);
+                (self.observer)(What::NodeLeft { id });
+            }
+            Event::Suspect(id) => {
+                tracing::debug!(node = %id, "node suspect");
+                (self.observer)(What::NodeSuspect { id });
+            }
+            Event::Alive(id) => {
+                tracing::debug!(node = %id, "node alive after all");
+                (self.observer)(What::NodeAlive { id });
+            }
+            Event::Labels(id) => tracing::debug!(node = %id, by = %us, "labels known"),
+        }
+    }
+
+    /// A life is over: its link first, so that nothing of it is delivered any more; then what its
+    /// processes meant to ours; then those who watch nodes.
+    fn gone(&mut self, id: NodeId, left: bool) {
+        self.directory.down(id);
+        let view = self.membership().view();
+        self.endpoint.close_peer(&id, &Refusal::DeclaredDown { view });
+        self.runtime.connection_lost(id.name);
+        self.rebuild_ring();
+        self.runtime.node_event(&NodeEvent::Down { node: id, left });
+    }
+
+    fn rebuild_ring(&self) {
+        let members: Vec<_> = self.membership().live().collect();
+        self.directory.set_ring(Ring::new(members));
+    }
+
+    fn reincarnate(&mut self, at_least: u64) {
+        let creation = (self.next_creation)(at_least);
+        let (before, address) = {
+            let membership = self.membership();
+            (membership.me().id, membership.me().address)
+        };
+        let id = NodeId::new(before.name, creation);
+        tracing::warn!(%before, now = %id, "declared down by others, coming back");
+        self.endpoint.set_node(Some(NodeHello { id, address }));
+        for link in self.endpoint.links() {
+            if let Some(node) = &link.peer().node {
+                self.endpoint.close_peer(&node.id, &Refusal::Superseded { newest: creation });
+            }
+        }
+        self.directory.clear();
+        self.runtime.reincarnate(creation);
+        let now = self.start.elapsed();
+        self.membership().reincarnated(now, id);
+    }
+}

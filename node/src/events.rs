@@ -1,0 +1,132 @@
+//! What the transport tells a node, handed on: frames to the runtime, the rest to the driver.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use purlin_cluster::{Input, Membership};
+use purlin_proto::{Frame, NodeId, Refusal};
+use purlin_runtime::Runtime;
+use purlin_transport::{Closed, DialError, Events, Flow, Link, Peer, Receiver};
+use tokio::sync::mpsc;
+
+use crate::session;
+
+/// Inputs of membership wait here for the driver. Unbounded, because a lost one would be a lost
+/// member; what comes in is bounded by the transport's own bounds.
+pub(crate) type Inputs = mpsc::UnboundedSender<Input>;
+
+/// The node's ear at the transport.
+pub(crate) struct Ear {
+    pub(crate) runtime: Runtime,
+    pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
+    pub(crate) inputs: Inputs,
+}
+
+impl Ear {
+    /// The driver ends with the node; then nobody wants to know.
+    fn tell(&self, input: Input) {
+        let _ = self.inputs.send(input);
+    }
+
+    fn closed_by(&self, peer: NodeId, why: &Refusal) {
+        match why {
+            Refusal::DeclaredDown { view } => {
+                self.tell(Input::DeclaredDown { by: Some(peer), view: *view });
+            }
+            Refusal::Stopping => self.tell(Input::Stopping { peer }),
+            _ => {}
+        }
+    }
+}
+
+impl Events for Ear {
+    fn admit(&self, peer: &Peer) -> Result<(), Refusal> {
+        let Some(node) = &peer.node else { return Ok(()) };
+        match self.membership.get() {
+            Some(membership) => {
+                let membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
+                membership.admit(node.id, node.address)
+            }
+            None => Err(Refusal::Busy),
+        }
+    }
+
+    fn up(&self, link: &Link) -> Arc<dyn Receiver> {
+        match &link.peer().node {
+            Some(node) => {
+                self.tell(Input::Connected { peer: node.id, address: node.address });
+                Arc::new(NodeReceiver {
+                    runtime: self.runtime.clone(),
+                    inputs: self.inputs.clone(),
+                    from: node.id,
+                    link: link.clone(),
+                })
+            }
+            None => session::open(&self.runtime, link),
+        }
+    }
+
+    fn down(&self, link: &Link, why: &Closed) {
+        let Some(node) = &link.peer().node else { return };
+        self.runtime.connection_lost(node.id.name);
+        if let Closed::Remote(refusal) = why {
+            self.closed_by(node.id, refusal);
+        }
+    }
+
+    fn unreachable(&self, node: NodeId, why: &DialError) {
+        self.runtime.connection_lost(node.name);
+        if let DialError::Refused(refusal) = why {
+            self.closed_by(node, refusal);
+        }
+    }
+
+    fn unreachable_hint(&self, address: SocketAddr) {
+        self.tell(Input::UnreachableHint { address });
+    }
+}
+
+/// Takes the frames of one life of another node.
+struct NodeReceiver {
+    runtime: Runtime,
+    inputs: Inputs,
+    from: NodeId,
+    link: Link,
+}
+
+impl NodeReceiver {
+    fn violation(&self, detail: String) {
+        tracing::warn!(peer = %self.from, detail, "protocol violation");
+        self.link.close(&Refusal::Protocol { detail });
+    }
+
+    fn take(&self, frame: Bytes) {
+        match Frame::decode(frame) {
+            Ok(Frame::Envelope(envelope)) => self.runtime.receive(self.from, envelope),
+            Ok(Frame::Gossip(bytes)) => {
+                let _ = self.inputs.send(Input::Datagram { from: self.from, bytes });
+            }
+            Ok(Frame::State(bytes)) => {
+                let _ = self.inputs.send(Input::State { from: self.from, bytes });
+            }
+            Ok(Frame::Ping) => {}
+            Ok(_) => self.violation("a client's frame from a node".to_owned()),
+            Err(error) => self.violation(error.to_string()),
+        }
+    }
+}
+
+impl Receiver for NodeReceiver {
+    fn frame(&self, _: Flow, frame: Bytes) {
+        self.take(frame);
+    }
+
+    fn control(&self, frame: Bytes) {
+        self.take(frame);
+    }
+
+    fn datagram(&self, frame: Bytes) {
+        self.take(frame);
+    }
+}

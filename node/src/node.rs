@@ -1,0 +1,168 @@
+//! A running node.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use purlin_cluster::{Input, Membership, Ring};
+use purlin_proto::admin::What;
+use purlin_proto::{
+    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Pid, Refusal, SpawnError,
+};
+use purlin_runtime::{Actor, Ref, Runtime, Supervisor};
+use purlin_transport::Endpoint;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+
+use crate::builder::NodeBuilder;
+use crate::directory::Directory;
+use crate::events::Inputs;
+use crate::home::NodeLock;
+use crate::net::Net;
+
+/// How long the processes of a node may take to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A running node: its processes, and its place in the cluster. Cheap to clone.
+///
+/// Dropping it does not stop it; [`stop`](Self::stop) does.
+#[derive(Clone)]
+pub struct Node(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) runtime: Runtime,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) inputs: Inputs,
+    pub(crate) events: broadcast::Sender<What>,
+    pub(crate) cluster: Name,
+    pub(crate) address: SocketAddr,
+    pub(crate) started: Instant,
+    pub(crate) leave: watch::Sender<bool>,
+    pub(crate) net: Net,
+    pub(crate) lock: Option<Arc<NodeLock>>,
+    pub(crate) driver: tokio::task::AbortHandle,
+}
+
+impl Shared {
+    pub(crate) fn membership(&self) -> MutexGuard<'_, Membership> {
+        let membership = self.membership.get().expect("set before the node is made");
+        membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ask_to_leave(&self) {
+        self.leave.send_replace(true);
+    }
+}
+
+impl Node {
+    /// Says what a node is to be.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Which life of which node this is. The creation changes when the node comes back after it was
+    /// declared down.
+    pub fn id(&self) -> NodeId {
+        self.0.runtime.id()
+    }
+
+    /// Where others reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Where it listens.
+    pub fn listen_address(&self) -> SocketAddr {
+        self.0.endpoint.local_address()
+    }
+
+    /// Its processes: everything that needs no other node.
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    /// The ring of the members that are live, as this node sees them.
+    pub fn ring(&self) -> Arc<Ring> {
+        self.0.directory.ring()
+    }
+
+    /// The members that are live, as this node sees them, itself included, by name.
+    pub fn members(&self) -> Vec<NodeName> {
+        self.0.membership().live().collect()
+    }
+
+    /// Starts an actor here; see [`Runtime::spawn`].
+    pub async fn spawn<A: Actor>(&self, args: A::Args) -> Result<Ref<A>, SpawnError> {
+        self.0.runtime.spawn::<A>(args).await
+    }
+
+    /// Starts an actor on another node; see [`Runtime::spawn_on`].
+    pub async fn spawn_on<A: Actor>(
+        &self,
+        node: &NodeName,
+        args: A::Args,
+    ) -> Result<Ref<A>, SpawnError> {
+        self.0.runtime.spawn_on::<A>(node, args).await
+    }
+
+    /// Starts a supervisor; see [`Runtime::supervise`].
+    pub async fn supervise(&self, supervisor: Supervisor) -> Result<Pid, SpawnError> {
+        self.0.runtime.supervise(supervisor).await
+    }
+
+    /// Sends a message; see [`Runtime::send`].
+    pub fn send<M: Message>(&self, to: impl Into<Dest>, message: M) {
+        self.0.runtime.send(to, message);
+    }
+
+    /// Calls a process; see [`Runtime::call`].
+    pub async fn call<M: Message>(
+        &self,
+        to: impl Into<Dest>,
+        message: M,
+    ) -> Result<M::Reply, CallError> {
+        self.0.runtime.call(to, message).await
+    }
+
+    /// Asks a process to end; see [`Runtime::exit`].
+    pub fn exit(&self, target: impl Into<Dest>, reason: ExitReason) {
+        self.0.runtime.exit(target, reason);
+    }
+
+    /// Returns when somebody has asked this node to leave, as `purlin leave` does. The owner of the
+    /// node then calls [`stop`](Self::stop).
+    pub async fn asked_to_leave(&self) {
+        let mut leave = self.0.leave.subscribe();
+        // The sender lives as long as this node.
+        let _ = leave.wait_for(|leave| *leave).await;
+    }
+
+    /// Stops in good order: the processes (roots of the tree first asked, 10 s at most), then the
+    /// others are told, then everything that was sent is delivered, then the connections end.
+    pub async fn stop(&self) {
+        let shared = &self.0;
+        shared.runtime.shutdown(GRACE).await;
+        // The driver ends with the node, not before.
+        let _ = shared.inputs.send(Input::Leave);
+        let endpoint = shared.endpoint.clone();
+        let closing = async move {
+            // The driver's turn, to hand the farewell to the control streams.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            endpoint.close(&Refusal::Stopping).await;
+        };
+        // `None` only when the network's thread is gone already.
+        let _ = shared.net.run(closing).await;
+        shared.driver.abort();
+        if let Some(lock) = &shared.lock {
+            lock.stopped();
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

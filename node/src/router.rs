@@ -1,0 +1,76 @@
+//! From the runtime to the wire: which life of which node, at which address, on which flow.
+
+use std::sync::Arc;
+
+use purlin_proto::{Envelope, NodeId};
+use purlin_runtime::{Peer, Priority, Remote, Sent};
+use purlin_transport as transport;
+use purlin_transport::{Endpoint, Flow};
+
+use crate::directory::{Directory, Place};
+
+/// The runtime's way to other nodes.
+pub(crate) struct Router {
+    endpoint: Endpoint,
+    directory: Arc<Directory>,
+}
+
+impl Router {
+    pub(crate) fn new(endpoint: Endpoint, directory: Arc<Directory>) -> Self {
+        Self { endpoint, directory }
+    }
+
+    /// The present place of a receiver, or why there is none.
+    fn find(&self, to: Peer) -> Result<Place, Sent> {
+        let place = self.directory.find(to.name()).ok_or(Sent::Unreachable)?;
+        match to {
+            Peer::Life(NodeId { creation, .. }) if creation < place.id.creation => Err(Sent::Gone),
+            Peer::Life(id) if id != place.id => Err(Sent::Unreachable),
+            Peer::Life(_) | Peer::Name(_) if !place.live => Err(Sent::Unreachable),
+            Peer::Life(_) | Peer::Name(_) => Ok(place),
+        }
+    }
+}
+
+/// All that one process says to a node is one flow: it keeps its order whomever it speaks to there,
+/// and by whatever name. What no process says is flow 0.
+fn flow_of(sender: u64) -> Flow {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits tell processes apart")]
+    Flow(sender as u32)
+}
+
+impl Remote for Router {
+    fn send(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+        let place = match self.find(to) {
+            Ok(place) => place,
+            Err(sent) => return sent,
+        };
+        let priority = match priority {
+            Priority::User => transport::Priority::User,
+            Priority::System => transport::Priority::System,
+        };
+        let flow = flow_of(envelope.from);
+        let sent = self.endpoint.send(place.id, place.address, flow, priority, &mut |out| {
+            envelope.encode(out).is_ok()
+        });
+        match sent {
+            transport::Sent::Accepted => Sent::Accepted,
+            transport::Sent::Full => Sent::Full,
+            transport::Sent::Unreachable => Sent::Unreachable,
+            transport::Sent::NotEncodable => Sent::NotEncodable,
+        }
+    }
+
+    fn ready(
+        &self,
+        to: Peer,
+        from: u64,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let place = self.find(to);
+        Box::pin(async move {
+            if let Ok(place) = place {
+                self.endpoint.ready(&place.id, flow_of(from)).await;
+            }
+        })
+    }
+}

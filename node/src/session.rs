@@ -1,0 +1,162 @@
+//! A client on its node: one process that acts on its behalf.
+//!
+//! It ends with the client's connection, and everything it had with it. See
+//! [`purlin_proto::session`] for what is said.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use purlin_proto::session::{Request, Update};
+use purlin_proto::{Codec, Frame, Reference, Refusal};
+use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime};
+use purlin_transport::{Flow, Link, Priority, Receiver};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+static SESSION: RawKind = RawKind::new("session");
+
+/// Requests of one client that wait for its session; a client that is further ahead is cut off.
+const REQUESTS: usize = 65_536;
+
+/// Opens a session for a client that has connected.
+pub(crate) fn open(runtime: &Runtime, link: &Link) -> Arc<dyn Receiver> {
+    let (requests, waiting) = mpsc::channel(REQUESTS);
+    let session_link = link.clone();
+    let spawned =
+        runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting).run());
+    if spawned.is_err() {
+        link.close(&Refusal::Stopping);
+    }
+    Arc::new(ClientReceiver { link: link.clone(), requests })
+}
+
+struct ClientReceiver {
+    link: Link,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Receiver for ClientReceiver {
+    fn frame(&self, _: Flow, frame: Bytes) {
+        match Frame::decode(frame) {
+            Ok(Frame::Request(request)) => {
+                if let Err(mpsc::error::TrySendError::Full(_)) = self.requests.try_send(request) {
+                    tracing::warn!(client = %self.link.peer().name, "client too far ahead");
+                    self.link.close(&Refusal::Busy);
+                }
+            }
+            Ok(Frame::Ping) => {}
+            Ok(_) => self.violation("a node's frame from a client"),
+            Err(error) => self.violation(&error.to_string()),
+        }
+    }
+
+    fn control(&self, _: Bytes) {
+        self.violation("a control frame from a client");
+    }
+
+    fn datagram(&self, _: Bytes) {
+        self.violation("a datagram from a client");
+    }
+}
+
+impl ClientReceiver {
+    fn violation(&self, detail: &str) {
+        tracing::warn!(client = %self.link.peer().name, detail, "protocol violation");
+        self.link.close(&Refusal::Protocol { detail: detail.to_owned() });
+    }
+}
+
+struct Session {
+    ctx: RawContext,
+    link: Link,
+    requests: mpsc::Receiver<Request>,
+    /// The client's reference of each monitor by ours, and ours by the client's.
+    theirs: BTreeMap<Reference, Reference>,
+    ours: BTreeMap<Reference, Reference>,
+    answers: JoinSet<Update>,
+}
+
+impl Session {
+    fn new(ctx: RawContext, link: Link, requests: mpsc::Receiver<Request>) -> Self {
+        let (theirs, ours) = (BTreeMap::new(), BTreeMap::new());
+        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new() }
+    }
+
+    async fn run(mut self) -> Outcome {
+        self.tell(Update::Welcome { session: self.ctx.pid() });
+        loop {
+            tokio::select! {
+                biased;
+                received = self.ctx.receive() => self.received(received?),
+                Some(Ok(update)) = self.answers.join_next() => self.tell(update),
+                request = self.requests.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn tell(&self, update: Update) {
+        // Answers to different questions need not wait for each other.
+        let flow = match &update {
+            Update::Reply { reference, .. } | Update::Spawned { reference, .. } => reference.0,
+            _ => 0,
+        };
+        let frame = Frame::Update(update);
+        let flow = Flow(u32::try_from(flow % 1024).expect("small"));
+        // If the link is over, this session is about to end.
+        let _ = self.link.send(flow, Priority::System, &mut |out| frame.encode(out).is_ok());
+    }
+
+    fn received(&mut self, received: Received) {
+        match received {
+            Received::Down(mut down) => {
+                if let Some(theirs) = self.theirs.remove(&down.reference) {
+                    self.ours.remove(&theirs);
+                    down.reference = theirs;
+                    self.tell(Update::Down(down));
+                }
+            }
+            Received::Message(message) => match message.into_payload(Codec::Bincode) {
+                Ok((message, payload)) => self.tell(Update::Message { message, payload }),
+                Err(error) => tracing::warn!(%error, "message for a client dropped"),
+            },
+            _ => {}
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        let runtime = self.ctx.runtime().clone();
+        match request {
+            Request::Send { to, message, payload } => runtime.send_encoded(to, message, payload),
+            Request::Call { reference, to, remaining, message, payload } => {
+                let answer = runtime.request_encoded(&to, message, payload, remaining);
+                self.answers.spawn(async move {
+                    Update::Reply { reference, result: answer.await }
+                });
+            }
+            Request::Monitor { reference, target } => {
+                let ours = self.ctx.monitor(target);
+                self.theirs.insert(ours, reference);
+                self.ours.insert(reference, ours);
+            }
+            Request::Demonitor { reference } => {
+                if let Some(ours) = self.ours.remove(&reference) {
+                    self.theirs.remove(&ours);
+                    self.ctx.demonitor(ours);
+                }
+            }
+            Request::Spawn { reference, kind, args, name, on, remaining } => {
+                let on = on.unwrap_or_else(|| runtime.name());
+                self.answers.spawn(async move {
+                    let result = runtime.spawn_kind(on, kind, args, name, remaining).await;
+                    Update::Spawned { reference, result }
+                });
+            }
+            Request::Exit { target, reason } => runtime.exit(target, reason),
+            _ => {}
+        }
+    }
+}

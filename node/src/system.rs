@@ -1,0 +1,170 @@
+//! The process registered as `purlin` on every node: answers what an operator asks.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use purlin_cluster::Ring;
+use purlin_proto::admin::{
+    self, Event, GetOwner, GetProcess, GetStatus, GetTree, Leave, ListMembers, ListNames,
+    ListProcesses, MemberInfo, MemberState, OwnerInfo, Status, Subscribe, What, WhereIs,
+};
+use purlin_proto::{Message, Pid};
+use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
+use tokio::sync::broadcast;
+
+use crate::node::Shared;
+
+static SYSTEM: RawKind = RawKind::new("purlin");
+
+/// How many successors of an owner are told.
+const SUCCESSORS: usize = 3;
+
+/// Starts it; its name is taken before anything else can be.
+pub(crate) fn start(node: &Arc<Shared>) -> Result<(), crate::StartError> {
+    let weak = Arc::downgrade(node);
+    let events = node.events.subscribe();
+    let runtime = &node.runtime;
+    let failed = |error: String| crate::StartError::System(error);
+    let pid = runtime
+        .spawn_raw(&SYSTEM, move |ctx| System::new(ctx, weak, events).run())
+        .map_err(|error| failed(error.to_string()))?;
+    let name = admin::SYSTEM.parse().map_err(|error| failed(format!("{error}")))?;
+    runtime.register(name, pid).map_err(|error| failed(error.to_string()))
+}
+
+struct System {
+    ctx: RawContext,
+    node: Weak<Shared>,
+    events: broadcast::Receiver<What>,
+    subscribers: BTreeSet<Pid>,
+}
+
+impl System {
+    fn new(ctx: RawContext, node: Weak<Shared>, events: broadcast::Receiver<What>) -> Self {
+        Self { ctx, node, events, subscribers: BTreeSet::new() }
+    }
+
+    async fn run(mut self) -> Outcome {
+        loop {
+            tokio::select! {
+                received = self.ctx.receive() => match received? {
+                    Received::Message(message) => {
+                        let Some(node) = self.node.upgrade() else { return Ok(()) };
+                        self.answer(&node, message);
+                    }
+                    Received::Down(down) => {
+                        down.target.pid().map(|pid| self.subscribers.remove(&pid));
+                    }
+                    _ => {}
+                },
+                event = self.events.recv() => match event {
+                    Ok(what) => self.publish(what),
+                    Err(broadcast::error::RecvError::Lagged(count)) => {
+                        self.publish(What::Missed { count });
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn publish(&self, what: What) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let node = self.ctx.runtime().name();
+        for subscriber in &self.subscribers {
+            self.ctx.runtime().send(*subscriber, Event { at_ms, node, what: what.clone() });
+        }
+    }
+
+    fn answer(&mut self, node: &Arc<Shared>, message: Untyped) {
+        let runtime = node.runtime.clone();
+        let message = reply(Some(message), |_: GetStatus| status(node));
+        let message = reply(message, |_: ListMembers| members(node));
+        let message = reply(message, |ask: ListProcesses| runtime.processes_after(ask.after));
+        let message = reply(message, |ask: GetProcess| runtime.process_detail(&ask.target));
+        let message = reply(message, |_: GetTree| runtime.tree());
+        let message = reply(message, |_: ListNames| runtime.name_infos());
+        let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
+        let message = reply(message, |ask: GetOwner| owner(node, ask));
+        let message = reply(message, |_: Leave| node.ask_to_leave());
+        let message = reply(message, |ask: Subscribe| {
+            if self.subscribers.insert(ask.subscriber) {
+                self.ctx.monitor(ask.subscriber);
+            }
+        });
+        if let Some(message) = message {
+            message.refuse("purlin");
+        }
+    }
+}
+
+/// Answers a message if it is an `M`; else hands it on.
+fn reply<M: Message>(
+    message: Option<Untyped>,
+    answer: impl FnOnce(M) -> M::Reply,
+) -> Option<Untyped> {
+    match message?.take::<M>() {
+        Ok(Ok((message, reply))) => {
+            reply.send(answer(message));
+            None
+        }
+        // Malformed; the caller has been told.
+        Ok(Err(_)) => None,
+        Err(other) => Some(other),
+    }
+}
+
+fn status(node: &Shared) -> Status {
+    let runtime = &node.runtime;
+    let mut counters = runtime.counters().snapshot();
+    for (name, count) in node.endpoint.stats().snapshot() {
+        counters.push(admin::Counter { name: name.to_owned(), count });
+    }
+    let members_up = node.membership().live().count();
+    Status {
+        name: runtime.name(),
+        id: runtime.id(),
+        address: node.address,
+        cluster: node.cluster.clone(),
+        members_up,
+        processes: runtime.process_count(),
+        uptime_s: node.started.elapsed().as_secs_f64(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kinds: runtime.kinds().names(),
+        counters,
+    }
+}
+
+fn members(node: &Shared) -> Vec<MemberInfo> {
+    let now = node.started.elapsed();
+    let info = |member: &purlin_cluster::Member| MemberInfo {
+        name: member.id.name,
+        id: member.id,
+        address: member.address,
+        state: match member.state {
+            purlin_cluster::State::Up => MemberState::Up,
+            purlin_cluster::State::Suspect => MemberState::Suspect,
+            purlin_cluster::State::Down => MemberState::Down,
+            purlin_cluster::State::Left => MemberState::Left,
+        },
+        since_s: now.saturating_sub(member.since).as_secs_f64(),
+        labels: member.labels.clone(),
+    };
+    node.membership().members().map(info).collect()
+}
+
+fn owner(node: &Shared, ask: GetOwner) -> OwnerInfo {
+    let ring = node.directory.ring();
+    let shard = Ring::shard_of(ask.key.as_bytes());
+    let mut preference = ring.preference(shard, 1 + SUCCESSORS);
+    // A node is always a member of its own ring.
+    let owner = ring.owner_of(shard).unwrap_or_else(|| node.runtime.name());
+    preference.retain(|name| *name != owner);
+    let digest = format!("{:016x}", ring.digest());
+    OwnerInfo { key: ask.key, shard, owner, successors: preference, ring: digest }
+}
