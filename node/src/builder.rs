@@ -197,7 +197,8 @@ impl NodeBuilder {
         let wall = wall_ms();
         if let Some((network, address, credentials)) = self.memory.clone() {
             let next: NextCreation = Arc::new(|at_least| at_least);
-            let ground = Ground { credentials, lock: None, creation: wall, next, net: Net::shared() };
+            let ground =
+                Ground { credentials, lock: None, creation: wall, next, net: Net::shared() };
             let wire = WireConfig::Memory { network, address };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use purlin::kinds::{Counter, Echo, Kv};
 use purlin::Node;
+use purlin::kinds::{Counter, Echo, Kv};
 
 fn main() -> ExitCode {
     purlin::cli::run(Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>())

@@ -25,10 +25,11 @@ impl Net {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name(format!("purlin-{node}")).spawn(move || {
-            // Ends when it is told to, or when the node is gone.
-            let _ = runtime.block_on(stopped);
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("purlin-{node}")).spawn(move || {
+                // Ends when it is told to, or when the node is gone.
+                let _ = runtime.block_on(stopped);
+            })?;
         Ok(Self { handle, thread: Some((stop, thread)) })
     }
 

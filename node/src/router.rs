@@ -50,9 +50,9 @@ impl Remote for Router {
             Priority::System => transport::Priority::System,
         };
         let flow = flow_of(envelope.from);
-        let sent = self.endpoint.send(place.id, place.address, flow, priority, &mut |out| {
-            envelope.encode(out).is_ok()
-        });
+        let sent = self
+            .endpoint
+            .send(place.id, place.address, flow, priority, &mut |out| envelope.encode(out).is_ok());
         match sent {
             transport::Sent::Accepted => Sent::Accepted,
             transport::Sent::Full => Sent::Full,

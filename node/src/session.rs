@@ -23,8 +23,7 @@ const REQUESTS: usize = 65_536;
 pub(crate) fn open(runtime: &Runtime, link: &Link) -> Arc<dyn Receiver> {
     let (requests, waiting) = mpsc::channel(REQUESTS);
     let session_link = link.clone();
-    let spawned =
-        runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting).run());
+    let spawned = runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting).run());
     if spawned.is_err() {
         link.close(&Refusal::Stopping);
     }
@@ -133,9 +132,8 @@ impl Session {
             Request::Send { to, message, payload } => runtime.send_encoded(to, message, payload),
             Request::Call { reference, to, remaining, message, payload } => {
                 let answer = runtime.request_encoded(&to, message, payload, remaining);
-                self.answers.spawn(async move {
-                    Update::Reply { reference, result: answer.await }
-                });
+                self.answers
+                    .spawn(async move { Update::Reply { reference, result: answer.await } });
             }
             Request::Monitor { reference, target } => {
                 let ours = self.ctx.monitor(target);

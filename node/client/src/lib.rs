@@ -1,1 +1,38 @@
-//! placeholder
+//! Talk to the processes of a Purlin cluster from a program that is not a node.
+//!
+//! A [`Client`] is connected to one node at a time, through which it reaches every process of the
+//! cluster. When that node dies it connects to another; what was under way ends with a clear error.
+//!
+//! ```no_run
+//! use purlin_client::{Client, Credentials, Message};
+//! # use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Add(i64);
+//! impl Message for Add {
+//!     const NAME: &'static str = "counter.add";
+//!     type Reply = i64;
+//! }
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let credentials = Credentials::from_dir("/home/me/.purlin")?;
+//! let client = Client::connect(["10.0.0.1:7400", "10.0.0.2:7400"], credentials).await?;
+//! let total = client.call("hits@b", Add(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # When not to use it
+//!
+//! In a program that runs processes of its own: be a node then (`purlin::Node`).
+
+mod client;
+mod connection;
+
+pub use purlin_proto::{
+    CallError, Codec, Dest, Down, ExitReason, Message, MessageName, Name, NodeName, Payload, Pid,
+    Reference, SpawnError, admin,
+};
+pub use purlin_transport::{Credentials, CredentialsError, Network};
+
+pub use crate::client::{Client, ClientBuilder, ConnectError, Events, Monitor, SpawnOptions};

@@ -1,0 +1,468 @@
+//! The handle: sending, calling, monitoring, starting, asking.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use purlin_proto::admin::{
+    self, CALL_TIMEOUT, Event, GetStatus, ListMembers, MemberInfo, MemberState, Status, Subscribe,
+    WhereIs,
+};
+use purlin_proto::session::Request;
+use purlin_proto::{
+    CallError, Codec, Dest, Down, ExitReason, Message, MessageName, Name, NodeName, Payload, Pid,
+    Reference, SpawnError,
+};
+use purlin_transport::{
+    BindError, Config, Credentials, Endpoint, Environment, Flow, Network, Sent, WireConfig,
+};
+use tokio::sync::{broadcast, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
+
+/// Everything of one client is one flow, so that it keeps its order by whatever name a process is
+/// addressed.
+const ONE_FLOW: Flow = Flow(0);
+
+/// A connection to a cluster. Cheap to clone; ends when the last clone is dropped.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    connection: Arc<Connection>,
+    keeper: AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// How a client connects.
+#[derive(Debug, Clone)]
+pub struct ClientBuilder {
+    seeds: Vec<String>,
+    cluster: Name,
+    timeout: Duration,
+    memory: Option<(Network, SocketAddr)>,
+}
+
+/// Why a client is not connected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No node could be reached, or none would have us.
+    #[error("no node could be reached: {}", failures.join("; "))]
+    NoNode {
+        /// What happened at each address.
+        failures: Vec<String>,
+    },
+    /// No local socket could be had, or the credentials cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// What [`Client::spawn`] may be told besides kind and arguments.
+#[derive(Debug, Clone, Default)]
+pub struct SpawnOptions {
+    /// The name to register it under.
+    pub name: Option<Name>,
+    /// The node it is to run on; the connected one unless said otherwise.
+    pub on: Option<NodeName>,
+    /// How long its start may take; 5 s unless said otherwise.
+    pub timeout: Option<Duration>,
+}
+
+impl ClientBuilder {
+    /// The cluster's name; `purlin` unless said otherwise.
+    #[must_use]
+    pub fn cluster(mut self, cluster: Name) -> Self {
+        self.cluster = cluster;
+        self
+    }
+
+    /// How long the first connection may take; 5 s unless said otherwise.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Connects over a network in memory instead, for tests.
+    #[must_use]
+    pub fn memory(mut self, network: Network, address: SocketAddr) -> Self {
+        self.memory = Some((network, address));
+        self
+    }
+
+    /// Connects to the first node that answers.
+    pub async fn connect(self, credentials: Credentials) -> Result<Client, ConnectError> {
+        let connection = Connection::new(self.seeds);
+        let wire = match self.memory {
+            Some((network, address)) => WireConfig::Memory { network, address },
+            None => {
+                let listen = SocketAddr::from(([0, 0, 0, 0], 0));
+                WireConfig::Quic { listen, environment: Environment::system() }
+            }
+        };
+        let ear = Arc::new(Ear(Arc::downgrade(&connection)));
+        let endpoint = Endpoint::bind(Config::new(credentials, self.cluster), wire, ear)?;
+        let no_answer = || Err(vec!["no answer in time".to_owned()]);
+        tokio::time::timeout(self.timeout, connection.try_all(&endpoint))
+            .await
+            .unwrap_or_else(|_| no_answer())
+            .map_err(|failures| ConnectError::NoNode { failures })?;
+        let keeper = tokio::spawn(keep_connected(Arc::downgrade(&connection), endpoint));
+        let inner = Inner { connection, keeper: keeper.abort_handle() };
+        Ok(Client(Arc::new(inner)))
+    }
+}
+
+impl Client {
+    /// Connects to the first of these nodes (`HOST:PORT`) that answers, within 5 s.
+    ///
+    /// All addresses of a host are tried. If the connection is lost later, the client connects
+    /// again by itself, to any of them or to another member it has learned of.
+    pub async fn connect(
+        seeds: impl IntoIterator<Item = impl Into<String>>,
+        credentials: Credentials,
+    ) -> Result<Self, ConnectError> {
+        Self::builder(seeds).connect(credentials).await
+    }
+
+    /// As [`connect`](Self::connect), with more to say.
+    pub fn builder(seeds: impl IntoIterator<Item = impl Into<String>>) -> ClientBuilder {
+        ClientBuilder {
+            seeds: seeds.into_iter().map(Into::into).collect(),
+            cluster: Name::new("purlin").expect("a name"),
+            timeout: Duration::from_secs(5),
+            memory: None,
+        }
+    }
+
+    /// The address of the node that it is connected to; `None` while it is looking for one.
+    pub fn connected_to(&self) -> Option<SocketAddr> {
+        self.0.connection.address()
+    }
+
+    /// The pid of its session: messages sent to it reach [`events`](Self::events). It changes with
+    /// each connection; `None` while there is none.
+    pub fn session(&self) -> Option<Pid> {
+        *self.0.connection.session().borrow()
+    }
+
+    /// Waits for a connection until the deadline.
+    async fn connected(&self, deadline: Instant) -> bool {
+        let mut session = self.0.connection.session();
+        let wait = session.wait_for(Option::is_some);
+        tokio::time::timeout_at(deadline, wait).await.is_ok_and(|found| found.is_ok())
+    }
+
+    /// Hands a request to the link, waiting while its queue is full, until the deadline.
+    async fn request(&self, request: &Request, deadline: Instant) -> Sent {
+        let connection = &self.0.connection;
+        loop {
+            match connection.request(request, ONE_FLOW) {
+                Sent::Full => {
+                    let room = tokio::time::timeout_at(deadline, connection.ready(ONE_FLOW)).await;
+                    if room.is_err() {
+                        return Sent::Full;
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sends a message. It is dropped if there is no connection for five seconds, and in all cases
+    /// in which a process's message would be.
+    pub async fn send<M: Message>(&self, to: impl Into<Dest>, message: M) -> Result<(), CallError> {
+        let payload = encode(&message)?;
+        self.send_raw(to, MessageName::of::<M>(), payload).await
+    }
+
+    /// As [`send`](Self::send), for a message in its encoded form.
+    pub async fn send_raw(
+        &self,
+        to: impl Into<Dest>,
+        message: MessageName,
+        payload: Payload,
+    ) -> Result<(), CallError> {
+        let to = to.into();
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        if !self.connected(deadline).await {
+            return Err(CallError::NoConnection);
+        }
+        sent(self.request(&Request::Send { to, message, payload }, deadline).await)
+    }
+
+    /// Calls a process and waits for its reply, 5 s at most.
+    ///
+    /// When the connection is lost meanwhile it ends with
+    /// [`NoConnection`](CallError::NoConnection): the message may have been handled or not.
+    pub async fn call<M: Message>(
+        &self,
+        to: impl Into<Dest>,
+        message: M,
+    ) -> Result<M::Reply, CallError> {
+        self.call_timeout(to, message, CALL_TIMEOUT).await
+    }
+
+    /// As [`call`](Self::call), with another timeout.
+    pub async fn call_timeout<M: Message>(
+        &self,
+        to: impl Into<Dest>,
+        message: M,
+        timeout: Duration,
+    ) -> Result<M::Reply, CallError> {
+        let payload = encode(&message)?;
+        let reply = self.call_raw(to, MessageName::of::<M>(), payload, timeout).await?;
+        reply.decode().map_err(|error| CallError::Decode { detail: format!("reply: {error}") })
+    }
+
+    /// As [`call`](Self::call), for a message in its encoded form; the reply has the same codec.
+    pub async fn call_raw(
+        &self,
+        to: impl Into<Dest>,
+        message: MessageName,
+        payload: Payload,
+        timeout: Duration,
+    ) -> Result<Payload, CallError> {
+        let to = to.into();
+        let deadline = Instant::now() + timeout;
+        if !self.connected(deadline).await {
+            return Err(CallError::NoConnection);
+        }
+        let connection = &self.0.connection;
+        let reference = connection.reference();
+        let reply = connection.expect_reply(reference);
+        let _forget = Forget { connection, reference };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let request = Request::Call { reference, to, remaining, message, payload };
+        sent(self.request(&request, deadline).await)?;
+        answer(reply, deadline).await.unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Monitors a process or name: one [`Down`] comes when it ends, cannot be reached, or the
+    /// client's own connection is lost.
+    pub async fn monitor(&self, target: impl Into<Dest>) -> Result<Monitor, CallError> {
+        let target = target.into();
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        if !self.connected(deadline).await {
+            return Err(CallError::NoConnection);
+        }
+        let connection = &self.0.connection;
+        let reference = connection.reference();
+        let down = connection.expect_down(reference, target.clone());
+        let request = Request::Monitor { reference, target };
+        let asked = sent(self.request(&request, deadline).await);
+        if let Err(error) = asked {
+            connection.forget(reference);
+            return Err(error);
+        }
+        Ok(Monitor { client: self.clone(), reference, down })
+    }
+
+    /// Starts a process of a kind by its name.
+    pub async fn spawn(
+        &self,
+        kind: Name,
+        args: Payload,
+        options: SpawnOptions,
+    ) -> Result<Pid, SpawnError> {
+        let timeout = options.timeout.unwrap_or(CALL_TIMEOUT);
+        let deadline = Instant::now() + timeout;
+        if !self.connected(deadline).await {
+            return Err(SpawnError::NoConnection);
+        }
+        let connection = &self.0.connection;
+        let reference = connection.reference();
+        let spawned = connection.expect_spawned(reference);
+        let _forget = Forget { connection, reference };
+        let SpawnOptions { name, on, .. } = options;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let request = Request::Spawn { reference, kind, args, name, on, remaining };
+        match self.request(&request, deadline).await {
+            Sent::Accepted => {}
+            Sent::Full => return Err(SpawnError::Overloaded),
+            Sent::Unreachable => return Err(SpawnError::NoConnection),
+            Sent::NotEncodable => {
+                return Err(SpawnError::Args { detail: "larger than a frame may be".to_owned() });
+            }
+        }
+        answer(spawned, deadline).await.unwrap_or(Err(SpawnError::Timeout))
+    }
+
+    /// Asks a process to end.
+    pub async fn exit(&self, target: impl Into<Dest>, reason: ExitReason) -> Result<(), CallError> {
+        let target = target.into();
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        if !self.connected(deadline).await {
+            return Err(CallError::NoConnection);
+        }
+        sent(self.request(&Request::Exit { target, reason }, deadline).await)
+    }
+
+    /// The process that has this name, on the connected node or another.
+    pub async fn whereis(
+        &self,
+        name: Name,
+        node: Option<NodeName>,
+    ) -> Result<Option<Pid>, CallError> {
+        self.call(system(node), WhereIs { name }).await
+    }
+
+    /// The members, as the connected node sees them.
+    pub async fn members(&self) -> Result<Vec<MemberInfo>, CallError> {
+        let members = self.call(system(None), ListMembers).await?;
+        let live = members.iter().filter(|m| m.state == MemberState::Up);
+        self.0.connection.learn(live.map(|member| member.address));
+        Ok(members)
+    }
+
+    /// How the connected node is.
+    pub async fn status(&self) -> Result<Status, CallError> {
+        self.call(system(None), GetStatus).await
+    }
+
+    /// What happens on these nodes from now on; on the connected one if none is named.
+    ///
+    /// Ends with the connection.
+    pub async fn events(
+        &self,
+        nodes: impl IntoIterator<Item = NodeName>,
+    ) -> Result<Events, CallError> {
+        let messages = self.0.connection.messages();
+        let mut nodes: Vec<_> = nodes.into_iter().map(Some).collect();
+        if nodes.is_empty() {
+            nodes.push(None);
+        }
+        let subscriber = self.session().ok_or(CallError::NoConnection)?;
+        for node in nodes {
+            self.call(system(node), Subscribe { subscriber }).await?;
+        }
+        Ok(Events { client: self.clone(), session: subscriber, messages })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("connected_to", &self.connected_to()).finish_non_exhaustive()
+    }
+}
+
+/// A monitor of a client. Dropping it takes it back.
+#[derive(Debug)]
+pub struct Monitor {
+    client: Client,
+    reference: Reference,
+    down: oneshot::Receiver<Down>,
+}
+
+impl Monitor {
+    /// Waits for the one notice.
+    pub async fn down(mut self) -> Down {
+        match (&mut self.down).await {
+            Ok(down) => down,
+            // Only when the client's own tasks are being torn down.
+            Err(_) => Down {
+                reference: self.reference,
+                target: Dest::Local(Name::new("?").expect("a name")),
+                reason: ExitReason::NoConnection,
+            },
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        let connection = &self.client.0.connection;
+        if connection.forget(self.reference) {
+            let request = Request::Demonitor { reference: self.reference };
+            // Without a connection there is no monitor either; if the queue is full, a notice will
+            // come that nobody waits for.
+            let _ = connection.request(&request, ONE_FLOW);
+        }
+    }
+}
+
+/// Events of nodes, as they come.
+#[derive(Debug)]
+pub struct Events {
+    client: Client,
+    session: Pid,
+    messages: broadcast::Receiver<SessionMessage>,
+}
+
+impl Events {
+    /// The next event; `None` when the connection has been lost. Cancel safe.
+    ///
+    /// A reader that is too slow finds the number of those it missed in
+    /// [`admin::What::Missed`] of the node, or skips them here.
+    pub async fn next(&mut self) -> Option<Event> {
+        let mut session = self.client.0.connection.session();
+        loop {
+            tokio::select! {
+                biased;
+                message = self.messages.recv() => match message {
+                    Ok((name, payload)) if name.as_str() == Event::NAME => {
+                        match payload.decode() {
+                            Ok(event) => return Some(event),
+                            Err(error) => tracing::debug!(%error, "malformed event"),
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(missed)) => {
+                        tracing::warn!(missed, "events missed");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+                _ = session.wait_for(|present| *present != Some(self.session)) => return None,
+            }
+        }
+    }
+}
+
+/// Forgets what a request waits for, when it has its answer or has given up.
+struct Forget<'a> {
+    connection: &'a Connection,
+    reference: Reference,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.connection.forget(self.reference);
+    }
+}
+
+async fn answer<T>(receiver: oneshot::Receiver<T>, deadline: Instant) -> Option<T> {
+    tokio::time::timeout_at(deadline, receiver).await.ok()?.ok()
+}
+
+fn sent(sent: Sent) -> Result<(), CallError> {
+    match sent {
+        Sent::Accepted => Ok(()),
+        Sent::Full => Err(CallError::Overloaded),
+        Sent::Unreachable => Err(CallError::NoConnection),
+        Sent::NotEncodable => Err(CallError::Decode {
+            detail: "the message is larger than a frame may be".to_owned(),
+        }),
+    }
+}
+
+fn encode<M: Message>(message: &M) -> Result<Payload, CallError> {
+    Payload::encode(Codec::Bincode, message)
+        .map_err(|error| CallError::Decode { detail: error.to_string() })
+}
+
+/// The system process of a node.
+fn system(node: Option<NodeName>) -> Dest {
+    let name = Name::new(admin::SYSTEM).expect("a name");
+    match node {
+        None => Dest::Local(name),
+        Some(node) => Dest::Remote(name, node),
+    }
+}

@@ -1,0 +1,283 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use purlin_proto::{Dest, Name, NodeName};
+
+/// A distributed actor cluster node, and its command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "purlin",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  purlin start --name a                      start a node
+  purlin start --name b --seed 127.0.0.1:7400   start another that joins it
+  purlin spawn counter --on b --name hits    start a process on node b
+  purlin call hits@b counter.add 5           call it through any node
+  purlin members                             who is in the cluster
+
+Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a node and run it until it is stopped.
+    #[command(after_help = "\
+Examples:
+  purlin start
+  purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b")]
+    Start(StartArgs),
+    /// Show how a node is.
+    #[command(after_help = "Example:\n  purlin status --format json")]
+    Status(AskArgs),
+    /// Show the members of the cluster, as one node sees them.
+    #[command(after_help = "Example:\n  purlin members --at 127.0.0.1:7400")]
+    Members(AskArgs),
+    /// Show processes.
+    #[command(after_help = "Example:\n  purlin ps --all")]
+    Ps {
+        /// Of the whole cluster.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show all about one process.
+    #[command(after_help = "Examples:\n  purlin info hits@b\n  purlin info b.1763700000000.42")]
+    Info {
+        /// A pid, NAME or NAME@NODE.
+        target: Dest,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show the processes of a node under those that started them.
+    #[command(after_help = "Example:\n  purlin tree --on b")]
+    Tree {
+        /// Of this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show the registered names of a node.
+    #[command(after_help = "Example:\n  purlin names --on b")]
+    Names {
+        /// Of this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show which member owns a key.
+    #[command(after_help = "Example:\n  purlin ring user:42")]
+    Ring {
+        /// Any text.
+        key: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Start a process.
+    #[command(after_help = "\
+Examples:
+  purlin spawn counter 10 --name hits
+  purlin spawn kv --on b --name settings")]
+    Spawn {
+        /// The kind of actor; `purlin status` lists those of a node.
+        kind: Name,
+        /// Its arguments, as JSON; null unless said otherwise.
+        #[arg(value_name = "ARGS-JSON")]
+        args: Option<String>,
+        /// Register it under this name on its node.
+        #[arg(long)]
+        name: Option<Name>,
+        /// Start it on this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Call a process and print its reply as JSON.
+    #[command(after_help = "\
+Examples:
+  purlin call hits@b counter.add 5
+  purlin call settings kv.put '{\"key\": \"color\", \"value\": \"blue\"}'
+  purlin call purlin@b node.status")]
+    Call {
+        /// A pid, NAME or NAME@NODE.
+        target: Dest,
+        /// The message's name; `purlin info` lists those of a process.
+        message: Name,
+        /// Its body, as JSON; null unless said otherwise.
+        json: Option<String>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Send a message to a process, without waiting for anything.
+    #[command(after_help = "Example:\n  purlin send hits@b counter.add 5")]
+    Send {
+        /// A pid, NAME or NAME@NODE.
+        target: Dest,
+        /// The message's name.
+        message: Name,
+        /// Its body, as JSON; null unless said otherwise.
+        json: Option<String>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Ask a process to end.
+    #[command(after_help = "Examples:\n  purlin exit hits@b\n  purlin exit hits@b --kill")]
+    Exit {
+        /// A pid, NAME or NAME@NODE.
+        target: Dest,
+        /// End it at once; it cannot refuse.
+        #[arg(long, conflicts_with = "reason")]
+        kill: bool,
+        /// The reason that it ends with.
+        #[arg(long, default_value = "shutdown")]
+        reason: String,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Make a node leave the cluster and stop.
+    #[command(after_help = "Example:\n  purlin leave --at 127.0.0.1:7401")]
+    Leave {
+        /// This node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Print what happens in the cluster, as it happens.
+    #[command(after_help = "Example:\n  purlin watch --format json")]
+    Watch {
+        /// Only what this node sees; may be repeated. All members unless said otherwise.
+        #[arg(long = "on", value_name = "NODE")]
+        on: Vec<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Print a script that completes commands in a shell.
+    #[command(
+        after_help = "Example:\n  purlin completions bash > ~/.local/share/bash-completion/completions/purlin"
+    )]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// How a command reaches the cluster and prints.
+#[derive(Debug, Args)]
+pub(crate) struct AskArgs {
+    /// The node to ask, HOST:PORT; a node running from the data directory unless said otherwise.
+    #[arg(long, env = "PURLIN_AT", value_name = "ADDR")]
+    pub(crate) at: Option<String>,
+    /// Where credentials are kept [default: $PURLIN_HOME or ~/.purlin].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The cluster's name.
+    #[arg(long, default_value = "purlin")]
+    pub(crate) cluster: Name,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Give up after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs; field names stay.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    /// Its name, unique in the cluster [default: the host's name].
+    #[arg(long)]
+    pub(crate) name: Option<NodeName>,
+    /// The cluster's name.
+    #[arg(long, default_value = "purlin")]
+    pub(crate) cluster: Name,
+    /// Where to listen, HOST:PORT; port 0 for any free one [default: 127.0.0.1:7400, or any free
+    /// port if that is taken].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<String>,
+    /// Where others reach it, if that is not where it listens.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
+    /// A node to find the others through, HOST:PORT; may be repeated, any may be down.
+    #[arg(long = "seed", value_name = "ADDR")]
+    pub(crate) seeds: Vec<String>,
+    /// Where credentials are kept [default: $PURLIN_HOME or ~/.purlin].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A label, for people and placement; may be repeated.
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Declare a silent member down within so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) detect_in: Duration,
+    /// What to log to stderr, as `info` or `purlin=debug,warn`.
+    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER", default_value = "info")]
+    pub(crate) log: String,
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.01..=86_400.0).contains(&seconds) {
+        return Err("between 0.01 and 86400 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("purlin "), "{} has no example", command.get_name());
+        }
+    }
+}

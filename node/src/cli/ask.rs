@@ -1,0 +1,376 @@
+//! The commands that ask or tell the cluster something, as a client.
+
+use purlin_client::{CallError, Client, ConnectError, Credentials, SpawnError, SpawnOptions};
+use purlin_proto::admin::{
+    self, GetOwner, GetProcess, GetTree, Leave, ListNames, ListProcesses, MemberState,
+    ProcessDetail, ProcessInfo, TreeNode,
+};
+use purlin_proto::limits::PAGE_ENTRIES;
+use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload};
+use serde_json::json;
+
+use super::args::{AskArgs, Command, Format};
+use super::output::{json, print, span, table};
+use super::{Failure, watch};
+use crate::home::{Home, HomeError};
+
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::No(format!("cannot start: {error}")))?;
+    executor.block_on(ask(command))
+}
+
+async fn ask(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Status(ask) => status(&ask).await,
+        Command::Members(ask) => members(&ask).await,
+        Command::Ps { all, ask } => ps(all, &ask).await,
+        Command::Info { target, ask } => info(target, &ask).await,
+        Command::Tree { on, ask } => tree(on, &ask).await,
+        Command::Names { on, ask } => names(on, &ask).await,
+        Command::Ring { key, ask } => ring(key, &ask).await,
+        Command::Spawn { kind, args, name, on, ask } => {
+            let args = body(args.as_deref())?;
+            let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
+            spawn(kind, args, options, &ask).await
+        }
+        Command::Call { target, message, json, ask } => {
+            let payload = body(json.as_deref())?;
+            let client = connect(&ask).await?;
+            let message = MessageName::from(message);
+            let called = client.call_raw(target.clone(), message, payload, ask.timeout).await;
+            let reply = called.map_err(|error| call_failed(&target, &error))?;
+            print(&format!("{}\n", String::from_utf8_lossy(&reply.bytes)))
+        }
+        Command::Send { target, message, json, ask } => {
+            let payload = body(json.as_deref())?;
+            let client = connect(&ask).await?;
+            let sent = client.send_raw(target.clone(), message.into(), payload).await;
+            sent.map_err(|error| call_failed(&target, &error))?;
+            settle(&client).await
+        }
+        Command::Exit { target, kill, reason, ask } => {
+            let client = connect(&ask).await?;
+            let reason = if kill { ExitReason::Kill } else { ExitReason::from(reason.as_str()) };
+            find(&client, &target).await?;
+            let asked = client.exit(target.clone(), reason).await;
+            asked.map_err(|error| call_failed(&target, &error))?;
+            settle(&client).await
+        }
+        Command::Leave { on, ask } => {
+            let client = connect(&ask).await?;
+            call(&client, system(on), Leave).await
+        }
+        Command::Watch { on, ask } => watch::run(on, &ask).await,
+        Command::Start(_) | Command::Completions { .. } => {
+            unreachable!("handled before anything is asked")
+        }
+    }
+}
+
+/// Connects as the user of this data directory.
+pub(super) async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
+    let dir = Home::locate(ask.data_dir.clone()).map_err(home_failed)?;
+    if !dir.join("client.pem").exists() {
+        return Err(Failure::NoConnection(format!(
+            "there are no credentials in {}: start a node first with `purlin start`, or say where \
+             they are with --data-dir or PURLIN_HOME",
+            dir.display()
+        )));
+    }
+    let home = Home::open(dir).map_err(home_failed)?;
+    let seeds = match &ask.at {
+        Some(at) => vec![at.clone()],
+        None => home.running().iter().map(|running| running.address.to_string()).collect(),
+    };
+    if seeds.is_empty() {
+        return Err(Failure::NoConnection(format!(
+            "no node is running from {}: start one with `purlin start`, or say which to ask with \
+             --at HOST:PORT",
+            home.dir().display()
+        )));
+    }
+    let failed = |error: String| Failure::No(error);
+    let credentials =
+        Credentials::from_dir(home.dir()).map_err(|error| failed(error.to_string()))?;
+    let builder = Client::builder(seeds).cluster(ask.cluster.clone()).timeout(ask.timeout);
+    builder.connect(credentials).await.map_err(|error| match error {
+        ConnectError::NoNode { .. } => {
+            Failure::NoConnection(format!("{error}; `purlin start` starts a node"))
+        }
+        other => failed(other.to_string()),
+    })
+}
+
+fn home_failed(error: HomeError) -> Failure {
+    Failure::No(error.to_string())
+}
+
+/// A body typed as JSON.
+fn body(text: Option<&str>) -> Result<Payload, Failure> {
+    let text = text.unwrap_or("null");
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+        Failure::Usage(format!("{text:?} is not JSON: {error}; quote texts, as in '\"text\"'"))
+    })?;
+    Payload::encode(Codec::Json, &value).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+pub(super) fn system(node: Option<NodeName>) -> Dest {
+    let name = Name::new(admin::SYSTEM).expect("a name");
+    match node {
+        None => Dest::Local(name),
+        Some(node) => Dest::Remote(name, node),
+    }
+}
+
+pub(super) async fn call<M: purlin_proto::Message>(
+    client: &Client,
+    to: Dest,
+    message: M,
+) -> Result<M::Reply, Failure> {
+    client.call(to.clone(), message).await.map_err(|error| call_failed(&to, &error))
+}
+
+fn call_failed(target: &Dest, error: &CallError) -> Failure {
+    let advice = match error {
+        CallError::NoProcess => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
+        CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",
+        CallError::Timeout => "; --timeout gives it longer",
+        CallError::NoConnection => "; `purlin members` shows which nodes are up",
+        _ => "",
+    };
+    Failure::No(format!("{target}: {error}{advice}"))
+}
+
+/// Returns when the node has taken what was sent before.
+async fn settle(client: &Client) -> Result<(), Failure> {
+    call(client, system(None), admin::GetStatus).await.map(drop)
+}
+
+async fn status(ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let status = call(&client, system(None), admin::GetStatus).await?;
+    if ask.format == Format::Json {
+        return json(&status);
+    }
+    let mut rows = vec![
+        vec!["name".to_owned(), status.name.to_string()],
+        vec!["id".to_owned(), status.id.to_string()],
+        vec!["address".to_owned(), status.address.to_string()],
+        vec!["cluster".to_owned(), status.cluster.to_string()],
+        vec!["members up".to_owned(), status.members_up.to_string()],
+        vec!["processes".to_owned(), status.processes.to_string()],
+        vec!["uptime".to_owned(), span(status.uptime_s)],
+        vec!["version".to_owned(), status.version],
+        vec!["kinds".to_owned(), status.kinds.join(", ")],
+    ];
+    let counted = status.counters.into_iter().filter(|counter| counter.count > 0);
+    rows.extend(counted.map(|counter| vec![counter.name, counter.count.to_string()]));
+    table(&["", ""], rows)
+}
+
+async fn members(ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let members = call(&client, system(None), admin::ListMembers).await?;
+    if ask.format == Format::Json {
+        return json(&members);
+    }
+    let rows = members.into_iter().map(|member| {
+        let labels = member.labels.iter().map(|(k, v)| format!("{k}={v}"));
+        vec![
+            member.name.to_string(),
+            state(member.state).to_owned(),
+            member.address.to_string(),
+            span(member.since_s),
+            member.id.to_string(),
+            labels.collect::<Vec<_>>().join(","),
+        ]
+    });
+    table(&["NAME", "STATE", "ADDRESS", "SINCE", "ID", "LABELS"], rows.collect())
+}
+
+fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Up => "up",
+        MemberState::Suspect => "suspect",
+        MemberState::Down => "down",
+        MemberState::Left => "left",
+    }
+}
+
+async fn ps(all: bool, ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let nodes = if all {
+        let members = call(&client, system(None), admin::ListMembers).await?;
+        members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| Some(m.name)).collect()
+    } else {
+        vec![None]
+    };
+    let mut processes = Vec::new();
+    for node in nodes {
+        let listed = processes_of(&client, node).await;
+        match (listed, all) {
+            (Ok(listed), _) => processes.extend(listed),
+            (Err(failure), true) => eprintln!("warning: {}", failure.text()),
+            (Err(failure), false) => return Err(failure),
+        }
+    }
+    if ask.format == Format::Json {
+        return json(&processes);
+    }
+    let rows = processes.into_iter().map(|process| {
+        vec![
+            process.pid.to_string(),
+            process.kind,
+            process.name.map(|name| name.to_string()).unwrap_or_default(),
+            process.mailbox.to_string(),
+            process.handled.to_string(),
+            process.links.to_string(),
+            process.monitors.to_string(),
+            span(process.uptime_s),
+        ]
+    });
+    let headings = ["PID", "KIND", "NAME", "MAILBOX", "HANDLED", "LINKS", "MONITORS", "UPTIME"];
+    table(&headings, rows.collect())
+}
+
+/// All processes of a node, page by page.
+async fn processes_of(
+    client: &Client,
+    node: Option<NodeName>,
+) -> Result<Vec<ProcessInfo>, Failure> {
+    let mut all = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = call(client, system(node), ListProcesses { after }).await?;
+        let full = page.len() >= PAGE_ENTRIES;
+        after = page.last().map_or(after, |last| last.pid.serial);
+        all.extend(page);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+async fn find(client: &Client, target: &Dest) -> Result<ProcessDetail, Failure> {
+    let local = match target {
+        Dest::Remote(name, _) => Dest::Local(name.clone()),
+        other => other.clone(),
+    };
+    let found = call(client, system(target.node()), GetProcess { target: local }).await?;
+    found.ok_or_else(|| call_failed(target, &CallError::NoProcess))
+}
+
+async fn info(target: Dest, ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let detail = find(&client, &target).await?;
+    if ask.format == Format::Json {
+        return json(&detail);
+    }
+    let list = |pids: &[purlin_proto::Pid]| {
+        pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let monitors: Vec<_> = detail.monitors.iter().map(ToString::to_string).collect();
+    let state = format!("{:?}", detail.state).to_lowercase();
+    table(
+        &["", ""],
+        vec![
+            vec!["pid".to_owned(), detail.pid.to_string()],
+            vec!["kind".to_owned(), detail.kind],
+            vec!["name".to_owned(), detail.name.map(|n| n.to_string()).unwrap_or_default()],
+            vec!["state".to_owned(), state],
+            vec!["handling".to_owned(), detail.handling.unwrap_or_default()],
+            vec!["mailbox".to_owned(), detail.mailbox.to_string()],
+            vec!["handled".to_owned(), detail.handled.to_string()],
+            vec!["traps exits".to_owned(), detail.traps_exits.to_string()],
+            vec!["links".to_owned(), list(&detail.links)],
+            vec!["monitors".to_owned(), monitors.join(" ")],
+            vec!["monitored by".to_owned(), list(&detail.monitored_by)],
+            vec!["parent".to_owned(), detail.parent.map(|p| p.to_string()).unwrap_or_default()],
+            vec!["uptime".to_owned(), span(detail.uptime_s)],
+            vec!["messages".to_owned(), detail.messages.join(" ")],
+        ],
+    )
+}
+
+async fn tree(on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let roots = call(&client, system(on), GetTree).await?;
+    if ask.format == Format::Json {
+        return json(&roots);
+    }
+    let mut text = String::new();
+    for root in &roots {
+        draw(root, "", "", &mut text);
+    }
+    print(&text)
+}
+
+fn draw(node: &TreeNode, first: &str, rest: &str, out: &mut String) {
+    use std::fmt::Write;
+    let id = node.child_id.as_ref().map(|id| format!(" id={id}")).unwrap_or_default();
+    let name = node.name.as_ref().map(|name| format!(" name={name}")).unwrap_or_default();
+    let restarts =
+        if node.restarts > 0 { format!(" restarts={}", node.restarts) } else { String::new() };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{first}{} {}{id}{name}{restarts}", node.kind, node.pid);
+    for (index, child) in node.children.iter().enumerate() {
+        let last = index + 1 == node.children.len();
+        let (branch, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        draw(child, &format!("{rest}{branch}"), &format!("{rest}{below}"), out);
+    }
+}
+
+async fn names(on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let names = call(&client, system(on), ListNames).await?;
+    if ask.format == Format::Json {
+        return json(&names);
+    }
+    let rows = names.into_iter().map(|info| {
+        vec![info.name.to_string(), info.pid.to_string(), info.kind, info.node.to_string()]
+    });
+    table(&["NAME", "PID", "KIND", "NODE"], rows.collect())
+}
+
+async fn ring(key: String, ask: &AskArgs) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let owner = call(&client, system(None), GetOwner { key }).await?;
+    if ask.format == Format::Json {
+        return json(&owner);
+    }
+    let successors: Vec<_> = owner.successors.iter().map(ToString::to_string).collect();
+    let row = vec![
+        owner.key,
+        owner.owner.to_string(),
+        owner.shard.to_string(),
+        successors.join(","),
+        owner.ring,
+    ];
+    table(&["KEY", "OWNER", "SHARD", "SUCCESSORS", "RING"], vec![row])
+}
+
+async fn spawn(
+    kind: Name,
+    args: Payload,
+    options: SpawnOptions,
+    ask: &AskArgs,
+) -> Result<(), Failure> {
+    let client = connect(ask).await?;
+    let on = options.on;
+    let pid = client.spawn(kind, args, options).await.map_err(|error| {
+        let advice = match error {
+            SpawnError::NoConnection => "; `purlin members` shows which nodes are up",
+            SpawnError::Args { .. } => "; arguments are JSON, as in `purlin spawn counter 10`",
+            _ => "",
+        };
+        let place = on.map(|node| format!("on {node}: ")).unwrap_or_default();
+        Failure::No(format!("{place}{error}{advice}"))
+    })?;
+    match ask.format {
+        Format::Json => json(&json!({ "pid": pid })),
+        Format::Table => print(&format!("{pid}\n")),
+    }
+}

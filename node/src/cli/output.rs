@@ -1,0 +1,84 @@
+//! Printing: tables for people, JSON for programs.
+
+use std::io::{IsTerminal, Write};
+
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::Failure;
+
+/// Prints text; a closed pipe ends the program quietly, as `head` expects.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::No(format!("cannot write: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::No(format!("cannot print: {error}")))?;
+    print(&format!("{text}\n"))
+}
+
+/// A table with these headings; the headings are bold on a terminal.
+pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+    let terminal = std::io::stdout().is_terminal();
+    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    if terminal {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    let heading = |text: &&str| {
+        let cell = Cell::new(text);
+        if colour { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
+    };
+    table.set_header(headings.iter().map(heading));
+    for row in rows {
+        table.add_row(row.iter().map(|text| coloured(text, colour)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let lines: Vec<_> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    print(&(lines.join("\n") + "\n"))
+}
+
+fn coloured(text: &str, colour: bool) -> Cell {
+    let cell = Cell::new(text);
+    match text {
+        "up" if colour => cell.fg(comfy_table::Color::Green),
+        "suspect" if colour => cell.fg(comfy_table::Color::Yellow),
+        "down" if colour => cell.fg(comfy_table::Color::Red),
+        _ => cell,
+    }
+}
+
+/// Seconds as people say them.
+pub(super) fn span(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time span")]
+    let whole = seconds.max(0.0) as u64;
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3600..86_400 => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
+        _ => format!("{}d{:02}h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_said_in_two_units() {
+        assert_eq!(span(59.9), "59s");
+        assert_eq!(span(61.0), "1m01s");
+        assert_eq!(span(7_260.0), "2h01m");
+        assert_eq!(span(90_000.0), "1d01h");
+    }
+}

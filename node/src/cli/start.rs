@@ -1,0 +1,79 @@
+//! `purlin start`.
+
+use std::io::{IsTerminal, Write};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use super::args::{LogFormat, StartArgs};
+use crate::builder::{NodeBuilder, StartError};
+
+pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
+    log(&args)?;
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::No(format!("cannot start threads: {error}")))?;
+    executor.block_on(serve(args, builder))
+}
+
+fn log(args: &StartArgs) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        Failure::Usage(format!("--log {:?}: {error}; as in info or purlin=debug,warn", args.log))
+    })?;
+    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => to_stderr.json().init(),
+    }
+    Ok(())
+}
+
+async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
+    let builder = configured(args, builder);
+    let no_signals = |error| Failure::No(format!("cannot wait for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let node = builder.start().await.map_err(|error| match error {
+        StartError::Listen { .. } | StartError::Labels(_) => Failure::Usage(error.to_string()),
+        other => Failure::No(other.to_string()),
+    })?;
+    let ready = format!(
+        "ready name={} id={} listen={}\n",
+        node.id().name,
+        node.id(),
+        node.listen_address()
+    );
+    // Whoever started it may not listen; the node runs all the same.
+    let mut stdout = std::io::stdout();
+    drop(stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush()));
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("interrupted, stopping"),
+        _ = terminate.recv() => tracing::info!("terminated, stopping"),
+        () = node.asked_to_leave() => tracing::info!("asked to leave, stopping"),
+    }
+    tokio::select! {
+        () = node.stop() => Ok(()),
+        _ = interrupt.recv() => Err(Failure::No("interrupted while stopping".to_owned())),
+        _ = terminate.recv() => Err(Failure::No("terminated while stopping".to_owned())),
+    }
+}
+
+fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
+    builder = builder.cluster(args.cluster).detect_in(args.detect_in);
+    if let Some(name) = args.name {
+        builder = builder.name(name);
+    }
+    if let Some(listen) = args.listen {
+        builder = builder.listen(listen);
+    }
+    if let Some(advertise) = args.advertise {
+        builder = builder.advertise(advertise);
+    }
+    if let Some(data_dir) = args.data_dir {
+        builder = builder.data_dir(data_dir);
+    }
+    builder = args.seeds.into_iter().fold(builder, NodeBuilder::seed);
+    args.labels.into_iter().fold(builder, |builder, (key, value)| builder.label(key, value))
+}
