@@ -126,7 +126,8 @@ impl Driver {
         match &error {
             DialError::Refused(Refusal::DeclaredDown { view }) => {
                 let by = self.membership().members().find(|m| m.address == address).map(|m| m.id);
-                self.handle(Input::DeclaredDown { by, view: *view });
+                let creation = self.runtime.id().creation;
+                self.handle(Input::DeclaredDown { creation, by, view: *view });
             }
             DialError::Refused(Refusal::Superseded { newest }) => {
                 self.handle(Input::Superseded { newest: *newest });

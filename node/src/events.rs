@@ -32,7 +32,8 @@ impl Ear {
     fn closed_by(&self, peer: NodeId, why: &Refusal) {
         match why {
             Refusal::DeclaredDown { view } => {
-                self.tell(Input::DeclaredDown { by: Some(peer), view: *view });
+                let creation = self.runtime.id().creation;
+                self.tell(Input::DeclaredDown { creation, by: Some(peer), view: *view });
             }
             Refusal::Stopping => self.tell(Input::Stopping { peer }),
             _ => {}

@@ -116,7 +116,7 @@ impl Home {
             home.write_pair("authority", &authority::create()?)?;
         }
         check_private(&authority.1)?;
-        if home.is_due(&home.pair("client").0) {
+        if Self::is_due(&home.pair("client").0) {
             let name = NodeName::from("client");
             let identity = Identity { name, role: Role::Client };
             home.write_pair("client", &authority::issue(&home.authority()?, identity)?)?;
@@ -147,7 +147,7 @@ impl Home {
     }
 
     /// Whether a certificate is missing, or so old that it is to be made anew.
-    fn is_due(&self, certificate: &Path) -> bool {
+    fn is_due(certificate: &Path) -> bool {
         let made = fs::metadata(certificate).and_then(|m| m.modified()).ok();
         let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
         match (made, age) {
@@ -173,7 +173,7 @@ impl Home {
         }
         let stem = format!("nodes/{name}/node");
         let (certificate, key) = self.pair(&stem);
-        if self.is_due(&certificate) {
+        if Self::is_due(&certificate) {
             let identity = Identity { name, role: Role::Node };
             self.write_pair(&stem, &authority::issue(&self.authority()?, identity)?)?;
         }
@@ -191,7 +191,7 @@ impl Home {
             .filter_map(|node| fs::read(node.path().join("running.json")).ok())
             .filter_map(|text| serde_json::from_slice(&text).ok())
             .collect();
-        running.sort_by(|a, b| a.name.cmp(&b.name));
+        running.sort_by_key(|running| running.name);
         running
     }
 }

@@ -59,9 +59,9 @@ impl System {
                     _ => {}
                 },
                 event = self.events.recv() => match event {
-                    Ok(what) => self.publish(what),
+                    Ok(what) => self.publish(&what),
                     Err(broadcast::error::RecvError::Lagged(count)) => {
-                        self.publish(What::Missed { count });
+                        self.publish(&What::Missed { count });
                     }
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
                 },
@@ -69,7 +69,7 @@ impl System {
         }
     }
 
-    fn publish(&self, what: What) {
+    fn publish(&self, what: &What) {
         if self.subscribers.is_empty() {
             return;
         }

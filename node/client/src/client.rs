@@ -11,7 +11,7 @@ use purlin_proto::admin::{
 use purlin_proto::session::Request;
 use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, Message, MessageName, Name, NodeName, Payload, Pid,
-    Reference, SpawnError,
+    Reference, Refusal, SpawnError,
 };
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Flow, Network, Sent, WireConfig,
@@ -32,6 +32,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     connection: Arc<Connection>,
+    endpoint: Endpoint,
     keeper: AbortHandle,
 }
 
@@ -115,8 +116,8 @@ impl ClientBuilder {
             .await
             .unwrap_or_else(|_| no_answer())
             .map_err(|failures| ConnectError::NoNode { failures })?;
-        let keeper = tokio::spawn(keep_connected(Arc::downgrade(&connection), endpoint));
-        let inner = Inner { connection, keeper: keeper.abort_handle() };
+        let keeper = tokio::spawn(keep_connected(Arc::downgrade(&connection), endpoint.clone()));
+        let inner = Inner { connection, endpoint, keeper: keeper.abort_handle() };
         Ok(Client(Arc::new(inner)))
     }
 }
@@ -141,6 +142,13 @@ impl Client {
             timeout: Duration::from_secs(5),
             memory: None,
         }
+    }
+
+    /// Ends the connection in good order: what was sent is delivered, within 2 s, and the node knows
+    /// at once. For all clones. Without it the node notices after some seconds of silence.
+    pub async fn close(&self) {
+        self.0.keeper.abort();
+        self.0.endpoint.close(&Refusal::Stopping).await;
     }
 
     /// The address of the node that it is connected to; `None` while it is looking for one.

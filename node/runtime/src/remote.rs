@@ -183,7 +183,7 @@ impl Runtime {
             let Spawn { reference, kind, args, name, link, monitor, remaining } = spawn;
             let options = SpawnOptions {
                 name,
-                parent: Some(parent),
+                parent: (parent.serial != 0).then_some(parent),
                 link: link.then_some(Address::Remote(parent)),
                 monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
             };

@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use purlin_proto::{Dest, Name, NodeName};
 
+/// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
+const DEFAULT_LOG: &str = "info,quinn_udp=error";
+
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -176,13 +179,35 @@ Examples:
     },
 }
 
+impl Command {
+    /// How it reaches the cluster; `None` for what asks nobody.
+    pub(crate) fn ask(&self) -> Option<&AskArgs> {
+        match self {
+            Self::Start(_) | Self::Completions { .. } => None,
+            Self::Status(ask)
+            | Self::Members(ask)
+            | Self::Ps { ask, .. }
+            | Self::Info { ask, .. }
+            | Self::Tree { ask, .. }
+            | Self::Names { ask, .. }
+            | Self::Ring { ask, .. }
+            | Self::Spawn { ask, .. }
+            | Self::Call { ask, .. }
+            | Self::Send { ask, .. }
+            | Self::Exit { ask, .. }
+            | Self::Leave { ask, .. }
+            | Self::Watch { ask, .. } => Some(ask),
+        }
+    }
+}
+
 /// How a command reaches the cluster and prints.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct AskArgs {
     /// The node to ask, HOST:PORT; a node running from the data directory unless said otherwise.
     #[arg(long, env = "PURLIN_AT", value_name = "ADDR")]
     pub(crate) at: Option<String>,
-    /// Where credentials are kept [default: $PURLIN_HOME or ~/.purlin].
+    /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The cluster's name.
@@ -223,7 +248,7 @@ pub(crate) struct StartArgs {
     /// A node to find the others through, HOST:PORT; may be repeated, any may be down.
     #[arg(long = "seed", value_name = "ADDR")]
     pub(crate) seeds: Vec<String>,
-    /// Where credentials are kept [default: $PURLIN_HOME or ~/.purlin].
+    /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// A label, for people and placement; may be repeated.
@@ -233,7 +258,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) detect_in: Duration,
     /// What to log to stderr, as `info` or `purlin=debug,warn`.
-    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER", default_value = DEFAULT_LOG)]
     pub(crate) log: String,
     /// How to log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]

@@ -22,48 +22,56 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     executor.block_on(ask(command))
 }
 
+/// Checks what was typed, connects, asks, and says goodbye.
 async fn ask(command: Command) -> Result<(), Failure> {
+    let ask = command.ask().cloned().expect("commands that ask nobody are handled before");
+    let payload = match &command {
+        Command::Spawn { args, .. } => body(args.as_deref())?,
+        Command::Call { json, .. } | Command::Send { json, .. } => body(json.as_deref())?,
+        _ => body(None)?,
+    };
+    let client = connect(&ask).await?;
+    let done = run_on(&client, command, payload, &ask).await;
+    client.close().await;
+    done
+}
+
+async fn run_on(
+    client: &Client,
+    command: Command,
+    payload: Payload,
+    ask: &AskArgs,
+) -> Result<(), Failure> {
     match command {
-        Command::Status(ask) => status(&ask).await,
-        Command::Members(ask) => members(&ask).await,
-        Command::Ps { all, ask } => ps(all, &ask).await,
-        Command::Info { target, ask } => info(target, &ask).await,
-        Command::Tree { on, ask } => tree(on, &ask).await,
-        Command::Names { on, ask } => names(on, &ask).await,
-        Command::Ring { key, ask } => ring(key, &ask).await,
-        Command::Spawn { kind, args, name, on, ask } => {
-            let args = body(args.as_deref())?;
+        Command::Status(_) => status(client, ask).await,
+        Command::Members(_) => members(client, ask).await,
+        Command::Ps { all, .. } => ps(client, all, ask).await,
+        Command::Info { target, .. } => info(client, target, ask).await,
+        Command::Tree { on, .. } => tree(client, on, ask).await,
+        Command::Names { on, .. } => names(client, on, ask).await,
+        Command::Ring { key, .. } => ring(client, key, ask).await,
+        Command::Spawn { kind, name, on, .. } => {
             let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
-            spawn(kind, args, options, &ask).await
+            spawn(client, kind, payload, options, ask).await
         }
-        Command::Call { target, message, json, ask } => {
-            let payload = body(json.as_deref())?;
-            let client = connect(&ask).await?;
+        Command::Call { target, message, .. } => {
             let message = MessageName::from(message);
             let called = client.call_raw(target.clone(), message, payload, ask.timeout).await;
             let reply = called.map_err(|error| call_failed(&target, &error))?;
             print(&format!("{}\n", String::from_utf8_lossy(&reply.bytes)))
         }
-        Command::Send { target, message, json, ask } => {
-            let payload = body(json.as_deref())?;
-            let client = connect(&ask).await?;
+        Command::Send { target, message, .. } => {
             let sent = client.send_raw(target.clone(), message.into(), payload).await;
-            sent.map_err(|error| call_failed(&target, &error))?;
-            settle(&client).await
+            sent.map_err(|error| call_failed(&target, &error))
         }
-        Command::Exit { target, kill, reason, ask } => {
-            let client = connect(&ask).await?;
+        Command::Exit { target, kill, reason, .. } => {
             let reason = if kill { ExitReason::Kill } else { ExitReason::from(reason.as_str()) };
-            find(&client, &target).await?;
+            find(client, &target).await?;
             let asked = client.exit(target.clone(), reason).await;
-            asked.map_err(|error| call_failed(&target, &error))?;
-            settle(&client).await
+            asked.map_err(|error| call_failed(&target, &error))
         }
-        Command::Leave { on, ask } => {
-            let client = connect(&ask).await?;
-            call(&client, system(on), Leave).await
-        }
-        Command::Watch { on, ask } => watch::run(on, &ask).await,
+        Command::Leave { on, .. } => call(client, system(on), Leave).await,
+        Command::Watch { on, .. } => watch::run(client, on, ask).await,
         Command::Start(_) | Command::Completions { .. } => {
             unreachable!("handled before anything is asked")
         }
@@ -71,8 +79,8 @@ async fn ask(command: Command) -> Result<(), Failure> {
 }
 
 /// Connects as the user of this data directory.
-pub(super) async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
-    let dir = Home::locate(ask.data_dir.clone()).map_err(home_failed)?;
+async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
+    let dir = Home::locate(ask.data_dir.clone()).map_err(|error| home_failed(&error))?;
     if !dir.join("client.pem").exists() {
         return Err(Failure::NoConnection(format!(
             "there are no credentials in {}: start a node first with `purlin start`, or say where \
@@ -80,7 +88,7 @@ pub(super) async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
             dir.display()
         )));
     }
-    let home = Home::open(dir).map_err(home_failed)?;
+    let home = Home::open(dir).map_err(|error| home_failed(&error))?;
     let seeds = match &ask.at {
         Some(at) => vec![at.clone()],
         None => home.running().iter().map(|running| running.address.to_string()).collect(),
@@ -104,7 +112,7 @@ pub(super) async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
     })
 }
 
-fn home_failed(error: HomeError) -> Failure {
+fn home_failed(error: &HomeError) -> Failure {
     Failure::No(error.to_string())
 }
 
@@ -144,14 +152,8 @@ fn call_failed(target: &Dest, error: &CallError) -> Failure {
     Failure::No(format!("{target}: {error}{advice}"))
 }
 
-/// Returns when the node has taken what was sent before.
-async fn settle(client: &Client) -> Result<(), Failure> {
-    call(client, system(None), admin::GetStatus).await.map(drop)
-}
-
-async fn status(ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let status = call(&client, system(None), admin::GetStatus).await?;
+async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
+    let status = call(client, system(None), admin::GetStatus).await?;
     if ask.format == Format::Json {
         return json(&status);
     }
@@ -171,9 +173,8 @@ async fn status(ask: &AskArgs) -> Result<(), Failure> {
     table(&["", ""], rows)
 }
 
-async fn members(ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let members = call(&client, system(None), admin::ListMembers).await?;
+async fn members(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
+    let members = call(client, system(None), admin::ListMembers).await?;
     if ask.format == Format::Json {
         return json(&members);
     }
@@ -200,17 +201,16 @@ fn state(state: MemberState) -> &'static str {
     }
 }
 
-async fn ps(all: bool, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
+async fn ps(client: &Client, all: bool, ask: &AskArgs) -> Result<(), Failure> {
     let nodes = if all {
-        let members = call(&client, system(None), admin::ListMembers).await?;
+        let members = call(client, system(None), admin::ListMembers).await?;
         members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| Some(m.name)).collect()
     } else {
         vec![None]
     };
     let mut processes = Vec::new();
     for node in nodes {
-        let listed = processes_of(&client, node).await;
+        let listed = processes_of(client, node).await;
         match (listed, all) {
             (Ok(listed), _) => processes.extend(listed),
             (Err(failure), true) => eprintln!("warning: {}", failure.text()),
@@ -263,9 +263,8 @@ async fn find(client: &Client, target: &Dest) -> Result<ProcessDetail, Failure> 
     found.ok_or_else(|| call_failed(target, &CallError::NoProcess))
 }
 
-async fn info(target: Dest, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let detail = find(&client, &target).await?;
+async fn info(client: &Client, target: Dest, ask: &AskArgs) -> Result<(), Failure> {
+    let detail = find(client, &target).await?;
     if ask.format == Format::Json {
         return json(&detail);
     }
@@ -295,9 +294,8 @@ async fn info(target: Dest, ask: &AskArgs) -> Result<(), Failure> {
     )
 }
 
-async fn tree(on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let roots = call(&client, system(on), GetTree).await?;
+async fn tree(client: &Client, on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
+    let roots = call(client, system(on), GetTree).await?;
     if ask.format == Format::Json {
         return json(&roots);
     }
@@ -323,9 +321,8 @@ fn draw(node: &TreeNode, first: &str, rest: &str, out: &mut String) {
     }
 }
 
-async fn names(on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let names = call(&client, system(on), ListNames).await?;
+async fn names(client: &Client, on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
+    let names = call(client, system(on), ListNames).await?;
     if ask.format == Format::Json {
         return json(&names);
     }
@@ -335,9 +332,8 @@ async fn names(on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
     table(&["NAME", "PID", "KIND", "NODE"], rows.collect())
 }
 
-async fn ring(key: String, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
-    let owner = call(&client, system(None), GetOwner { key }).await?;
+async fn ring(client: &Client, key: String, ask: &AskArgs) -> Result<(), Failure> {
+    let owner = call(client, system(None), GetOwner { key }).await?;
     if ask.format == Format::Json {
         return json(&owner);
     }
@@ -353,12 +349,12 @@ async fn ring(key: String, ask: &AskArgs) -> Result<(), Failure> {
 }
 
 async fn spawn(
+    client: &Client,
     kind: Name,
     args: Payload,
     options: SpawnOptions,
     ask: &AskArgs,
 ) -> Result<(), Failure> {
-    let client = connect(ask).await?;
     let on = options.on;
     let pid = client.spawn(kind, args, options).await.map_err(|error| {
         let advice = match error {

@@ -37,7 +37,9 @@ pub(super) fn table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fai
         let cell = Cell::new(text);
         if colour { cell.add_attribute(comfy_table::Attribute::Bold) } else { cell }
     };
-    table.set_header(headings.iter().map(heading));
+    if headings.iter().any(|text| !text.is_empty()) {
+        table.set_header(headings.iter().map(heading));
+    }
     for row in rows {
         table.add_row(row.iter().map(|text| coloured(text, colour)));
     }

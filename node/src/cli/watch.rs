@@ -10,17 +10,16 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::args::{AskArgs, Format};
-use super::ask::{call, connect, system};
+use super::ask::{call, system};
 use super::output::print;
 
 /// How long after the end of the connection another is tried.
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 
-pub(super) async fn run(on: Vec<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
-    let client = connect(ask).await?;
+pub(super) async fn run(client: &Client, on: Vec<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
     let mut announced = false;
     loop {
-        match follow(&client, &on, ask, &mut announced).await {
+        match follow(client, &on, ask, &mut announced).await {
             Ok(()) => eprintln!("connection lost, looking for another node"),
             Err(Failure::No(_) | Failure::NoConnection(_)) if announced => {}
             Err(failure) => return Err(failure),

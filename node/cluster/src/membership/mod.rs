@@ -35,8 +35,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use config::Config;
 use config::{
-    CONFIRM_EVERY, CONFIRM_PROBES, HEAL_EVERY, JOIN_EVERY, REMEMBERED, SCAN_EVERY, SEEDS,
-    SYNC_AFTER_CHANGE, SYNC_EVERY,
+    CONFIRM_EVERY, CONFIRM_PROBES, HEAL_EVERY, JOIN_EVERY, PROVOKE_EVERY, PROVOKED, REMEMBERED,
+    SCAN_EVERY, SEEDS, SYNC_AFTER_CHANGE, SYNC_EVERY,
 };
 pub use types::{Event, Input, Me, Member, Output, State, Time, Why};
 use wire::{FocaCodec, Life, Said};
@@ -69,6 +69,7 @@ enum Job {
     Join,
     Sync,
     Scan,
+    Provoke,
     Confirm(NodeName),
 }
 
@@ -142,6 +143,7 @@ impl Membership {
         membership.note_me(now);
         membership.schedule(now + SCAN_EVERY, Job::Scan);
         membership.schedule(now + SYNC_EVERY, Job::Sync);
+        membership.schedule(now + PROVOKE_EVERY, Job::Provoke);
         membership
     }
 
@@ -223,7 +225,11 @@ impl Membership {
             }
             Input::UnreachableHint { address } => self.hint(now, address),
             Input::Stopping { peer } => self.leaving(now, peer),
-            Input::DeclaredDown { by, view } => self.declared_down(by, view),
+            Input::DeclaredDown { creation, by, view } => {
+                if creation == self.me.id.creation {
+                    self.declared_down(by, view);
+                }
+            }
             Input::Superseded { newest } => self.reincarnate(newest + 1),
             Input::Leave => self.leave(now),
         }
@@ -289,6 +295,7 @@ impl Membership {
             }
             Job::Join => self.join(now),
             Job::Scan => self.scan(now),
+            Job::Provoke => self.provoke(now),
             Job::Sync => {
                 self.sync();
                 let jitter = self.chance.random_range(0.9..1.1);
@@ -557,6 +564,18 @@ impl Membership {
     }
 
     // ----- hints -----
+
+    /// Makes some members send a packet; if the port of one is closed, its host will say so.
+    fn provoke(&mut self, now: Time) {
+        let others = self.members.values().filter(|m| m.state.is_live() && m.id != self.me.id);
+        let mut others: Vec<_> = others.map(|m| (m.id, m.address)).collect();
+        for _ in 0..PROVOKED.min(others.len()) {
+            let chosen = self.chance.random_range(0..others.len());
+            let (to, address) = others.swap_remove(chosen);
+            self.outputs.push_back(Output::Probe { to, address });
+        }
+        self.schedule(now + PROVOKE_EVERY, Job::Provoke);
+    }
 
     fn hint(&mut self, now: Time, address: SocketAddr) {
         let found = self.members.values().find(|m| m.address == address && m.state.is_live());

@@ -69,6 +69,8 @@ pub enum Input {
     },
     /// A node refused or closed a link because it holds this life for dead.
     DeclaredDown {
+        /// The creation of this node that it spoke of; an earlier one is no news.
+        creation: u64,
         /// Which, if it is known.
         by: Option<NodeId>,
         /// How many members it sees as up.
