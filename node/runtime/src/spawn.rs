@@ -358,7 +358,7 @@ where
     let mut end = End { process, spawner, reason: ExitReason::Killed };
     let process = &end.process;
     let reason = {
-        let mut body = pin!(body);
+        let mut body = pin!(Some(body));
         let mut attached = false;
         let reason = poll_fn(|cx| {
             if !attached {
@@ -369,15 +369,18 @@ where
                 return Poll::Ready(reason);
             }
             let _enter = Enter::new(process);
-            match catch_unwind(AssertUnwindSafe(|| body.as_mut().poll(cx))) {
+            let running = body.as_mut().as_pin_mut().expect("dropped after the last poll");
+            match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                 Ok(poll) => poll,
                 Err(panic) => Poll::Ready(panics::reason(&*panic)),
             }
         })
         .await;
         process.set_exit(&reason);
+        // As the current process, so that replies that the body held become orphans.
+        let _enter = Enter::new(process);
+        body.set(None);
         reason
-        // The body is dropped here, as the current process, so that replies it held are orphans.
     };
     end.reason = reason;
 }

@@ -1,0 +1,10 @@
+//! What the processes of one node promise. Names follow the rules of OTP's scenarios.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod calls;
+mod exits;
+mod monitors;
+mod names_and_timers;
+mod supervisors;
+mod support;
