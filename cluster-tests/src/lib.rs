@@ -1,1 +1,11 @@
-//! placeholder
+//! Many nodes at once, for tests: whole clusters in one process, and real processes.
+//!
+//! [`memory::Cluster`] runs nodes over a network in memory, on paused time if the test's is paused;
+//! it can cut, heal and kill. [`process::Cluster`] starts the real binary on loopback, through the
+//! command line, and kills it for real.
+
+#![expect(missing_docs, reason = "read by those who write tests; names say it")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+
+pub mod memory;
+pub mod process;

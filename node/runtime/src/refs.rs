@@ -81,9 +81,7 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
-        let route = self.route();
-        self.runtime.wait_for_room(&route).await;
-        self.runtime.send_to(&route, message, Some(via::<A, M>));
+        self.runtime.send_wait_to(self.route(), message, Some(via::<A, M>)).await;
     }
 
     /// Calls it and waits for its reply, 5 s at most; see [`Runtime::call`].

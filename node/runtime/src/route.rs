@@ -8,8 +8,7 @@ use std::time::Duration;
 use purlin_proto::admin::CALL_TIMEOUT;
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Codec, Dest, Envelope, Message, MessageName, NodeId, Payload, Reference, Signal,
-    Target,
+    CallError, Codec, Dest, Envelope, Message, MessageName, Payload, Reference, Signal, Target,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -45,8 +44,7 @@ impl Runtime {
     pub async fn send_wait<M: Message>(&self, to: impl Into<Dest>, message: M) {
         let to = to.into();
         let route = self.route(&to);
-        self.wait_for_room(&route).await;
-        self.send_to(&route, message, None);
+        self.send_wait_to(route, message, None).await;
     }
 
     /// Calls a process and waits for its reply, 5 s at most (OTP: `gen_server:call/2`).
@@ -98,21 +96,22 @@ impl Runtime {
         timeout: Duration,
     ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
         let deadline = deadline(timeout);
-        let (sender, receiver) = oneshot::channel();
-        let mut reference = None;
-        match self.route(to) {
+        let asked = match self.route(to) {
             Route::Here(process) => {
+                let (sender, receiver) = oneshot::channel();
                 let sink = Sink::Channel(sender);
                 let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
                 let message = EncodedMessage { name, payload, reply };
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+                Ok((None, receiver))
             }
-            Route::There(peer, target) => {
-                reference = Some(self.call_remote(peer, target, name, payload, deadline, sender));
-            }
-        }
+            Route::There(peer, target) => self
+                .call_remote(peer, &target, &name, &payload, deadline)
+                .map(|(reference, receiver)| (Some(reference), receiver)),
+        };
         let runtime = self.clone();
         async move {
+            let (reference, receiver) = asked?;
             let _forget = reference.map(|reference| Forget { runtime: &runtime, reference });
             answer(deadline, receiver).await
         }
@@ -172,8 +171,13 @@ impl Runtime {
 
     fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
         let envelope = Envelope { to, from: self.sender(), signal };
+        let sent = self.send_remote(peer, &envelope, Priority::User);
+        self.count_sent(sent);
+    }
+
+    fn count_sent(&self, sent: Sent) {
         let counters = self.counters();
-        match self.send_remote(peer, &envelope, Priority::User) {
+        match sent {
             Sent::Accepted => {}
             Sent::Full => counters.dropped_link_full.add(),
             Sent::Unreachable => counters.dropped_no_connection.add(),
@@ -182,28 +186,60 @@ impl Runtime {
         }
     }
 
+    /// Sends a message when there is room for it.
+    pub(crate) async fn send_wait_to<M: Message>(
+        &self,
+        route: Route,
+        message: M,
+        via: Option<Via>,
+    ) {
+        match route {
+            Route::Here(Some(process)) => {
+                let mut item = Item::local(message, Reply::None, via);
+                while let Err((why, back)) = process.push(item, self.0.mailbox_limit) {
+                    if why == Rejected::Dead {
+                        return self.counters().dropped_no_process.add();
+                    }
+                    item = back;
+                    self.local_room(&process).await;
+                }
+            }
+            Route::Here(None) => self.counters().dropped_no_process.add(),
+            Route::There(peer, to) => {
+                let payload = match Payload::encode(Codec::Bincode, &message) {
+                    Ok(payload) => payload,
+                    Err(error) => return self.count_not_encodable(M::NAME, &error),
+                };
+                let signal = Signal::Send { message: MessageName::of::<M>(), payload };
+                let envelope = Envelope { to, from: self.sender(), signal };
+                let sent = loop {
+                    match (self.send_remote(peer, &envelope, Priority::User), self.0.remote.get()) {
+                        (Sent::Full, Some(remote)) => remote.ready(peer, envelope.from).await,
+                        (sent, _) => break sent,
+                    }
+                };
+                self.count_sent(sent);
+            }
+        }
+    }
+
     fn count_not_encodable(&self, message: &str, error: &EncodeError) {
         self.counters().dropped_not_encodable.add();
         tracing::warn!(message, %error, "message dropped");
     }
 
-    pub(crate) async fn wait_for_room(&self, route: &Route) {
-        match route {
-            Route::Here(Some(process)) => {
-                let limit = self.0.mailbox_limit;
-                poll_fn(|cx| match process.wait_for_room(cx.waker(), limit) {
-                    true => Poll::Pending,
-                    false => Poll::Ready(()),
-                })
-                .await;
+    /// Returns when the mailbox of a process of this node may have room, or it is dead.
+    async fn local_room(&self, process: &Process) {
+        let limit = self.0.mailbox_limit;
+        let mut waited = false;
+        poll_fn(|cx| {
+            if waited || !process.wait_for_room(cx.waker(), limit) {
+                return Poll::Ready(());
             }
-            Route::Here(None) => {}
-            Route::There(peer, _) => {
-                if let Some(remote) = self.0.remote.get() {
-                    remote.ready(*peer, self.sender()).await;
-                }
-            }
-        }
+            waited = true;
+            Poll::Pending
+        })
+        .await;
     }
 
     // ----- calls -----
@@ -231,9 +267,13 @@ impl Runtime {
             Route::There(peer, target) => {
                 let bad = |error: EncodeError| CallError::Decode { detail: error.to_string() };
                 let payload = Payload::encode(Codec::Bincode, &message).map_err(bad)?;
-                let (sender, receiver) = oneshot::channel();
                 let name = MessageName::of::<M>();
-                let reference = self.call_remote(peer, target, name, payload, deadline, sender);
+                let (reference, receiver) = loop {
+                    match self.call_remote(peer, &target, &name, &payload, deadline) {
+                        Err(CallError::Overloaded) => self.room_by(peer, deadline).await?,
+                        asked => break asked?,
+                    }
+                };
                 let _forget = Forget { runtime: self, reference };
                 let payload = answer(deadline, receiver).await?;
                 let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
@@ -242,22 +282,27 @@ impl Runtime {
         }
     }
 
+    /// Sends a call to another node; what is returned gets the answer.
     fn call_remote(
         &self,
         peer: Peer,
-        to: Target,
-        message: MessageName,
-        payload: Payload,
+        to: &Target,
+        message: &MessageName,
+        payload: &Payload,
         deadline: Instant,
-        caller: oneshot::Sender<Result<Payload, CallError>>,
-    ) -> Reference {
+    ) -> Result<(Reference, oneshot::Receiver<Result<Payload, CallError>>), CallError> {
         let reference = self.reference();
+        let (caller, receiver) = oneshot::channel();
         self.0.pending.insert(reference, peer.name(), Wanted::Reply(caller));
-        let remaining = remaining(deadline);
-        let signal = Signal::Call { reference, remaining, message, payload };
-        let envelope = Envelope { to, from: self.sender(), signal };
+        let signal = Signal::Call {
+            reference,
+            remaining: remaining(deadline),
+            message: message.clone(),
+            payload: payload.clone(),
+        };
+        let envelope = Envelope { to: to.clone(), from: self.sender(), signal };
         let error = match self.send_remote(peer, &envelope, Priority::User) {
-            Sent::Accepted => return reference,
+            Sent::Accepted => return Ok((reference, receiver)),
             Sent::Full => CallError::Overloaded,
             Sent::Unreachable => CallError::NoConnection,
             Sent::Gone => CallError::NoProcess,
@@ -265,12 +310,15 @@ impl Runtime {
                 CallError::Decode { detail: "the message is larger than a frame may be".to_owned() }
             }
         };
-        let node = NodeId::new(peer.name(), 0);
-        if let Some(Wanted::Reply(caller)) = self.0.pending.take(reference, node) {
-            // The caller is the one who is calling right now.
-            drop(caller.send(Err(error)));
-        }
-        reference
+        self.0.pending.forget(reference);
+        Err(error)
+    }
+
+    /// Waits until the queue to a node has room, at most until a deadline.
+    pub(crate) async fn room_by(&self, peer: Peer, deadline: Instant) -> Result<(), CallError> {
+        let Some(remote) = self.0.remote.get() else { return Err(CallError::NoConnection) };
+        let room = tokio::time::timeout_at(deadline, remote.ready(peer, self.sender()));
+        room.await.map_err(|_| CallError::Overloaded)
     }
 }
 

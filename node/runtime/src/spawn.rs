@@ -120,6 +120,7 @@ impl Runtime {
         timeout: Duration,
         newborn: Newborn,
     ) -> Result<Pid, SpawnError> {
+        let deadline = Instant::now() + timeout;
         let reference = self.reference();
         let (sender, receiver) = oneshot::channel();
         self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));
@@ -135,15 +136,21 @@ impl Runtime {
         };
         let envelope =
             Envelope { to: Target::Node, from: newborn.parent, signal: Signal::Spawn(spawn) };
-        match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
-            Sent::Accepted => {}
-            Sent::Full => return Err(SpawnError::Overloaded),
-            Sent::Unreachable | Sent::Gone => return Err(SpawnError::NoConnection),
-            Sent::NotEncodable => {
-                return Err(SpawnError::Args { detail: "larger than a frame may be".to_owned() });
+        loop {
+            match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
+                Sent::Accepted => break,
+                Sent::Full => {
+                    let room = self.room_by(Peer::Name(node), deadline).await;
+                    room.map_err(|_| SpawnError::Overloaded)?;
+                }
+                Sent::Unreachable | Sent::Gone => return Err(SpawnError::NoConnection),
+                Sent::NotEncodable => {
+                    let detail = "larger than a frame may be".to_owned();
+                    return Err(SpawnError::Args { detail });
+                }
             }
         }
-        match tokio::time::timeout(timeout, receiver).await {
+        match tokio::time::timeout_at(deadline, receiver).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(SpawnError::NoConnection),
             Err(_) => Err(SpawnError::Timeout),

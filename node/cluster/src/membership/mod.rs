@@ -231,7 +231,7 @@ impl Membership {
                 }
             }
             Input::Superseded { newest } => self.reincarnate(newest + 1),
-            Input::Leave => self.leave(now),
+            Input::Leave => self.leave(),
         }
     }
 
@@ -636,13 +636,13 @@ impl Membership {
         self.forget_oldest();
     }
 
-    fn leave(&mut self, now: Time) {
+    fn leave(&mut self) {
         self.left = true;
         let others = self.members.values().filter(|m| m.state.is_live() && m.id != self.me.id);
         for id in others.map(|m| m.id).collect::<Vec<_>>() {
             self.say(id, &Said::Leaving);
         }
-        self.with_foca(now, |foca, wishes| foca.leave_cluster(wishes));
+        // foca's own farewell would come first, as gossip, and look like any other death.
         self.jobs.clear();
     }
 

@@ -1,0 +1,343 @@
+//! What works with a process on another node: everything that works with one on this.
+//!
+//! On the network in memory and on paused time.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use purlin::kinds::{Add, Counter, Echo, Kv, Read, Say};
+use purlin::{
+    CallError, Dest, Down, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Pid, RawContext,
+    RawKind, Received, SpawnError,
+};
+use purlin_cluster_tests::memory::{Cluster, until_sees};
+use tokio::sync::mpsc;
+
+static PROBE: RawKind = RawKind::new("probe");
+
+fn kinds(builder: NodeBuilder) -> NodeBuilder {
+    builder.actor::<Echo>().actor::<Counter>().actor::<Kv>()
+}
+
+/// A raw process that hands a test all it receives.
+struct Probe {
+    pid: Pid,
+    received: mpsc::UnboundedReceiver<Received>,
+}
+
+impl Probe {
+    fn start(node: &Node, begin: impl FnOnce(&mut RawContext)) -> Self {
+        let (tell, received) = mpsc::unbounded_channel();
+        let pid = node
+            .runtime()
+            .spawn_raw(&PROBE, |mut ctx| {
+                begin(&mut ctx);
+                async move {
+                    loop {
+                        let _ = tell.send(ctx.receive().await?);
+                    }
+                }
+            })
+            .unwrap();
+        Self { pid, received }
+    }
+
+    async fn next(&mut self) -> Received {
+        tokio::time::timeout(Duration::from_secs(30), self.received.recv())
+            .await
+            .expect("something within 30 s")
+            .expect("the probe lives")
+    }
+
+    async fn down(&mut self) -> Down {
+        match self.next().await {
+            Received::Down(down) => down,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn link_down(&mut self) -> LinkDown {
+        match self.next().await {
+            Received::LinkDown(link_down) => link_down,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn is_quiet(&mut self) -> bool {
+        tokio::time::timeout(Duration::from_secs(2), self.received.recv()).await.is_err()
+    }
+}
+
+/// Lets what is on its way arrive.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_nodes_find_each_other_and_agree_on_the_ring() {
+    let cluster = Cluster::start(10, kinds).await;
+    settle().await;
+
+    let first = cluster.nodes[0].ring();
+    for node in &cluster.nodes {
+        assert_eq!(node.ring().digest(), first.digest(), "{}", node.id());
+        assert_eq!(node.ring().owner(b"user:42"), first.owner(b"user:42"));
+    }
+    for node in &cluster.nodes {
+        for other in &cluster.nodes {
+            let echo = node.spawn_on::<Echo>(&other.id().name, ()).await.unwrap();
+            assert_eq!(echo.pid().node, other.id());
+            assert_eq!(echo.call(Say("hi".into())).await, Ok("hi".into()));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_on_another_node_is_called_by_pid_and_by_name() {
+    let cluster = Cluster::start(3, kinds).await;
+    let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
+    let hits = b.runtime().spawn_named::<Counter>("hits".parse().unwrap(), Some(1)).await.unwrap();
+
+    a.send(hits.pid(), Add(4));
+    assert_eq!(a.call("hits@n1", Add(5)).await, Ok(10));
+    assert_eq!(c.call(hits.pid(), Read).await, Ok(10));
+    assert_eq!(c.call("nobody@n1", Read).await, Err(CallError::NoProcess));
+    assert_eq!(c.call("hits@n9", Read).await, Err(CallError::NoConnection));
+    let misunderstood = c.call("hits@n1", Say("hi".into())).await.unwrap_err();
+    assert!(matches!(misunderstood, CallError::NotUnderstood { .. }), "{misunderstood:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spawning_elsewhere_tells_apart_why_it_fails() {
+    let cluster = Cluster::start(2, NodeBuilder::actor::<Echo>).await;
+    let a = &cluster.nodes[0];
+
+    let unknown = a.spawn_on::<Counter>(&"n1".into(), None).await.unwrap_err();
+    let nowhere = a.spawn_on::<Echo>(&"n9".into(), ()).await.unwrap_err();
+    let args = purlin::Payload::encode(purlin::Codec::Json, "not unit").unwrap();
+    let kind = "echo".parse().unwrap();
+    let limit = Duration::from_secs(5);
+    let bad = a.runtime().spawn_kind("n1".into(), kind, args, None, limit).await.unwrap_err();
+
+    let (kind, known) = ("counter".to_owned(), vec!["echo".to_owned()]);
+    assert_eq!(unknown, SpawnError::UnknownKind { kind, known });
+    assert_eq!(nowhere, SpawnError::NoConnection);
+    assert!(matches!(bad, SpawnError::Args { .. }), "{bad:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn exits_links_and_monitors_work_across_nodes() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let target = Probe::start(b, |_| {});
+    let pid = target.pid;
+    let mut linked = Probe::start(a, |ctx| {
+        ctx.trap_exits(true);
+        ctx.link(pid);
+    });
+    let mut watcher = Probe::start(a, |ctx| {
+        ctx.monitor(pid);
+    });
+    settle().await;
+
+    a.exit(pid, ExitReason::other("crash"));
+
+    let reason = ExitReason::other("crash");
+    assert_eq!(linked.link_down().await, LinkDown { pid, reason: reason.clone() });
+    assert_eq!(watcher.down().await.reason, reason);
+    assert!(watcher.is_quiet().await && linked.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exit_on_one_node_kills_what_is_linked_on_another() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let target = Probe::start(b, |_| {});
+    let pid = target.pid;
+    let linked = Probe::start(a, |ctx| ctx.link(pid)).pid;
+    settle().await;
+
+    b.exit(pid, ExitReason::Kill);
+    settle().await;
+
+    assert!(!a.runtime().is_alive(linked));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unlink_and_demonitor_work_across_nodes() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let pid = Probe::start(b, |_| {}).pid;
+    let mut other = Probe::start(a, |ctx| {
+        ctx.trap_exits(true);
+        ctx.link(pid);
+        ctx.unlink(pid);
+        let reference = ctx.monitor(pid);
+        assert!(ctx.demonitor(reference));
+    });
+    settle().await;
+
+    b.exit(pid, ExitReason::Kill);
+
+    assert!(other.is_quiet().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_made_again_before_the_unlink_is_acknowledged_works() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let pid = Probe::start(b, |_| {}).pid;
+    let mut other = Probe::start(a, |ctx| {
+        ctx.trap_exits(true);
+        ctx.link(pid);
+        ctx.unlink(pid);
+        ctx.link(pid);
+    });
+    settle().await;
+
+    b.exit(pid, ExitReason::Kill);
+
+    assert_eq!(other.link_down().await.reason, ExitReason::Killed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dead_and_the_unknown_elsewhere_give_noproc() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let dead = b.id().pid(999_999);
+    let mut watcher = Probe::start(a, |ctx| {
+        ctx.trap_exits(true);
+        ctx.monitor(dead);
+        ctx.monitor("nobody@n1");
+        ctx.link(dead);
+    });
+
+    let mut targets = Vec::new();
+    let mut links = 0;
+    for _ in 0..3 {
+        match watcher.next().await {
+            Received::Down(down) => {
+                assert_eq!(down.reason, ExitReason::NoProcess);
+                targets.push(down.target);
+            }
+            Received::LinkDown(link_down) => {
+                assert_eq!(link_down.reason, ExitReason::NoProcess);
+                links += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((targets, links), (vec![Dest::Pid(dead), Dest::from("nobody@n1")], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_is_told_when_the_other_node_is_out_of_reach() {
+    let cluster = Cluster::start(3, kinds).await;
+    let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
+    let pid = Probe::start(b, |_| {}).pid;
+    let mut watcher = Probe::start(a, |ctx| {
+        ctx.trap_exits(true);
+        ctx.monitor_nodes();
+        ctx.monitor(pid);
+        ctx.link(pid);
+    });
+    settle().await;
+
+    cluster.cut(a, b);
+    cluster.cut(c, b);
+
+    let mut notices = Vec::new();
+    for _ in 0..3 {
+        notices.push(match watcher.next().await {
+            Received::Down(down) => format!("down {}", down.reason),
+            Received::LinkDown(link_down) => format!("link {}", link_down.reason),
+            Received::Node(NodeEvent::Down { node, .. }) => format!("node {}", node.name),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(notices, ["down noconnection", "link noconnection", "node n1"]);
+    assert!(watcher.is_quiet().await, "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_cut_off_comes_back_under_a_new_creation_and_old_pids_stay_dead() {
+    let cluster = Cluster::start(3, kinds).await;
+    let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
+    let counter = b.spawn::<Counter>(Some(7)).await.unwrap();
+    let (old_pid, old_id) = (counter.pid(), b.id());
+    cluster.cut(a, b);
+    cluster.cut(c, b);
+    until_sees(a, 2).await;
+    until_sees(b, 1).await;
+
+    cluster.heal(a, b);
+    cluster.heal(c, b);
+    cluster.until_all_see(3).await;
+    settle().await;
+
+    assert!(b.id().creation > old_id.creation, "the smaller side comes back");
+    assert_eq!(a.call(old_pid, Read).await, Err(CallError::NoProcess));
+    let new_pid = b.id().pid(old_pid.serial);
+    assert_eq!(a.call(new_pid, Read).await, Ok(7), "the process itself goes on");
+    assert_eq!(b.call(old_pid, Read).await, Ok(7), "on its own node the old pid names it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_node_is_noticed_and_its_name_can_be_taken_by_its_next_life() {
+    let mut cluster = Cluster::start(3, kinds).await;
+    let b = cluster.nodes.remove(1);
+    let (address, old) = (b.address(), b.spawn::<Counter>(Some(7)).await.unwrap().pid());
+    let mut watcher = Probe::start(&cluster.nodes[0], |ctx| {
+        ctx.monitor(old);
+    });
+    settle().await;
+
+    cluster.network.kill(address);
+    drop(b);
+
+    assert_eq!(watcher.down().await.reason, ExitReason::NoConnection);
+    cluster.until_all_see(2).await;
+    let again = cluster.join_at("n1", address, kinds).await;
+    cluster.until_all_see(3).await;
+    assert_eq!(cluster.nodes[0].call(old, Read).await, Err(CallError::NoProcess));
+    assert!(again.id().creation > old.node.creation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_leaves_at_once() {
+    let cluster = Cluster::start(3, kinds).await;
+    let [a, b, _] = &cluster.nodes[..] else { unreachable!() };
+    let pid = b.spawn::<Echo>(()).await.unwrap().pid();
+    let mut watcher = Probe::start(a, |ctx| {
+        ctx.monitor_nodes();
+        ctx.monitor(pid);
+    });
+    settle().await;
+
+    b.stop().await;
+
+    assert_eq!(watcher.down().await.reason, ExitReason::Shutdown, "its processes ended first");
+    let Received::Node(NodeEvent::Down { node, left }) = watcher.next().await else {
+        panic!("no node event")
+    };
+    assert_eq!((node, left), (b.id(), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_ends_at_once_when_its_node_is_lost() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let silent = Probe::start(b, |_| {});
+    let call = a.runtime().call_timeout(silent.pid, Read, Duration::from_mins(10));
+    let cut = async {
+        settle().await;
+        cluster.cut(a, b);
+    };
+
+    let begun = tokio::time::Instant::now();
+    let (reply, ()) = tokio::join!(call, cut);
+
+    assert_eq!(reply, Err(CallError::NoConnection));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
