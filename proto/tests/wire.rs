@@ -1,0 +1,345 @@
+//! What goes over the wire comes back the same, is written down as it always was, and cannot hurt
+//! when it is hostile.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use purlin_proto::codec::{self, DecodeError};
+use purlin_proto::hello::Capabilities;
+use purlin_proto::limits::FRAME_BYTES;
+use purlin_proto::session::{Request, Update};
+use purlin_proto::{
+    CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName, Name,
+    NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Signal, Spawn, SpawnError,
+    Target, Versions,
+};
+
+#[global_allocator]
+static ALLOCATOR: cap::Cap<std::alloc::System> = cap::Cap::new(std::alloc::System, usize::MAX);
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn pid() -> Pid {
+    NodeId::new("web-1".into(), 1_763_700_000_000).pid(42)
+}
+
+fn message() -> MessageName {
+    name("counter.add").into()
+}
+
+fn payload() -> Payload {
+    Payload { codec: Codec::Bincode, bytes: Bytes::from_static(b"\x05\0\0\0\0\0\0\0") }
+}
+
+/// One of every signal.
+fn signals() -> Vec<Signal> {
+    let reference = Reference(7);
+    let remaining = Duration::from_secs(5);
+    let reason = ExitReason::Error(Fault::new("disk on fire", Some("at main".into())));
+    let spawn = Spawn {
+        reference,
+        kind: name("counter"),
+        args: payload(),
+        name: Some(name("hits")),
+        link: true,
+        monitor: Some(Reference(8)),
+        remaining,
+    };
+    let unknown = SpawnError::UnknownKind { kind: "x".into(), known: vec!["y".into()] };
+    vec![
+        Signal::Send { message: message(), payload: payload() },
+        Signal::Call { reference, remaining, message: message(), payload: payload() },
+        Signal::Reply { reference, result: Ok(payload()) },
+        Signal::Reply { reference, result: Err(CallError::Exited(reason.clone())) },
+        Signal::Exit { reason: ExitReason::Kill },
+        Signal::Link,
+        Signal::Unlink { reference },
+        Signal::UnlinkAck { reference },
+        Signal::LinkDown { reason: ExitReason::Normal },
+        Signal::Monitor { reference },
+        Signal::Demonitor { reference },
+        Signal::Down { reference, reason },
+        Signal::Spawn(spawn),
+        Signal::Spawned { reference, result: Ok(9) },
+        Signal::Spawned { reference, result: Err(unknown) },
+    ]
+}
+
+/// One of every frame.
+fn frames() -> Vec<Frame> {
+    let reference = Reference(7);
+    let remaining = Duration::from_secs(5);
+    let targets = [Target::Serial(42), Target::Name(name("hits")), Target::Node];
+    let envelope = |(index, signal): (usize, Signal)| {
+        let to = targets[index % 3].clone();
+        Frame::Envelope(Envelope { to, from: 3, signal })
+    };
+    let mut frames: Vec<_> = signals().into_iter().enumerate().map(envelope).collect();
+    let hits = Dest::Remote(name("hits"), "b".into());
+    let (kind, args) = (name("counter"), payload());
+    frames.extend([
+        Frame::Gossip(Bytes::from_static(b"gossip")),
+        Frame::State(Bytes::from_static(b"state")),
+        Frame::Ping,
+        Frame::Request(Request::Send { to: hits.clone(), message: message(), payload: payload() }),
+        Frame::Request(Request::Call {
+            reference,
+            to: pid().into(),
+            remaining,
+            message: message(),
+            payload: payload(),
+        }),
+        Frame::Request(Request::Monitor { reference, target: hits.clone() }),
+        Frame::Request(Request::Demonitor { reference }),
+        Frame::Request(Request::Spawn {
+            reference,
+            kind,
+            args,
+            name: None,
+            on: Some("b".into()),
+            remaining,
+        }),
+        Frame::Request(Request::Exit { target: hits.clone(), reason: ExitReason::Shutdown }),
+        Frame::Update(Update::Welcome { session: pid() }),
+        Frame::Update(Update::Reply { reference, result: Err(CallError::NoProcess) }),
+        Frame::Update(Update::Spawned { reference, result: Ok(pid()) }),
+        Frame::Update(Update::Down(Down {
+            reference,
+            target: hits,
+            reason: ExitReason::NoConnection,
+        })),
+        Frame::Update(Update::Message { message: message(), payload: payload() }),
+    ]);
+    frames
+}
+
+fn hello() -> Hello {
+    Hello {
+        versions: Versions::OURS,
+        cluster: name("purlin"),
+        name: "web-1".into(),
+        node: Some(NodeHello { id: pid().node, address: "10.0.0.1:7400".parse().unwrap() }),
+        capabilities: Capabilities(0),
+        association: 11,
+        ended: 5,
+    }
+}
+
+fn refusals() -> Vec<Refusal> {
+    let detail = || "detail".to_owned();
+    vec![
+        Refusal::Version { theirs: Versions::OURS, ours: Versions { oldest: 9, newest: 10 } },
+        Refusal::Cluster { theirs: name("other") },
+        Refusal::Identity { detail: detail() },
+        Refusal::Role { detail: detail() },
+        Refusal::Duplicate,
+        Refusal::DeclaredDown { view: 3 },
+        Refusal::Superseded { newest: 4 },
+        Refusal::NameTaken { name: "a".into(), address: "10.0.0.1:7400".parse().unwrap() },
+        Refusal::Stopping,
+        Refusal::Busy,
+        Refusal::Protocol { detail: detail() },
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[test]
+fn every_frame_comes_back_as_it_was_sent() {
+    for frame in frames() {
+        let bytes = frame.to_bytes().unwrap();
+        assert_eq!(Frame::decode(bytes).unwrap(), frame);
+    }
+}
+
+#[test]
+fn the_bytes_of_every_frame_hello_and_refusal_are_what_they_always_were() {
+    let mut golden = String::new();
+    for frame in frames() {
+        let _ = writeln!(golden, "{}\n    {frame:?}", hex(&frame.to_bytes().unwrap()));
+    }
+    let _ = writeln!(golden, "{}\n    {:?}", hex(&codec::to_bytes(&hello()).unwrap()), hello());
+    for refusal in refusals() {
+        let _ = writeln!(golden, "{}\n    {refusal:?}", hex(&codec::to_bytes(&refusal).unwrap()));
+    }
+    insta::assert_snapshot!(golden);
+}
+
+#[test]
+fn a_truncated_frame_is_an_error_wherever_it_ends() {
+    for frame in frames() {
+        let bytes = frame.to_bytes().unwrap();
+        for end in 0..bytes.len() {
+            let short = Frame::decode(bytes.slice(..end));
+            // A payload has no length of its own: it may only become shorter.
+            assert!(
+                match &short {
+                    Err(_) | Ok(Frame::Gossip(_) | Frame::State(_)) => true,
+                    Ok(Frame::Envelope(envelope)) => matches!(
+                        envelope.signal,
+                        Signal::Send { .. } | Signal::Call { .. } | Signal::Reply { .. }
+                    ),
+                    Ok(_) => false,
+                },
+                "{frame:?} cut at {end} is {short:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_value_is_an_error() {
+    for frame in frames() {
+        let mut bytes = BytesMut::from(&frame.to_bytes().unwrap()[..]);
+        bytes.extend_from_slice(b"x");
+        match Frame::decode(bytes.freeze()) {
+            Err(_) => {}
+            Ok(longer) => assert_ne!(longer, frame, "a payload may only become longer"),
+        }
+    }
+}
+
+#[test]
+fn unknown_frames_targets_codecs_and_variants_are_errors() {
+    for number in [0x00, 0x01, 0x1e, 0x1f, 0x32, 0x42, 0x51, 0xff] {
+        let bytes = Bytes::from(vec![number; 40]);
+        assert!(Frame::decode(bytes).is_err(), "{number:#04x}");
+    }
+    let send = Envelope {
+        to: Target::Node,
+        from: 0,
+        signal: Signal::Send { message: message(), payload: payload() },
+    };
+    let mut bytes = BytesMut::new();
+    send.encode(&mut bytes).unwrap();
+    for (at, unknown) in [(9, 3_u8), (22, 9)] {
+        let mut bad = bytes.clone();
+        bad[at] = unknown;
+        assert!(Envelope::decode(bad.freeze()).is_err(), "byte {at}");
+    }
+    let refusal = codec::from_bytes::<Refusal>(&99_u32.to_le_bytes(), 100);
+    assert!(matches!(refusal, Err(DecodeError::Malformed { .. })));
+}
+
+#[test]
+fn a_claimed_length_never_makes_us_allocate_more_than_the_limit() {
+    for claimed in [u64::MAX, 1 << 40, FRAME_BYTES as u64 + 1, FRAME_BYTES as u64 - 1] {
+        for variant in 0..12_u32 {
+            let mut bytes = variant.to_le_bytes().to_vec();
+            bytes.extend_from_slice(&claimed.to_le_bytes());
+            bytes.extend_from_slice(&claimed.to_le_bytes());
+            let before = ALLOCATOR.allocated();
+            let refusal = codec::from_bytes::<Refusal>(&bytes, FRAME_BYTES);
+            let update = codec::from_bytes::<Update>(&bytes, FRAME_BYTES);
+            let request = codec::from_bytes::<Request>(&bytes, FRAME_BYTES);
+            drop((refusal, update, request));
+            let strings = codec::from_bytes::<Vec<String>>(&claimed.to_le_bytes(), FRAME_BYTES);
+            assert!(strings.is_err());
+            let grown = ALLOCATOR.max_allocated().saturating_sub(before);
+            assert!(grown < 2 * FRAME_BYTES, "{grown} bytes for a claim of {claimed}");
+        }
+    }
+}
+
+#[test]
+fn more_bytes_than_the_limit_are_refused_before_they_are_read() {
+    let large = vec![0; 100];
+    let refused = codec::from_bytes::<Vec<u8>>(&large, 99).unwrap_err();
+    assert_eq!(refused, DecodeError::TooLarge { bytes: 100, limit: 99 });
+}
+
+#[test]
+fn nested_json_without_end_is_an_error() {
+    let bomb = "[".repeat(100_000);
+    let payload = Payload { codec: Codec::Json, bytes: bomb.into() };
+    assert!(payload.decode::<serde_json::Value>().is_err());
+}
+
+#[test]
+fn two_sides_speak_the_newest_version_that_both_know() {
+    let versions = |oldest, newest| Versions { oldest, newest };
+    assert_eq!(versions(1, 3).agree(versions(2, 5)), Some(3));
+    assert_eq!(versions(2, 5).agree(versions(1, 3)), Some(3));
+    assert_eq!(versions(1, 1).agree(versions(1, 1)), Some(1));
+    assert_eq!(versions(1, 2).agree(versions(3, 4)), None);
+    assert_eq!(versions(3, 4).agree(versions(1, 2)), None);
+}
+
+#[test]
+fn what_people_read_is_text_and_what_travels_is_not() {
+    let dest = Dest::Remote(name("hits"), "b".into());
+    assert_eq!(serde_json::to_string(&dest).unwrap(), r#""hits@b""#);
+    assert_eq!(serde_json::to_string(&pid()).unwrap(), r#""web-1.1763700000000.42""#);
+    assert_eq!(serde_json::from_str::<Dest>(r#""web-1.1763700000000.42""#).unwrap(), pid().into());
+    assert!(serde_json::from_str::<Pid>(r#""web-1""#).is_err());
+}
+
+fn node_names() -> impl Strategy<Value = NodeName> {
+    "[a-zA-Z0-9][a-zA-Z0-9._-]{0,31}".prop_map(|text| NodeName::new(&text).unwrap())
+}
+
+fn pids() -> impl Strategy<Value = Pid> {
+    (node_names(), any::<u64>(), any::<u64>())
+        .prop_map(|(name, creation, serial)| NodeId::new(name, creation).pid(serial))
+}
+
+proptest! {
+    #[test]
+    fn pids_come_back_from_text_and_from_the_wire(pid in pids()) {
+        prop_assert_eq!(pid.to_string().parse::<Pid>(), Ok(pid));
+        let bytes = codec::to_bytes(&pid).unwrap();
+        prop_assert_eq!(codec::from_bytes::<Pid>(&bytes, 1000), Ok(pid));
+        let json = serde_json::to_string(&pid).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Pid>(&json).unwrap(), pid);
+    }
+
+    #[test]
+    fn destinations_come_back_from_text(name in "[^@:<>/\\s\\p{C}]{1,40}", node in node_names()) {
+        let dest = Dest::Remote(Name::new(&name).unwrap(), node);
+        prop_assert_eq!(dest.to_string().parse::<Dest>(), Ok(dest));
+    }
+
+    #[test]
+    fn any_text_is_a_name_or_an_error(text in "\\PC{0,300}") {
+        let _ = Name::new(&text);
+        let _ = NodeName::new(&text);
+        let _ = text.parse::<Pid>();
+        let _ = text.parse::<Dest>();
+    }
+
+    #[test]
+    fn messages_come_back(
+        body in prop::collection::vec(any::<u8>(), 0..2000),
+        from in any::<u64>(),
+        to in any::<u64>(),
+        millis in any::<u32>(),
+    ) {
+        let payload = Payload { codec: Codec::Json, bytes: body.into() };
+        let remaining = Duration::from_millis(millis.into());
+        let reference = Reference(from ^ to);
+        let signal = Signal::Call { reference, remaining, message: message(), payload };
+        let frame = Frame::Envelope(Envelope { to: Target::Serial(to), from, signal });
+        prop_assert_eq!(Frame::decode(frame.to_bytes().unwrap()).unwrap(), frame);
+    }
+
+    #[test]
+    fn random_bytes_are_an_error_or_a_frame_but_never_a_panic(
+        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x31, 0x40, 0x41]),
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut frame = vec![number];
+        frame.extend(bytes);
+        let _ = Frame::decode(frame.into());
+    }
+}
