@@ -70,13 +70,15 @@ enum Job {
     Sync,
     Scan,
     Provoke,
-    Confirm(NodeName),
+    /// The number tells it from jobs of an earlier confirmation.
+    Confirm(NodeName, u64),
 }
 
 /// A hint that is being confirmed.
 #[derive(Debug)]
 struct Confirmation {
     id: NodeId,
+    number: u64,
     probes: u32,
     /// Hints since the first probe.
     hints: u32,
@@ -301,7 +303,7 @@ impl Membership {
                 let jitter = self.chance.random_range(0.9..1.1);
                 self.schedule(now + SYNC_EVERY.mul_f64(jitter), Job::Sync);
             }
-            Job::Confirm(name) => self.confirm(now, name),
+            Job::Confirm(name, number) => self.confirm(now, name, number),
         }
     }
 
@@ -583,16 +585,18 @@ impl Membership {
         match self.confirming.get_mut(&id.name) {
             Some(confirmation) => confirmation.hints += 1,
             None => {
-                let confirmation = Confirmation { id, probes: 1, hints: 0 };
+                let number = self.job_number;
+                let confirmation = Confirmation { id, number, probes: 1, hints: 0 };
                 self.confirming.insert(id.name, confirmation);
                 self.outputs.push_back(Output::Probe { to: id, address });
-                self.schedule(now + CONFIRM_EVERY, Job::Confirm(id.name));
+                self.schedule(now + CONFIRM_EVERY, Job::Confirm(id.name, number));
             }
         }
     }
 
-    fn confirm(&mut self, now: Time, name: NodeName) {
-        let Some(confirmation) = self.confirming.get_mut(&name) else { return };
+    fn confirm(&mut self, now: Time, name: NodeName, number: u64) {
+        let confirmation = self.confirming.get_mut(&name).filter(|c| c.number == number);
+        let Some(confirmation) = confirmation else { return };
         let id = confirmation.id;
         let member = self.members.get(&name).filter(|m| m.id == id && m.state.is_live());
         let Some(address) = member.map(|m| m.address) else {
@@ -602,7 +606,7 @@ impl Membership {
         if confirmation.probes < CONFIRM_PROBES {
             confirmation.probes += 1;
             self.outputs.push_back(Output::Probe { to: id, address });
-            self.schedule(now + CONFIRM_EVERY, Job::Confirm(name));
+            self.schedule(now + CONFIRM_EVERY, Job::Confirm(name, number));
             return;
         }
         let closed = confirmation.hints > 0;

@@ -1,0 +1,363 @@
+//! A small world on virtual time: nodes that run a `Membership`, and a network between them that
+//! delays, loses and cuts. The same seed gives the same run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use purlin_cluster::{Config, Event, Input, Me, Membership, Output, Time};
+use purlin_proto::{Labels, NodeId, NodeName, Refusal};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const LATENCY: Duration = Duration::from_millis(1);
+const HEARD_EVERY: Duration = Duration::from_millis(100);
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) nodes: BTreeMap<NodeName, Simulated>,
+    queue: BTreeMap<(Time, u64), Delivery>,
+    number: u64,
+    pub(crate) loss: f64,
+    cuts: BTreeSet<(NodeName, NodeName)>,
+    links: BTreeSet<(NodeId, NodeId)>,
+    chance: StdRng,
+    /// Everything that any node announced, in order.
+    pub(crate) log: Vec<(Time, NodeName, Event)>,
+    /// Whether closed ports give hints.
+    pub(crate) hints: bool,
+}
+
+pub(crate) struct Simulated {
+    pub(crate) membership: Membership,
+    pub(crate) alive: bool,
+    pub(crate) frozen_until: Option<Time>,
+    heard: BTreeSet<NodeId>,
+    next_look: Time,
+}
+
+enum Delivery {
+    Datagram { from: NodeId, to: NodeId, bytes: Bytes },
+    State { from: NodeId, to: NodeId, bytes: Bytes },
+    Ping { from: NodeId, to: NodeId },
+    Heard { at: NodeName, peer: NodeId },
+    Dial { from: NodeName, address: SocketAddr },
+    Closed { at: NodeId, by: NodeId, view: u32 },
+    Hint { at: NodeName, address: SocketAddr },
+}
+
+pub(crate) fn address(name: NodeName) -> SocketAddr {
+    let number: u16 = name.as_str()[1..].parse().unwrap();
+    SocketAddr::from(([10, 0, 0, 1], number + 1))
+}
+
+pub(crate) fn named(number: usize) -> NodeName {
+    NodeName::new(&format!("n{number}")).unwrap()
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            now: Time::ZERO,
+            nodes: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            number: 0,
+            loss: 0.0,
+            cuts: BTreeSet::new(),
+            links: BTreeSet::new(),
+            chance: StdRng::seed_from_u64(seed),
+            log: Vec::new(),
+            hints: true,
+        }
+    }
+
+    /// Nodes `n0`, `n1`, …, all joining through `n0` and a seed that does not exist.
+    pub(crate) fn with(count: usize, seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        for number in 0..count {
+            world.start(number, 1);
+        }
+        world
+    }
+
+    pub(crate) fn start(&mut self, number: usize, creation: u64) {
+        let name = named(number);
+        let id = NodeId::new(name, creation);
+        let labels = Labels::from([("number".to_owned(), number.to_string())]);
+        let me = Me { id, address: address(name), labels };
+        let seed = self.chance.random();
+        let mut membership = Membership::new(Config::default(), me, seed, self.now);
+        let nowhere = SocketAddr::from(([10, 0, 0, 9], 9));
+        let seeds = vec![nowhere, address(named(0)), address(named(1))];
+        membership.handle(self.now, Input::Join { seeds });
+        let (heard, next_look) = (BTreeSet::new(), self.now);
+        let node = Simulated { membership, alive: true, frozen_until: None, heard, next_look };
+        self.nodes.insert(name, node);
+        self.drain(name);
+    }
+
+    pub(crate) fn kill(&mut self, number: usize) {
+        self.nodes.get_mut(&named(number)).unwrap().alive = false;
+        self.links.retain(|(a, b)| a.name != named(number) && b.name != named(number));
+    }
+
+    pub(crate) fn freeze(&mut self, number: usize, length: Duration) {
+        self.nodes.get_mut(&named(number)).unwrap().frozen_until = Some(self.now + length);
+    }
+
+    pub(crate) fn cut(&mut self, side: &[usize], other: &[usize]) {
+        for a in side {
+            for b in other {
+                self.cuts.extend([(named(*a), named(*b)), (named(*b), named(*a))]);
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cuts.clear();
+    }
+
+    /// Someone on the path claims that a node's port is closed.
+    pub(crate) fn forge_hint(&mut self, at: usize, about: usize) {
+        let delivery = Delivery::Hint { at: named(at), address: address(named(about)) };
+        self.post(Duration::ZERO, delivery);
+    }
+
+    fn post(&mut self, after: Duration, delivery: Delivery) {
+        self.number += 1;
+        self.queue.insert((self.now + after, self.number), delivery);
+    }
+
+    /// Runs for so long.
+    pub(crate) fn run(&mut self, length: Duration) {
+        let end = self.now + length;
+        loop {
+            let next_delivery = self.queue.keys().next().map(|(due, _)| *due);
+            let next_tick = self.nodes.values().filter_map(Simulated::due).min();
+            let next = [next_delivery, next_tick].into_iter().flatten().min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next.max(self.now);
+            if next_delivery == Some(next) {
+                let (_, delivery) = self.queue.pop_first().unwrap();
+                self.deliver(delivery);
+            } else {
+                self.tick();
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let names: Vec<_> = self.nodes.keys().copied().collect();
+        for name in names {
+            let now = self.now;
+            let node = self.nodes.get_mut(&name).unwrap();
+            if !node.alive || node.due().is_none_or(|due| due > now) {
+                continue;
+            }
+            node.frozen_until = None;
+            if node.next_look <= now {
+                node.next_look = now + HEARD_EVERY;
+                for peer in std::mem::take(&mut node.heard) {
+                    node.membership.handle(now, Input::Heard { peer });
+                }
+            }
+            node.membership.handle(now, Input::Tick);
+            self.drain(name);
+        }
+    }
+
+    /// Hands an input to a node, or puts it off while the node is frozen.
+    fn input(&mut self, name: NodeName, input: Input) {
+        let now = self.now;
+        let node = self.nodes.get_mut(&name).unwrap();
+        if node.alive {
+            node.membership.handle(now, input);
+            self.drain(name);
+        }
+    }
+
+    fn drain(&mut self, name: NodeName) {
+        while let Some(output) = self.nodes.get_mut(&name).unwrap().membership.poll_output() {
+            self.act(name, output);
+        }
+    }
+
+    fn id(&self, name: NodeName) -> NodeId {
+        self.nodes[&name].membership.me().id
+    }
+
+    fn act(&mut self, name: NodeName, output: Output) {
+        let from = self.id(name);
+        match output {
+            Output::Dial { address } => {
+                self.post(LATENCY, Delivery::Dial { from: name, address });
+            }
+            Output::Datagram { to, address, bytes } => {
+                if self.has_link(from, to) {
+                    self.lossy(Delivery::Datagram { from, to, bytes });
+                } else {
+                    self.post(LATENCY, Delivery::Dial { from: name, address });
+                }
+                self.hint_if_closed(name, to, address);
+            }
+            Output::Probe { to, address } => {
+                self.lossy(Delivery::Ping { from, to });
+                self.hint_if_closed(name, to, address);
+            }
+            Output::State { to, bytes } => {
+                if self.has_link(from, to) {
+                    self.post(LATENCY, Delivery::State { from, to, bytes });
+                }
+            }
+            Output::Disconnect { peer, view } => {
+                self.links.retain(|pair| *pair != (from, peer) && *pair != (peer, from));
+                self.post(LATENCY, Delivery::Closed { at: peer, by: from, view });
+            }
+            Output::Event(event) => self.log.push((self.now, name, event)),
+            Output::Reincarnate { at_least } => {
+                let id = NodeId::new(name, at_least);
+                self.links.retain(|(a, b)| *a != from && *b != from);
+                let now = self.now;
+                self.nodes.get_mut(&name).unwrap().membership.reincarnated(now, id);
+            }
+        }
+    }
+
+    fn has_link(&self, a: NodeId, b: NodeId) -> bool {
+        self.links.contains(&(a, b)) || self.links.contains(&(b, a))
+    }
+
+    fn lossy(&mut self, delivery: Delivery) {
+        if !self.chance.random_bool(self.loss) {
+            self.post(LATENCY, delivery);
+        }
+    }
+
+    fn hint_if_closed(&mut self, at: NodeName, to: NodeId, address: SocketAddr) {
+        let closed = self.nodes.get(&to.name).is_none_or(|node| !node.alive);
+        if self.hints && closed && !self.cuts.contains(&(at, to.name)) {
+            self.post(LATENCY, Delivery::Hint { at, address });
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let receiver = match &delivery {
+            Delivery::Datagram { to, .. }
+            | Delivery::State { to, .. }
+            | Delivery::Ping { to, .. } => to.name,
+            Delivery::Heard { at, .. } | Delivery::Hint { at, .. } => *at,
+            Delivery::Dial { from, .. } => *from,
+            Delivery::Closed { at, .. } => at.name,
+        };
+        if let Some(until) = self.nodes.get(&receiver).and_then(|node| node.frozen_until) {
+            self.number += 1;
+            self.queue.insert((until + LATENCY, self.number), delivery);
+            return;
+        }
+        match delivery {
+            Delivery::Datagram { from, to, bytes } if self.passes(from, to) => {
+                self.heard(from, to);
+                self.input(to.name, Input::Datagram { from, bytes });
+            }
+            Delivery::State { from, to, bytes } if self.passes(from, to) => {
+                self.heard(from, to);
+                self.input(to.name, Input::State { from, bytes });
+            }
+            Delivery::Ping { from, to } if self.passes(from, to) => {
+                self.heard(from, to);
+                let acknowledgement = Delivery::Heard { at: from.name, peer: to };
+                self.lossy(acknowledgement);
+            }
+            Delivery::Heard { at, peer } => {
+                self.nodes.get_mut(&at).unwrap().heard.insert(peer);
+            }
+            Delivery::Hint { at, address } => {
+                self.input(at, Input::UnreachableHint { address });
+            }
+            Delivery::Dial { from, address } => self.dial(from, address),
+            Delivery::Closed { at, by, view } if self.passes(by, at) => {
+                let input = Input::DeclaredDown { creation: at.creation, by: Some(by), view };
+                self.input(at.name, input);
+            }
+            Delivery::Datagram { .. }
+            | Delivery::State { .. }
+            | Delivery::Ping { .. }
+            | Delivery::Closed { .. } => {}
+        }
+    }
+
+    fn heard(&mut self, from: NodeId, to: NodeId) {
+        self.nodes.get_mut(&to.name).unwrap().heard.insert(from);
+    }
+
+    fn passes(&self, from: NodeId, to: NodeId) -> bool {
+        let receives = self.nodes.get(&to.name).is_some_and(|node| node.alive);
+        receives && !self.cuts.contains(&(from.name, to.name))
+    }
+
+    fn dial(&mut self, from: NodeName, at: SocketAddr) {
+        let found = self.nodes.keys().find(|name| address(**name) == at).copied();
+        let Some(to) = found.filter(|to| *to != from && self.nodes[to].alive) else { return };
+        if self.cuts.contains(&(from, to)) || self.nodes[&to].frozen_until.is_some() {
+            return;
+        }
+        let (ours, theirs) = (self.id(from), self.id(to));
+        if self.has_link(ours, theirs) {
+            return;
+        }
+        let admitted = self.nodes[&to].membership.admit(ours, address(from));
+        if let Err(refusal) = admitted {
+            let creation = ours.creation;
+            match refusal {
+                Refusal::DeclaredDown { view } => {
+                    let by = Some(theirs);
+                    self.input(from, Input::DeclaredDown { creation, by, view });
+                }
+                Refusal::Superseded { newest } => self.input(from, Input::Superseded { newest }),
+                _ => {}
+            }
+            return;
+        }
+        if self.nodes[&from].membership.admit(theirs, address(to)).is_err() {
+            return;
+        }
+        self.links.insert((ours, theirs));
+        self.input(to, Input::Connected { peer: ours, address: address(from) });
+        self.input(from, Input::Connected { peer: theirs, address: address(to) });
+    }
+
+    // ----- what tests ask -----
+
+    /// How many live nodes see exactly the live nodes.
+    pub(crate) fn agreeing(&self) -> usize {
+        let live: Vec<_> = self.nodes.iter().filter(|(_, n)| n.alive).map(|(k, _)| *k).collect();
+        let agrees = |name: &&NodeName| {
+            let seen: Vec<_> = self.nodes[*name].membership.live().collect();
+            seen == live
+        };
+        live.iter().filter(agrees).count()
+    }
+
+    /// Who announced that this life is over, and when.
+    pub(crate) fn downs(&self, id: NodeId) -> Vec<(Time, NodeName)> {
+        let down = |event: &Event| matches!(event, Event::Down { id: found, .. } if *found == id);
+        self.log.iter().filter(|(.., e)| down(e)).map(|(at, by, _)| (*at, *by)).collect()
+    }
+
+    pub(crate) fn creation(&self, number: usize) -> u64 {
+        self.id(named(number)).creation
+    }
+}
+
+impl Simulated {
+    /// When it next does something by itself.
+    fn due(&self) -> Option<Time> {
+        let due = self.alive.then(|| self.membership.next_wake()).flatten()?;
+        let due = due.min(self.next_look);
+        Some(self.frozen_until.map_or(due, |until| due.max(until)))
+    }
+}
