@@ -5,7 +5,7 @@
 //! the crate behind them can be replaced.
 //!
 //! Decoding never panics and never believes a length that the input could not hold: the decoder's
-//! byte limit is the smallest step of [`STEPS`] that holds the input, and the input itself is
+//! byte limit is the smallest of a few steps that holds the input, and the input itself is
 //! checked against the caller's limit first.
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};

@@ -22,6 +22,10 @@ use tokio::time::Instant;
 
 use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
 
+/// A client has no membership to tell it that its node is dead: silence does, soon.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// Everything of one client is one flow, so that it keeps its order by whatever name a process is
 /// addressed.
 const ONE_FLOW: Flow = Flow(0);
@@ -110,7 +114,9 @@ impl ClientBuilder {
             }
         };
         let ear = Arc::new(Ear(Arc::downgrade(&connection)));
-        let endpoint = Endpoint::bind(Config::new(credentials, self.cluster), wire, ear)?;
+        let mut config = Config::new(credentials, self.cluster);
+        (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
+        let endpoint = Endpoint::bind(config, wire, ear)?;
         let no_answer = || Err(vec!["no answer in time".to_owned()]);
         tokio::time::timeout(self.timeout, connection.try_all(&endpoint))
             .await
