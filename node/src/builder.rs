@@ -61,7 +61,12 @@ pub struct NodeBuilder {
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
     memory: Option<(Network, SocketAddr, Credentials)>,
+    clock: WallClock,
+    chance: Option<u64>,
 }
+
+/// Tells the time of day: for creations, and for the times of events.
+pub type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +110,8 @@ impl Default for NodeBuilder {
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
             memory: None,
+            clock: Arc::new(SystemTime::now),
+            chance: None,
         }
     }
 }
@@ -188,13 +195,29 @@ impl NodeBuilder {
         self
     }
 
+    /// The clock it tells the time of day by; the system's unless said otherwise. Timers follow
+    /// tokio's.
+    #[must_use]
+    pub fn wall_clock(mut self, clock: WallClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Seeds what membership leaves to chance; different for each life of each node unless said
+    /// otherwise.
+    #[must_use]
+    pub fn chance(mut self, seed: u64) -> Self {
+        self.chance = Some(seed);
+        self
+    }
+
     /// Starts it. Returns when it listens; finding the others goes on.
     ///
     /// Its processes run on the present tokio runtime.
     pub async fn start(self) -> Result<Node, StartError> {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
-        let wall = wall_ms();
+        let wall = millis(&self.clock);
         if let Some((network, address, credentials)) = self.memory.clone() {
             let next: NextCreation = Arc::new(|at_least| at_least);
             let ground =
@@ -207,8 +230,9 @@ impl NodeBuilder {
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
         let keeper = Arc::clone(&lock);
+        let clock = Arc::clone(&self.clock);
         let next: NextCreation = Arc::new(move |at_least| {
-            let at_least = at_least.max(wall_ms());
+            let at_least = at_least.max(millis(&clock));
             keeper.next_creation(at_least).unwrap_or_else(|error| {
                 tracing::error!(%error, "the creation is not remembered");
                 at_least
@@ -280,7 +304,8 @@ impl NodeBuilder {
         let started = Instant::now();
         let me = Me { id, address, labels: self.labels };
         let config = ClusterConfig { detect_in: self.detect_in };
-        let seed = ground.creation ^ u64::from(std::process::id()) << 32;
+        let own = ground.creation ^ (u64::from(std::process::id()) << 32);
+        let seed = self.chance.unwrap_or(own);
         let state = Membership::new(config, me, seed, started.elapsed());
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
@@ -315,6 +340,7 @@ impl NodeBuilder {
             net: ground.net,
             lock: ground.lock,
             driver,
+            clock: self.clock,
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {
@@ -333,8 +359,9 @@ struct Ground {
     net: Net,
 }
 
-fn wall_ms() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// Milliseconds since 1970.
+pub(crate) fn millis(clock: &WallClock) -> u64 {
+    let since_1970 = clock().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 

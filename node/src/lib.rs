@@ -72,7 +72,7 @@ pub use purlin_runtime::{
 pub use purlin_transport::Network;
 
 pub use crate::authority::AuthorityError;
-pub use crate::builder::{NodeBuilder, StartError};
+pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
 

@@ -14,7 +14,7 @@ use purlin_transport::Endpoint;
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
-use crate::builder::NodeBuilder;
+use crate::builder::{NodeBuilder, WallClock};
 use crate::directory::Directory;
 use crate::events::Inputs;
 use crate::home::NodeLock;
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) net: Net,
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
+    pub(crate) clock: WallClock,
 }
 
 impl Shared {

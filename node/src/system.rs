@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
@@ -13,6 +12,7 @@ use purlin_proto::{Message, Pid};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
 use tokio::sync::broadcast;
 
+use crate::builder::WallClock;
 use crate::node::Shared;
 
 static SYSTEM: RawKind = RawKind::new("purlin");
@@ -24,10 +24,11 @@ const SUCCESSORS: usize = 3;
 pub(crate) fn start(node: &Arc<Shared>) -> Result<(), crate::StartError> {
     let weak = Arc::downgrade(node);
     let events = node.events.subscribe();
+    let clock = WallClock::clone(&node.clock);
     let runtime = &node.runtime;
     let failed = |error: String| crate::StartError::System(error);
     let pid = runtime
-        .spawn_raw(&SYSTEM, move |ctx| System::new(ctx, weak, events).run())
+        .spawn_raw(&SYSTEM, move |ctx| System::new(ctx, weak, events, clock).run())
         .map_err(|error| failed(error.to_string()))?;
     let name = admin::SYSTEM.parse().map_err(|error| failed(format!("{error}")))?;
     runtime.register(name, pid).map_err(|error| failed(error.to_string()))
@@ -38,11 +39,17 @@ struct System {
     node: Weak<Shared>,
     events: broadcast::Receiver<What>,
     subscribers: BTreeSet<Pid>,
+    clock: WallClock,
 }
 
 impl System {
-    fn new(ctx: RawContext, node: Weak<Shared>, events: broadcast::Receiver<What>) -> Self {
-        Self { ctx, node, events, subscribers: BTreeSet::new() }
+    fn new(
+        ctx: RawContext,
+        node: Weak<Shared>,
+        events: broadcast::Receiver<What>,
+        clock: WallClock,
+    ) -> Self {
+        Self { ctx, node, events, subscribers: BTreeSet::new(), clock }
     }
 
     async fn run(mut self) -> Outcome {
@@ -73,8 +80,7 @@ impl System {
         if self.subscribers.is_empty() {
             return;
         }
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let at_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let at_ms = crate::builder::millis(&self.clock);
         let node = self.ctx.runtime().name();
         for subscriber in &self.subscribers {
             self.ctx.runtime().send(*subscriber, Event { at_ms, node, what: what.clone() });
