@@ -341,3 +341,25 @@ async fn a_call_ends_at_once_when_its_node_is_lost() {
     assert_eq!(reply, Err(CallError::NoConnection));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_up_before_any_message_of_it_arrives() {
+    let mut cluster = Cluster::start(1, kinds).await;
+    for round in 0..10 {
+        let name = purlin::Name::new(&format!("probe-{round}")).unwrap();
+        let a = cluster.nodes[0].clone();
+        let mut probe = Probe::start(&a, |ctx| ctx.monitor_nodes());
+        a.runtime().register(name.clone(), probe.pid).unwrap();
+        let node = cluster.join(&format!("m{round}"), kinds).await;
+
+        let to = Dest::Remote(name, a.id().name);
+        while node.members().len() < cluster.nodes.len() {
+            tokio::task::yield_now().await;
+            node.send(to.clone(), Read);
+        }
+        node.send(to, Read);
+
+        assert!(matches!(probe.next().await, Received::Node(NodeEvent::Up { .. })));
+        assert!(matches!(probe.next().await, Received::Message(_)));
+    }
+}

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
+use crate::events::Told;
 
 /// How often links are looked at for signs of life.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ pub(crate) type NextCreation = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
 pub(crate) struct Driver {
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
-    pub(crate) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(crate) inputs: mpsc::UnboundedReceiver<Told>,
     pub(crate) endpoint: Endpoint,
     pub(crate) runtime: Runtime,
     pub(crate) directory: Arc<Directory>,
@@ -67,7 +68,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 input = self.inputs.recv() => match input {
-                    Some(input) => self.handle(input),
+                    Some(Told::Input(input)) => self.handle(input),
+                    Some(Told::Open(from, gate)) => {
+                        gate.open(|envelope| self.runtime.receive(from, envelope));
+                    }
                     None => return,
                 },
                 Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),

@@ -1,11 +1,12 @@
 //! What the transport tells a node, handed on: frames to the runtime, the rest to the driver.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
-use purlin_proto::{Frame, NodeId, Refusal};
+use purlin_proto::{Envelope, Frame, NodeId, Refusal};
 use purlin_runtime::Runtime;
 use purlin_transport::{Closed, DialError, Events, Flow, Link, Peer, Receiver};
 use tokio::sync::mpsc;
@@ -14,7 +15,45 @@ use crate::session;
 
 /// Inputs of membership wait here for the driver. Unbounded, because a lost one would be a lost
 /// member; what comes in is bounded by the transport's own bounds.
-pub(crate) type Inputs = mpsc::UnboundedSender<Input>;
+pub(crate) type Inputs = mpsc::UnboundedSender<Told>;
+
+/// What the driver is told.
+pub(crate) enum Told {
+    /// Something for membership.
+    Input(Input),
+    /// Membership knows of a life by now: what it sends may be delivered.
+    Open(NodeId, Arc<Gate>),
+}
+
+/// Holds what a new life sends until the node knows that it is up, so that `NodeEvent::Up` comes
+/// before any message of it.
+#[derive(Default)]
+pub(crate) struct Gate {
+    open: AtomicBool,
+    /// At most what arrives within one turn of the driver.
+    held: Mutex<Vec<Envelope>>,
+}
+
+impl Gate {
+    /// Delivers an envelope, now or when the gate opens; in order either way, because what is held
+    /// is delivered under the lock.
+    fn pass(&self, runtime: &Runtime, from: NodeId, envelope: Envelope) {
+        if !self.open.load(Ordering::Acquire) {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.open.load(Ordering::Acquire) {
+                held.push(envelope);
+                return;
+            }
+        }
+        runtime.receive(from, envelope);
+    }
+
+    pub(crate) fn open(&self, deliver: impl Fn(Envelope)) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.drain(..).for_each(deliver);
+        self.open.store(true, Ordering::Release);
+    }
+}
 
 /// The node's ear at the transport.
 pub(crate) struct Ear {
@@ -26,7 +65,7 @@ pub(crate) struct Ear {
 impl Ear {
     /// The driver ends with the node; then nobody wants to know.
     fn tell(&self, input: Input) {
-        let _ = self.inputs.send(input);
+        let _ = self.inputs.send(Told::Input(input));
     }
 
     fn closed_by(&self, peer: NodeId, why: &Refusal) {
@@ -57,12 +96,16 @@ impl Events for Ear {
         match &link.peer().node {
             Some(node) => {
                 self.tell(Input::Connected { peer: node.id, address: node.address });
-                Arc::new(NodeReceiver {
+                let receiver = Arc::new(NodeReceiver {
                     runtime: self.runtime.clone(),
                     inputs: self.inputs.clone(),
                     from: node.id,
                     link: link.clone(),
-                })
+                    gate: Arc::new(Gate::default()),
+                });
+                // As for `tell`.
+                let _ = self.inputs.send(Told::Open(node.id, Arc::clone(&receiver.gate)));
+                receiver
             }
             None => session::open(&self.runtime, link),
         }
@@ -94,6 +137,7 @@ struct NodeReceiver {
     inputs: Inputs,
     from: NodeId,
     link: Link,
+    gate: Arc<Gate>,
 }
 
 impl NodeReceiver {
@@ -104,12 +148,14 @@ impl NodeReceiver {
 
     fn take(&self, frame: Bytes) {
         match Frame::decode(frame) {
-            Ok(Frame::Envelope(envelope)) => self.runtime.receive(self.from, envelope),
+            Ok(Frame::Envelope(envelope)) => {
+                self.gate.pass(&self.runtime, self.from, envelope);
+            }
             Ok(Frame::Gossip(bytes)) => {
-                let _ = self.inputs.send(Input::Datagram { from: self.from, bytes });
+                let _ = self.inputs.send(Told::Input(Input::Datagram { from: self.from, bytes }));
             }
             Ok(Frame::State(bytes)) => {
-                let _ = self.inputs.send(Input::State { from: self.from, bytes });
+                let _ = self.inputs.send(Told::Input(Input::State { from: self.from, bytes }));
             }
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),

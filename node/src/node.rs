@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::builder::{NodeBuilder, WallClock};
 use crate::directory::Directory;
-use crate::events::Inputs;
+use crate::events::{Inputs, Told};
 use crate::home::NodeLock;
 use crate::net::Net;
 
@@ -146,7 +146,7 @@ impl Node {
         let shared = &self.0;
         shared.runtime.shutdown(GRACE).await;
         // The driver ends with the node, not before.
-        let _ = shared.inputs.send(Input::Leave);
+        let _ = shared.inputs.send(Told::Input(Input::Leave));
         let endpoint = shared.endpoint.clone();
         let closing = async move {
             // The driver's turn, to hand the farewell to the control streams.
