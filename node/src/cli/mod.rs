@@ -75,8 +75,9 @@ fn dispatch(cli: Cli, builder: NodeBuilder) -> Result<(), Failure> {
         Command::Start(args) => start::run(args, builder),
         Command::Completions { shell } => {
             let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "purlin", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "purlin", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
         }
         other => ask::run(other),
     }

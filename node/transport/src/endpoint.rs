@@ -252,6 +252,18 @@ impl Endpoint {
         address: SocketAddr,
         expect: Option<NodeName>,
     ) -> Result<Link, DialError> {
+        if self.0.closing.load(Ordering::Acquire) {
+            return Err(DialError::Closed);
+        }
+        self.dial_anyway(address, expect).await
+    }
+
+    /// Dials also while the endpoint closes: what was accepted before is still to be delivered.
+    async fn dial_anyway(
+        &self,
+        address: SocketAddr,
+        expect: Option<NodeName>,
+    ) -> Result<Link, DialError> {
         let dialed = tokio::time::timeout(2 * HANDSHAKE_TIMEOUT, self.connect(address, expect));
         let dialed = dialed.await.unwrap_or(Err(DialError::NoAnswer));
         if dialed.is_err() {
@@ -262,7 +274,7 @@ impl Endpoint {
 
     /// Dials a node because something waits for it.
     async fn dial_for(&self, to: NodeId, address: SocketAddr) {
-        let error = match self.dial(address, Some(to.name)).await {
+        let error = match self.dial_anyway(address, Some(to.name)).await {
             Ok(_) => return,
             // It accepts the connection that it has dialed itself.
             Err(DialError::Refused(Refusal::Duplicate)) => match self.wait_for_link(to).await {
@@ -299,9 +311,6 @@ impl Endpoint {
         address: SocketAddr,
         expect: Option<NodeName>,
     ) -> Result<Link, DialError> {
-        if self.0.closing.load(Ordering::Acquire) {
-            return Err(DialError::Closed);
-        }
         let connection = self.0.wire.dial(address).await?;
         let proved = connection.identity().map_err(DialError::TheirCertificate)?;
         if let Some(expected) = expect.filter(|&expected| expected != proved.name) {
