@@ -97,7 +97,7 @@ async fn ten_nodes_find_each_other_and_agree_on_the_ring() {
 async fn a_process_on_another_node_is_called_by_pid_and_by_name() {
     let cluster = Cluster::start(3, kinds).await;
     let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
-    let hits = b.runtime().spawn_named::<Counter>("hits".parse().unwrap(), Some(1)).await.unwrap();
+    let hits = b.runtime().spawn_named::<Counter>("hits", Some(1)).await.unwrap();
 
     a.send(hits.pid(), Add(4));
     assert_eq!(a.call("hits@n1", Add(5)).await, Ok(10));

@@ -47,9 +47,9 @@ fn processes_that_never_yield_do_not_make_their_node_look_dead() {
         threads.worker_threads(2).enable_all().build().unwrap()
     };
     let (blocked, free) = (two_threads(), two_threads());
-    let a = blocked.block_on(builder().name("a".into()).start()).unwrap();
+    let a = blocked.block_on(builder().name("a").start()).unwrap();
     let seed = a.address().to_string();
-    let b = free.block_on(builder().name("b".into()).seed(seed).start()).unwrap();
+    let b = free.block_on(builder().name("b").seed(seed).start()).unwrap();
     let a_life = a.id();
     free.block_on(async {
         until_sees(&b, 2).await;

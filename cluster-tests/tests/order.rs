@@ -83,8 +83,8 @@ async fn every_pair_keeps_its_order_and_nothing_is_lost_or_doubled() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("home");
     let builder = || Node::builder().data_dir(&dir).listen("127.0.0.1:0").actor::<Receiver>();
-    let a = builder().name("a".into()).start().await.unwrap();
-    let b = builder().name("b".into()).seed(a.address().to_string()).start().await.unwrap();
+    let a = builder().name("a").start().await.unwrap();
+    let b = builder().name("b").seed(a.address().to_string()).start().await.unwrap();
     until_sees(&a, 2).await;
     until_sees(&b, 2).await;
 

@@ -29,9 +29,8 @@ impl Handler<Down> for Watcher {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let node = |name: &'static str| {
-        Node::builder().name(name.into()).listen("127.0.0.1:0").actor::<Counter>()
-    };
+    let node =
+        |name: &'static str| Node::builder().name(name).listen("127.0.0.1:0").actor::<Counter>();
     let a = node("cluster-example-a").start().await?;
     let b = node("cluster-example-b").seed(a.address().to_string()).start().await?;
     while a.members().len() < 2 {

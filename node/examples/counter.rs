@@ -45,7 +45,7 @@ impl Handler<Read> for Counter {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let node = Node::builder().name("counter-example".into()).actor::<Counter>().start().await?;
+    let node = Node::builder().name("counter-example").actor::<Counter>().start().await?;
     let counter = node.spawn::<Counter>(10).await?; // Ref<Counter>, typed; counter.pid() is a Pid
     counter.send(Add(1)); // cast: cannot fail
     assert_eq!(counter.call(Read).await?, 11); // call: typed reply, default timeout 5 s

@@ -7,14 +7,14 @@ use purlin::prelude::*;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let node = Node::builder().name("supervised-example".into()).start().await?;
+    let node = Node::builder().name("supervised-example").start().await?;
     let root = node
         .supervise(
             Supervisor::new(Strategy::RestForOne)
                 .intensity(3, Duration::from_secs(5))
                 .child(
                     ChildSpec::actor::<Counter>("hits", Some(0))
-                        .name("hits".parse()?)
+                        .name("hits")
                         .restart(Restart::Permanent),
                 )
                 .child(ChildSpec::supervisor(

@@ -40,7 +40,7 @@ const EVENTS: usize = 4_096;
 /// use purlin::Node;
 ///
 /// let node = Node::builder()
-///     .name("b".into())
+///     .name("b")
 ///     .listen("0.0.0.0:7400")
 ///     .seed("10.0.0.1:7400")
 ///     .detect_in(Duration::from_secs(5))
@@ -119,15 +119,15 @@ impl Default for NodeBuilder {
 impl NodeBuilder {
     /// Its name, unique in the cluster; the host's name unless said otherwise.
     #[must_use]
-    pub fn name(mut self, name: NodeName) -> Self {
-        self.name = Some(name);
+    pub fn name(mut self, name: impl Into<NodeName>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
     /// The cluster it belongs to; `purlin` unless said otherwise.
     #[must_use]
-    pub fn cluster(mut self, cluster: Name) -> Self {
-        self.cluster = cluster;
+    pub fn cluster(mut self, cluster: impl Into<Name>) -> Self {
+        self.cluster = cluster.into();
         self
     }
 

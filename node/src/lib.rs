@@ -36,7 +36,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let node = Node::builder().name("a".into()).actor::<Counter>().start().await?;
+//! let node = Node::builder().name("a").actor::<Counter>().start().await?;
 //! let counter = node.spawn::<Counter>(10).await?;
 //! counter.send(Add(1));
 //! assert_eq!(counter.call(Add(0)).await?, 11);

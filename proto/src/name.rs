@@ -194,6 +194,20 @@ impl Borrow<str> for Name {
     }
 }
 
+/// A literal name, as in `ChildSpec::actor::<Counter>("hits", 0).name("hits")`.
+///
+/// # Panics
+///
+/// On a text that is not a name. Text that comes from outside is parsed with [`Name::new`] instead.
+impl From<&'static str> for Name {
+    fn from(text: &'static str) -> Self {
+        match Self::new(text) {
+            Ok(name) => name,
+            Err(error) => panic!("{text:?} is not a name: {error}"),
+        }
+    }
+}
+
 /// A literal node name, as in `node.spawn_on::<Worker>(&"a".into(), args)`.
 ///
 /// # Panics

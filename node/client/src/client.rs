@@ -84,8 +84,8 @@ pub struct SpawnOptions {
 impl ClientBuilder {
     /// The cluster's name; `purlin` unless said otherwise.
     #[must_use]
-    pub fn cluster(mut self, cluster: Name) -> Self {
-        self.cluster = cluster;
+    pub fn cluster(mut self, cluster: impl Into<Name>) -> Self {
+        self.cluster = cluster.into();
         self
     }
 

@@ -226,8 +226,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// Gives this process a name on its node.
-    pub fn register(&self, name: Name) -> Result<(), RegisterError> {
-        self.runtime().register(name, self.pid())
+    pub fn register(&self, name: impl Into<Name>) -> Result<(), RegisterError> {
+        self.runtime().register(name.into(), self.pid())
     }
 
     // ----- the loop -----

@@ -51,10 +51,10 @@ impl Runtime {
     /// As [`spawn`](Self::spawn), under a name from the first moment.
     pub async fn spawn_named<A: Actor>(
         &self,
-        name: Name,
+        name: impl Into<Name>,
         args: A::Args,
     ) -> Result<Ref<A>, SpawnError> {
-        let options = SpawnOptions { name: Some(name), ..self.options() };
+        let options = SpawnOptions { name: Some(name.into()), ..self.options() };
         let process = self.start_actor::<A>(args, options).await?;
         Ok(Ref::to(process))
     }

@@ -21,7 +21,7 @@
 //!     .supervise(
 //!         Supervisor::new(Strategy::RestForOne)
 //!             .intensity(3, Duration::from_secs(5))
-//!             .child(ChildSpec::actor::<Worker>("first", 1).name("first".parse()?))
+//!             .child(ChildSpec::actor::<Worker>("first", 1).name("first"))
 //!             .child(ChildSpec::supervisor(
 //!                 "below",
 //!                 Supervisor::new(Strategy::OneForOne)

@@ -91,8 +91,8 @@ impl ChildSpec {
 
     /// Registers it under a name on its node, each time it is started.
     #[must_use]
-    pub fn name(mut self, name: Name) -> Self {
-        self.name = Some(name);
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
         self
     }
 

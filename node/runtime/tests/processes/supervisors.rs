@@ -72,7 +72,7 @@ impl Bench {
 
     fn child(&self, name: &str) -> ChildSpec {
         let job = Job { name: name.into(), fails: false, log: Arc::clone(&self.log) };
-        ChildSpec::actor::<Worker>(name, job).name(name.parse().unwrap())
+        ChildSpec::actor::<Worker>(name, job).name(Name::new(name).unwrap())
     }
 
     fn pid(&self, name: &str) -> Option<Pid> {
