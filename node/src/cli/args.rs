@@ -8,9 +8,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use purlin_proto::{Dest, Name, NodeName};
 
-/// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
-const DEFAULT_LOG: &str = "info,quinn_udp=error";
-
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,7 +35,8 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   purlin start
-  purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b")]
+  purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b
+  purlin start --config /etc/purlin.toml")]
     Start(StartArgs),
     /// Show how a node is.
     #[command(after_help = "Example:\n  purlin status --format json")]
@@ -235,9 +233,9 @@ pub(crate) struct StartArgs {
     /// Its name, unique in the cluster [default: the host's name].
     #[arg(long)]
     pub(crate) name: Option<NodeName>,
-    /// The cluster's name.
-    #[arg(long, default_value = "purlin")]
-    pub(crate) cluster: Name,
+    /// The cluster's name [default: purlin].
+    #[arg(long)]
+    pub(crate) cluster: Option<Name>,
     /// Where to listen, HOST:PORT; port 0 for any free one [default: 127.0.0.1:7400, or any free
     /// port if that is taken].
     #[arg(long, value_name = "ADDR")]
@@ -254,19 +252,24 @@ pub(crate) struct StartArgs {
     /// A label, for people and placement; may be repeated.
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     pub(crate) labels: Vec<(String, String)>,
-    /// Declare a silent member down within so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
-    pub(crate) detect_in: Duration,
-    /// What to log to stderr, as `info` or `purlin=debug,warn`.
-    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER", default_value = DEFAULT_LOG)]
-    pub(crate) log: String,
-    /// How to log.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    /// Declare a silent member down within so many seconds [default: 5].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) detect_in: Option<Duration>,
+    /// What to log to stderr, as `info` or `purlin=debug,warn` [default: info].
+    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// How to log [default: text].
+    #[arg(long, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Read settings from this TOML file, named as the options are, with `_` for `-`; options given
+    /// here win. `seeds` is a list, `labels` a table.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
     Text,

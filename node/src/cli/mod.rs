@@ -4,6 +4,7 @@
 
 mod args;
 mod ask;
+mod config;
 mod output;
 mod start;
 mod watch;

@@ -5,11 +5,15 @@ use std::io::{IsTerminal, Write};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
 use super::args::{LogFormat, StartArgs};
+use super::{Failure, config};
 use crate::builder::{NodeBuilder, StartError};
 
+/// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
+const DEFAULT_LOG: &str = "info,quinn_udp=error";
+
 pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
+    let args = config::merge(args)?;
     log(&args)?;
     let executor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -19,11 +23,12 @@ pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> 
 }
 
 fn log(args: &StartArgs) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
-        Failure::Usage(format!("--log {:?}: {error}; as in info or purlin=debug,warn", args.log))
+    let text = args.log.as_deref().unwrap_or(DEFAULT_LOG);
+    let filter = EnvFilter::try_new(text).map_err(|error| {
+        Failure::Usage(format!("--log {text:?}: {error}; as in info or purlin=debug,warn"))
     })?;
     let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match args.log_format {
+    match args.log_format.unwrap_or(LogFormat::Text) {
         LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => to_stderr.json().init(),
     }
@@ -61,7 +66,12 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
 }
 
 fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
-    builder = builder.cluster(args.cluster).detect_in(args.detect_in);
+    if let Some(cluster) = args.cluster {
+        builder = builder.cluster(cluster);
+    }
+    if let Some(detect_in) = args.detect_in {
+        builder = builder.detect_in(detect_in);
+    }
     if let Some(name) = args.name {
         builder = builder.name(name);
     }
