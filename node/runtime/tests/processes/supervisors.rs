@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use purlin_proto::admin::What;
 use purlin_runtime::{
     Actor, ChildSpec, Config, Context, ExitReason, Handler, Message, Name, NodeId, Outcome, Pid,
     Restart, Runtime, Strategy, Supervisor,
@@ -62,12 +63,16 @@ impl Handler<Crash> for Worker {
 struct Bench {
     runtime: Runtime,
     log: Log,
+    seen: Arc<Mutex<Vec<What>>>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let runtime = Runtime::new(Config::new(NodeId::new("a".into(), 1)));
-        Self { runtime, log: Log::default() }
+        let mut config = Config::new(NodeId::new("a".into(), 1));
+        let seen: Arc<Mutex<Vec<What>>> = Arc::default();
+        let observed = Arc::clone(&seen);
+        config.observer = Some(Arc::new(move |what| observed.lock().unwrap().push(what)));
+        Self { runtime: Runtime::new(config), log: Log::default(), seen }
     }
 
     fn child(&self, name: &str) -> ChildSpec {
@@ -238,4 +243,30 @@ async fn a_killed_supervisor_leaves_no_orphan() {
 
     let runtime = bench.runtime.clone();
     until("nobody", move || runtime.process_count() == 0).await;
+}
+
+#[tokio::test]
+async fn a_crash_and_the_restart_after_it_are_announced_with_their_reason() {
+    let bench = Bench::new();
+    bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap();
+    let crashed = bench.pid("y").unwrap();
+
+    bench.crash("y").await;
+
+    let seen = bench.seen.lock().unwrap();
+    let crash = seen.iter().find_map(|what| match what {
+        What::ProcessCrashed { pid, name, reason, .. } => {
+            Some((*pid, name.clone(), reason.clone()))
+        }
+        _ => None,
+    });
+    let reason = "error: asked to crash".to_owned();
+    assert_eq!(crash, Some((crashed, Some(Name::new("y").unwrap()), reason.clone())));
+    let restart = seen.iter().find_map(|what| match what {
+        What::ChildRestarted { child, restarts, reason, .. } => {
+            Some((child.clone(), *restarts, reason.clone()))
+        }
+        _ => None,
+    });
+    assert_eq!(restart, Some(("y".to_owned(), 1, reason)));
 }
