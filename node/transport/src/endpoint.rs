@@ -118,6 +118,8 @@ impl Endpoint {
         wire: WireConfig,
         events: Arc<dyn Events>,
     ) -> Result<Self, BindError> {
+        // Odd, so that it is never 0, which means none.
+        let first_association = wire.chance() | 1;
         let wire = match wire {
             WireConfig::Quic { listen, environment } => {
                 let wire = quic::Wire::bind(listen, &environment, &config, Arc::clone(&events))?;
@@ -138,7 +140,7 @@ impl Endpoint {
             peers: Mutex::default(),
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
-            associations: AtomicU64::new(rand::random::<u64>() | 1),
+            associations: AtomicU64::new(first_association),
             stats: Stats::default(),
             closing: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),

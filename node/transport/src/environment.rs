@@ -25,6 +25,17 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// A number by chance: from the seed, or from the cryptography's source.
+    pub(crate) fn number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        match &self.seed {
+            Some(seed) => bytes.copy_from_slice(&seed[..8]),
+            // A source that fails leaves zeros; then associations are counted from there.
+            None => drop(self.crypto.secure_random.fill(&mut bytes)),
+        }
+        u64::from_le_bytes(bytes)
+    }
+
     /// The system's clocks, chance and sockets, on the present tokio runtime.
     pub fn system() -> Self {
         Self {

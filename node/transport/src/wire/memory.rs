@@ -141,6 +141,11 @@ impl Network {
         Some((found.incoming.clone(), found.identity, found.deaths.subscribe()))
     }
 
+    /// A number by chance.
+    pub(crate) fn number(&self) -> u64 {
+        self.lock().chance.random()
+    }
+
     fn latency(&self) -> Duration {
         self.lock().latency
     }

@@ -34,6 +34,16 @@ pub enum WireConfig {
     },
 }
 
+impl WireConfig {
+    /// A number by chance, from the source of chance that was handed in.
+    pub(crate) fn chance(&self) -> u64 {
+        match self {
+            Self::Quic { environment, .. } => environment.number(),
+            Self::Memory { network, .. } => network.number(),
+        }
+    }
+}
+
 /// Accepts and dials.
 pub(crate) enum Wire {
     Quic(quic::Wire),
