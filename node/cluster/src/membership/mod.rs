@@ -232,7 +232,7 @@ impl Membership {
                     self.declared_down(by, view);
                 }
             }
-            Input::Superseded { newest } => self.reincarnate(newest + 1),
+            Input::Superseded { newest } => self.reincarnate(newest.saturating_add(1)),
             Input::Leave => self.leave(),
         }
     }
@@ -447,7 +447,7 @@ impl Membership {
                     self.up(now, new);
                 }
                 // Others say that we are down.
-                Change::Defunct => self.reincarnate(self.me.id.creation + 1),
+                Change::Defunct => self.reincarnate(self.me.id.creation.saturating_add(1)),
             }
         }
         for (to, bytes) in wishes.datagrams {
@@ -658,7 +658,7 @@ impl Membership {
             Some(by) => (self.view(), by.name) < (view, self.me.id.name),
         };
         if we_come_back {
-            self.reincarnate(self.me.id.creation + 1);
+            self.reincarnate(self.me.id.creation.saturating_add(1));
         }
     }
 
