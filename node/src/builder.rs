@@ -319,11 +319,12 @@ impl NodeBuilder {
             directory: Arc::clone(&directory),
             observer,
             next_creation: ground.next,
-            seeds: self.seeds,
+            seeds: self.seeds.into(),
             start: started,
             heard: BTreeMap::new(),
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
+            resolving: JoinSet::new(),
         };
         let driver = ground.net.handle().spawn(driver.run()).abort_handle();
         let shared = Arc::new(Shared {

@@ -27,6 +27,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often seeds given by name are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 
+/// A resolver that takes longer counts as one that fails.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So many inputs are handled before anything else gets its turn.
+const BATCH: usize = 256;
+
 /// A creation above every earlier one of this node, and at least so high.
 pub(crate) type NextCreation = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
@@ -38,11 +44,22 @@ pub(crate) struct Driver {
     pub(crate) directory: Arc<Directory>,
     pub(crate) observer: Observer,
     pub(crate) next_creation: NextCreation,
-    pub(crate) seeds: Vec<String>,
+    pub(crate) seeds: Arc<[String]>,
     pub(crate) start: Instant,
     pub(crate) heard: BTreeMap<NodeName, (u64, u64)>,
     pub(crate) dialing: BTreeSet<SocketAddr>,
     pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
+    /// Seeds being resolved: a task of its own, since a resolver may take its time.
+    pub(crate) resolving: JoinSet<Vec<SocketAddr>>,
+}
+
+async fn addresses_of(seed: String) -> Vec<SocketAddr> {
+    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&seed)).await {
+        Ok(Ok(found)) => return found.collect(),
+        Ok(Err(error)) => tracing::warn!(seed, %error, "seed does not resolve"),
+        Err(_) => tracing::warn!(seed, "seed does not resolve: no answer in time"),
+    }
+    Vec::new()
 }
 
 impl Driver {
@@ -67,19 +84,42 @@ impl Driver {
             let wake = self.start + wake.unwrap_or(Duration::from_secs(1));
             tokio::select! {
                 biased;
-                input = self.inputs.recv() => match input {
-                    Some(Told::Input(input)) => self.handle(input),
-                    Some(Told::Open(from, gate)) => {
-                        gate.open(|envelope| self.runtime.receive(from, envelope));
-                    }
+                told = self.inputs.recv() => match told {
+                    Some(told) => self.take(told),
                     None => return,
                 },
                 Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),
+                Some(Ok(seeds)) = self.resolving.join_next() => {
+                    self.handle(Input::Join { seeds });
+                }
                 _ = look.tick() => self.look(),
-                _ = resolve.tick(), if !self.seeds.is_empty() => self.resolve().await,
-                () = tokio::time::sleep_until(wake) => self.handle(Input::Tick),
+                _ = resolve.tick(), if !self.seeds.is_empty() => self.resolve(),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            if Instant::now() >= wake {
+                self.handle(Input::Tick);
             }
             self.work_off();
+        }
+    }
+
+    /// Takes what has been told by now, within bounds.
+    fn take(&mut self, first: Told) {
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next {
+                Some(Told::Input(input)) => {
+                    self.handle(input);
+                    self.work_off();
+                }
+                Some(Told::Open(from, gate)) => {
+                    gate.open(|envelope| self.runtime.receive(from, envelope));
+                }
+                // Whoever waited may have stopped.
+                Some(Told::Done(done)) => drop(done.send(())),
+                None => return,
+            }
+            next = self.inputs.try_recv().ok();
         }
     }
 
@@ -107,9 +147,7 @@ impl Driver {
                     link.send_control(frame);
                 }
             }
-            Output::Disconnect { peer, view } => {
-                self.endpoint.close_peer(&peer, &Refusal::DeclaredDown { view });
-            }
+            Output::Disconnect { peer, why } => self.endpoint.close_peer(&peer, &why),
             Output::Event(event) => self.event(event),
             Output::Reincarnate { at_least } => self.reincarnate(at_least),
         }
@@ -128,17 +166,16 @@ impl Driver {
         self.dialing.remove(&address);
         let Err(error) = result else { return };
         match &error {
-            DialError::Refused(Refusal::DeclaredDown { view }) => {
-                let by = self.membership().members().find(|m| m.address == address).map(|m| m.id);
-                let creation = self.runtime.id().creation;
-                self.handle(Input::DeclaredDown { creation, by, view: *view });
+            DialError::Refused(Refusal::DeclaredDown { creation, by, view }) => {
+                let (creation, by, view) = (*creation, *by, view.clone());
+                self.handle(Input::DeclaredDown { creation, by, at: address, view });
             }
             DialError::Refused(Refusal::Superseded { newest }) => {
                 self.handle(Input::Superseded { newest: *newest });
             }
             DialError::NoAnswer
             | DialError::Closed
-            | DialError::Refused(Refusal::Duplicate)
+            | DialError::Refused(Refusal::Duplicate | Refusal::Joining)
             | DialError::Unacceptable(_) => {
                 tracing::debug!(%address, %error, "dial failed");
             }
@@ -174,15 +211,15 @@ impl Driver {
     }
 
     /// Every address of every seed; a name that does not resolve now may do so later.
-    async fn resolve(&mut self) {
-        let mut addresses = Vec::new();
-        for seed in &self.seeds {
-            match tokio::net::lookup_host(seed).await {
-                Ok(found) => addresses.extend(found),
-                Err(error) => tracing::warn!(seed, %error, "seed does not resolve"),
-            }
+    fn resolve(&mut self) {
+        if !self.resolving.is_empty() {
+            return;
         }
-        self.handle(Input::Join { seeds: addresses });
+        let seeds = Arc::clone(&self.seeds);
+        self.resolving.spawn(async move {
+            let lookups: JoinSet<_> = seeds.iter().cloned().map(addresses_of).collect();
+            lookups.join_all().await.concat()
+        });
     }
 
     fn event(&mut self, event: Event) {
@@ -222,8 +259,8 @@ impl Driver {
     /// processes meant to ours; then those who watch nodes.
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
-        let view = self.membership().view();
-        self.endpoint.close_peer(&id, &Refusal::DeclaredDown { view });
+        let why = self.membership().refusal(id);
+        self.endpoint.close_peer(&id, &why);
         self.runtime.connection_lost(id.name);
         self.rebuild_ring();
         self.runtime.node_event(&NodeEvent::Down { node: id, left });

@@ -9,7 +9,7 @@ use purlin_cluster::{Input, Membership};
 use purlin_proto::{Envelope, Frame, NodeId, Refusal};
 use purlin_runtime::Runtime;
 use purlin_transport::{Closed, DialError, Events, Flow, Link, Peer, Receiver};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::session;
 
@@ -23,6 +23,8 @@ pub(crate) enum Told {
     Input(Input),
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(NodeId, Arc<Gate>),
+    /// All that was told before has been done; for whoever waits for that.
+    Done(oneshot::Sender<()>),
 }
 
 /// Holds what a new life sends until the node knows that it is up, so that `NodeEvent::Up` comes
@@ -68,11 +70,11 @@ impl Ear {
         let _ = self.inputs.send(Told::Input(input));
     }
 
-    fn closed_by(&self, peer: NodeId, why: &Refusal) {
+    fn closed_by(&self, peer: NodeId, at: SocketAddr, why: &Refusal) {
         match why {
-            Refusal::DeclaredDown { view } => {
-                let creation = self.runtime.id().creation;
-                self.tell(Input::DeclaredDown { creation, by: Some(peer), view: *view });
+            Refusal::DeclaredDown { creation, by, view } => {
+                let (creation, by, view) = (*creation, *by, view.clone());
+                self.tell(Input::DeclaredDown { creation, by, at, view });
             }
             Refusal::Stopping => self.tell(Input::Stopping { peer }),
             _ => {}
@@ -115,14 +117,18 @@ impl Events for Ear {
         let Some(node) = &link.peer().node else { return };
         self.runtime.connection_lost(node.id.name);
         if let Closed::Remote(refusal) = why {
-            self.closed_by(node.id, refusal);
+            self.closed_by(node.id, node.address, refusal);
         }
     }
 
-    fn unreachable(&self, node: NodeId, why: &DialError) {
+    fn unreachable(&self, node: NodeId, at: SocketAddr, why: &DialError) {
         self.runtime.connection_lost(node.name);
-        if let DialError::Refused(refusal) = why {
-            self.closed_by(node, refusal);
+        match why {
+            DialError::Refused(Refusal::Superseded { newest }) => {
+                self.tell(Input::Superseded { newest: *newest });
+            }
+            DialError::Refused(refusal) => self.closed_by(node, at, refusal),
+            _ => {}
         }
     }
 

@@ -11,7 +11,7 @@ use purlin_proto::{
 };
 use purlin_runtime::{Actor, Ref, Runtime, Supervisor};
 use purlin_transport::Endpoint;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::builder::{NodeBuilder, WallClock};
@@ -147,10 +147,12 @@ impl Node {
         shared.runtime.shutdown(GRACE).await;
         // The driver ends with the node, not before.
         let _ = shared.inputs.send(Told::Input(Input::Leave));
+        let (done, said) = oneshot::channel();
+        let _ = shared.inputs.send(Told::Done(done));
         let endpoint = shared.endpoint.clone();
         let closing = async move {
-            // The driver's turn, to hand the farewell to the control streams.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // The farewell is with the control streams; or there is no driver to say it.
+            let _ = said.await;
             endpoint.close(&Refusal::Stopping).await;
         };
         // `None` only when the network's thread is gone already.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::NodeId;
-use crate::limits::{LABEL_BYTES, LABELS};
+use crate::limits::{CREATION, LABEL_BYTES, LABELS};
 use crate::name::{Name, NodeName};
 
 /// The newest protocol version this build speaks.
@@ -61,6 +61,16 @@ pub struct NodeHello {
     pub id: NodeId,
     /// Where others reach it.
     pub address: SocketAddr,
+}
+
+impl NodeHello {
+    /// Checks the bounds of what a node says about itself.
+    pub fn check(&self) -> Result<(), String> {
+        if self.id.creation > CREATION {
+            return Err(format!("creation {} is above {CREATION}", self.id.creation));
+        }
+        Ok(())
+    }
 }
 
 /// The first frame of each side.
@@ -125,11 +135,16 @@ pub enum Refusal {
     /// Both sides dialed at once and the other connection is kept.
     #[error("another connection between the two nodes is kept")]
     Duplicate,
-    /// The refusing side holds this life of the node for dead.
-    #[error("declared down: it must come back under a new creation")]
+    /// The refusing side holds this life of the node for dead. One of the two must come back under
+    /// a new creation; which of them, both tell from their views.
+    #[error("{by} has declared down creation {creation} of this node")]
     DeclaredDown {
-        /// How many members the refusing side sees as up, itself included.
-        view: u32,
+        /// The life that is held for dead.
+        creation: u64,
+        /// The life that refuses.
+        by: NodeId,
+        /// Whom the refusing side sees.
+        view: Box<View>,
     },
     /// This life is older than one already seen.
     #[error("a newer life of that node is known: creation {newest}")]
@@ -157,6 +172,22 @@ pub enum Refusal {
         /// What it was.
         detail: String,
     },
+    /// The node is coming back and takes the cluster's state from another first.
+    #[error("the node is just joining: try again")]
+    Joining,
+}
+
+/// Whom a node sees as live, itself included, in short: enough to tell how much of it another view
+/// shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// How many.
+    pub members: u32,
+    /// The smallest name among them.
+    pub first: NodeName,
+    /// The smallest hashes of their ids, rising; all of them if they are at most
+    /// [`VIEW_SAMPLE`](crate::limits::VIEW_SAMPLE).
+    pub sample: Vec<u64>,
 }
 
 /// Free-form facts about a node (`zone=a`), for people and placement.

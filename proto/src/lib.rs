@@ -34,7 +34,7 @@ mod signal;
 pub use crate::dest::{Dest, ParseDestError};
 pub use crate::error::{CallError, SpawnError};
 pub use crate::frame::Frame;
-pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions};
+pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
 pub use crate::message::{Message, MessageName};
 pub use crate::name::{Name, NameError, NodeName};

@@ -16,6 +16,16 @@ pub const FRAME_BYTES: usize = 64 << 20;
 /// Largest [`Hello`](crate::Hello), encoded; it is read before the peer has said who it is.
 pub const HELLO_BYTES: usize = 8 << 10;
 
+/// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
+/// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
+pub const CREATION: u64 = 1 << 48;
+
+/// Most nodes that membership remembers, dead ones included, and most entries in one state.
+pub const MEMBERS: usize = 4_096;
+
+/// Hashes in a [`View`](crate::View).
+pub const VIEW_SAMPLE: usize = 16;
+
 /// Most labels a node may carry.
 pub const LABELS: usize = 32;
 

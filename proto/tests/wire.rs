@@ -15,7 +15,7 @@ use purlin_proto::session::{Request, Update};
 use purlin_proto::{
     CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName, Name,
     NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Signal, Spawn, SpawnError,
-    Target, Versions,
+    Target, Versions, View,
 };
 
 #[global_allocator]
@@ -139,12 +139,17 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Identity { detail: detail() },
         Refusal::Role { detail: detail() },
         Refusal::Duplicate,
-        Refusal::DeclaredDown { view: 3 },
+        Refusal::DeclaredDown {
+            creation: 7,
+            by: NodeId::new("b".into(), 2),
+            view: Box::new(View { members: 3, first: "a".into(), sample: vec![1, 2] }),
+        },
         Refusal::Superseded { newest: 4 },
         Refusal::NameTaken { name: "a".into(), address: "10.0.0.1:7400".parse().unwrap() },
         Refusal::Stopping,
         Refusal::Busy,
         Refusal::Protocol { detail: detail() },
+        Refusal::Joining,
     ]
 }
 

@@ -279,7 +279,7 @@ impl Events for Ear {
         }
     }
 
-    fn unreachable(&self, _: purlin_proto::NodeId, _: &DialError) {}
+    fn unreachable(&self, _: purlin_proto::NodeId, _: SocketAddr, _: &DialError) {}
 
     fn unreachable_hint(&self, _: SocketAddr) {}
 }

@@ -76,7 +76,7 @@ pub trait Events: Send + Sync + 'static {
 
     /// A node that was dialed because something was sent to it cannot be reached; what waited for
     /// it is lost.
-    fn unreachable(&self, node: NodeId, why: &DialError);
+    fn unreachable(&self, node: NodeId, at: SocketAddr, why: &DialError);
 
     /// The system says that nothing listens at this address. A hint: it may be forged.
     fn unreachable_hint(&self, address: SocketAddr);
@@ -288,7 +288,7 @@ impl Endpoint {
         let failed = lock(&self.0.peers).dial_failed(to.name, Instant::now());
         if failed {
             tracing::debug!(node = %to, %address, %error, "dial failed");
-            self.0.events.unreachable(to, &error);
+            self.0.events.unreachable(to, address, &error);
         }
     }
 
@@ -328,7 +328,10 @@ impl Endpoint {
         let ours = self.hello(association, lock(&self.0.peers).ended(proved.name));
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
-        let (theirs, reader) = handshake::hear_hello(&connection).await?;
+        let (theirs, reader) = match handshake::hear_hello(&connection).await {
+            Err(DialError::Refused(why)) => return Err(handshake::believe(why, proved)),
+            heard => heard?,
+        };
         let peer = Peer::of(&theirs, address, association, true);
         let checked = handshake::check(&theirs, &ours, proved);
         if let Err(why) = checked.and_then(|()| self.0.events.admit(&peer)) {

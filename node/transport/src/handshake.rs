@@ -97,6 +97,16 @@ async fn how_it_ended(connection: &Connection, ended: StreamEnded) -> DialError 
     }
 }
 
+/// A refusal, unless it speaks for another node than the one that the certificate proves.
+pub(crate) fn believe(why: Refusal, proved: Identity) -> DialError {
+    match &why {
+        Refusal::DeclaredDown { by, .. } if by.name != proved.name => {
+            DialError::Lost(format!("{} refuses in the name of {}", proved.name, by.name))
+        }
+        _ => DialError::Refused(why),
+    }
+}
+
 /// Checks a hello against our own and against the certificate.
 pub(crate) fn check(theirs: &Hello, ours: &Hello, proved: Identity) -> Result<(), Refusal> {
     if Versions::OURS.agree(theirs.versions).is_none() {
@@ -120,11 +130,12 @@ pub(crate) fn check(theirs: &Hello, ours: &Hello, proved: Identity) -> Result<()
             return Err(Refusal::Role { detail });
         }
     }
-    if let Some(node) = &theirs.node
-        && node.id.name != theirs.name
-    {
-        let detail = format!("its node id {} is not of {}", node.id, theirs.name);
-        return Err(Refusal::Identity { detail });
+    if let Some(node) = &theirs.node {
+        if node.id.name != theirs.name {
+            let detail = format!("its node id {} is not of {}", node.id, theirs.name);
+            return Err(Refusal::Identity { detail });
+        }
+        node.check().map_err(|detail| Refusal::Protocol { detail })?;
     }
     Ok(())
 }

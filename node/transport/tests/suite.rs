@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{Refusal, Role};
+use purlin_proto::{NodeId, Refusal, Role, View};
 use purlin_transport::{Closed, DialError, Flow, Identity, Priority, Sent};
 use support::{Authority, Fabric, Node, Seen, World, by_flow};
 
@@ -141,11 +141,14 @@ async fn another_cluster_is_refused_with_its_name(world: World) {
 
 async fn a_refusal_of_the_owner_reaches_the_dialer(world: World) {
     let (a, b) = (world.node("a"), world.node("b"));
-    b.record.refuse_all(Refusal::DeclaredDown { view: 3 });
+    let view = View { members: 3, first: "b".into(), sample: vec![] };
+    let by = NodeId::new("b".into(), 1);
+    let refusal = Refusal::DeclaredDown { creation: 1, by, view: Box::new(view) };
+    b.record.refuse_all(refusal.clone());
 
     let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
 
-    assert_eq!(refused, DialError::Refused(Refusal::DeclaredDown { view: 3 }));
+    assert_eq!(refused, DialError::Refused(refusal));
 }
 
 async fn a_client_certificate_is_refused_as_a_node(world: World) {

@@ -44,7 +44,7 @@ impl Config {
             num_indirect_probes: three,
             max_transmissions: NonZeroU8::new(12).expect("12"),
             suspect_to_down_after: self.share(SUSPICION),
-            remove_down_after: Some(Duration::from_hours(24)),
+            remove_down_after: Some(FORGET_AFTER),
             // Less the frame number in front.
             max_packet_size: NonZeroUsize::new(DATAGRAM_BYTES - 1).expect("more than one"),
             // foca would also tell a member that has refuted its suspicion; we tell who is down
@@ -86,8 +86,17 @@ pub(super) const PROVOKED: usize = 3;
 pub(super) const CONFIRM_PROBES: u32 = 3;
 pub(super) const CONFIRM_EVERY: Duration = Duration::from_millis(120);
 
+/// Members that are down are dialed again, so many at a time.
+pub(super) const HEAL_DIALS: usize = 8;
+
+/// A node that comes back waits so long for the state of the one it yielded to.
+pub(super) const MEETING: Duration = Duration::from_secs(2);
+
 /// Members that are down or have left are forgotten when there are more.
 pub(super) const REMEMBERED: usize = 1_000;
+
+/// Or after so long.
+pub(super) const FORGET_AFTER: Duration = Duration::from_hours(24);
 
 /// Seeds at most.
 pub(super) const SEEDS: usize = 1_000;

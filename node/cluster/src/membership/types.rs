@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{Labels, NodeId};
+use purlin_proto::{Labels, NodeId, Refusal, View};
+use serde::{Deserialize, Serialize};
 
 /// Time since some start that all calls agree on.
 pub type Time = Duration;
@@ -18,6 +19,13 @@ pub struct Me {
     pub address: SocketAddr,
     /// What it says about itself.
     pub labels: Labels,
+}
+
+impl Me {
+    pub(super) fn member(&self, now: Time) -> Member {
+        let Self { id, address, labels } = self.clone();
+        Member { id, address, labels, state: State::Up, since: now }
+    }
 }
 
 /// Something happened.
@@ -67,16 +75,20 @@ pub enum Input {
         /// Which.
         peer: NodeId,
     },
-    /// A node refused or closed a link because it holds this life for dead.
+    /// A node refused or closed a link because it holds this life for dead
+    /// ([`Refusal::DeclaredDown`]).
     DeclaredDown {
         /// The creation of this node that it spoke of; an earlier one is no news.
         creation: u64,
-        /// Which, if it is known.
-        by: Option<NodeId>,
-        /// How many members it sees as up.
-        view: u32,
+        /// Which.
+        by: NodeId,
+        /// Where it was reached.
+        at: SocketAddr,
+        /// Whom it sees.
+        view: Box<View>,
     },
-    /// This life is known to be over, since there is a newer one.
+    /// A node refused a link because it knows a newer life of this node
+    /// ([`Refusal::Superseded`]). An older one than this life is no news.
     Superseded {
         /// The newest creation known.
         newest: u64,
@@ -116,12 +128,12 @@ pub enum Output {
         /// Where.
         address: SocketAddr,
     },
-    /// End the link to a life that is over, and tell it how many members are up here.
+    /// End the link to a life that is over.
     Disconnect {
         /// Which.
         peer: NodeId,
-        /// The number of members that are up, this node included.
-        view: u32,
+        /// What it is told.
+        why: Refusal,
     },
     /// Tell everyone who wants to know.
     Event(Event),
@@ -166,6 +178,8 @@ pub enum Why {
     Restarted,
     /// This node has come back under a new creation, and sees everyone anew.
     Rejoining,
+    /// It belongs to the smaller side of a split that has healed, and comes back.
+    OtherSide,
 }
 
 /// A member, as this node sees it.
@@ -183,8 +197,8 @@ pub struct Member {
     pub since: Time,
 }
 
-/// What is thought of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is thought of a member. On the wire as a number in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
     /// It answers.
     Up,
@@ -210,6 +224,7 @@ impl std::fmt::Display for Why {
             Self::PortClosed => "its port is closed and it did not answer",
             Self::Restarted => "the node has a newer life",
             Self::Rejoining => "this node came back under a new creation",
+            Self::OtherSide => "it was on the smaller side of a split",
         })
     }
 }

@@ -1,7 +1,9 @@
 //! What membership says on the wire.
 //!
-//! Datagrams are foca's: a header, then members, each `u16 length | bytes`. On the control stream
-//! goes [`Said`].
+//! Datagrams are foca's: a header, `u16 count` (big-endian), then so many members, each
+//! `u16 length | bytes`. On the control stream goes [`Said`].
+
+use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header};
@@ -10,7 +12,8 @@ use purlin_proto::limits::DATAGRAM_BYTES;
 use purlin_proto::{Labels, NodeId, NodeName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+
+use super::types::State;
 
 /// A life of a node and where it is: what foca calls an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,13 +39,15 @@ impl foca::Identity for Life {
     }
 }
 
+/// What foca knows of a life.
+pub(super) type Update = foca::Member<Life>;
+
 /// What goes on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Said {
     /// All that the sender knows.
     Full {
-        members: Vec<foca::Member<Life>>,
-        labels: Vec<(NodeId, Labels)>,
+        members: Vec<Known>,
         /// Whether the receiver is to answer with all it knows.
         answer: bool,
     },
@@ -52,15 +57,68 @@ pub(super) enum Said {
     Leaving,
 }
 
+/// All that the sender knows of one life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Known {
+    pub(super) life: Life,
+    /// Of SWIM: the higher one is the newer news.
+    pub(super) incarnation: u16,
+    pub(super) state: State,
+    /// `None` if they are not known.
+    pub(super) labels: Option<Labels>,
+}
+
+impl Known {
+    pub(super) fn update(&self) -> Update {
+        let state = match self.state {
+            State::Up => foca::State::Alive,
+            State::Suspect => foca::State::Suspect,
+            State::Down | State::Left => foca::State::Down,
+        };
+        Update::new(self.life, self.incarnation, state)
+    }
+}
+
+/// A datagram, taken apart.
+pub(super) struct Gossip<'a> {
+    pub(super) from: Life,
+    /// What foca makes an empty datagram of.
+    pub(super) header: &'a [u8],
+    pub(super) updates: Vec<Update>,
+}
+
+impl<'a> Gossip<'a> {
+    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut rest = datagram;
+        let from = FocaCodec.decode_header(&mut rest)?.src;
+        let header = &datagram[..datagram.len() - rest.len()];
+        let mut updates = Vec::new();
+        if !rest.is_empty() {
+            let count = rest.try_get_u16().map_err(|_| too_short())?;
+            for _ in 0..count {
+                updates.push(FocaCodec.decode_member(&mut rest)?);
+            }
+        }
+        Ok(Self { from, header, updates })
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FocaCodec;
 
+fn malformed(detail: &dyn std::fmt::Display) -> DecodeError {
+    DecodeError::Malformed { detail: detail.to_string() }
+}
+
+fn too_short() -> DecodeError {
+    malformed(&"it ends too early")
+}
+
 fn put<T: Serialize>(value: &T, mut out: impl BufMut) -> Result<(), DecodeError> {
-    let malformed = |detail: String| DecodeError::Malformed { detail };
-    let bytes = codec::to_bytes(value).map_err(|error| malformed(error.to_string()))?;
-    let length = u16::try_from(bytes.len()).map_err(|error| malformed(error.to_string()))?;
+    let bytes = codec::to_bytes(value).map_err(|error| malformed(&error))?;
+    let length = u16::try_from(bytes.len()).map_err(|error| malformed(&error))?;
     if out.remaining_mut() < 2 + bytes.len() {
-        return Err(malformed("no room".to_owned()));
+        return Err(malformed(&"no room"));
     }
     out.put_u16_le(length);
     out.put_slice(&bytes);
@@ -68,13 +126,9 @@ fn put<T: Serialize>(value: &T, mut out: impl BufMut) -> Result<(), DecodeError>
 }
 
 fn take<T: DeserializeOwned>(mut from: impl Buf) -> Result<T, DecodeError> {
-    let short = || DecodeError::Malformed { detail: "it ends too early".to_owned() };
-    if from.remaining() < 2 {
-        return Err(short());
-    }
-    let length = usize::from(from.get_u16_le());
+    let length = usize::from(from.try_get_u16_le().map_err(|_| too_short())?);
     if from.remaining() < length {
-        return Err(short());
+        return Err(too_short());
     }
     let bytes = from.copy_to_bytes(length);
     codec::from_bytes(&bytes, DATAGRAM_BYTES)
@@ -95,20 +149,11 @@ impl Codec<Life> for FocaCodec {
         take(buf)
     }
 
-    fn encode_member(
-        &mut self,
-        member: &foca::Member<Life>,
-        buf: impl BufMut,
-    ) -> Result<(), DecodeError> {
+    fn encode_member(&mut self, member: &Update, buf: impl BufMut) -> Result<(), DecodeError> {
         put(member, buf)
     }
 
-    fn decode_member(&mut self, buf: impl Buf) -> Result<foca::Member<Life>, DecodeError> {
+    fn decode_member(&mut self, buf: impl Buf) -> Result<Update, DecodeError> {
         take(buf)
     }
-}
-
-/// The life that a datagram says it comes from.
-pub(super) fn source(datagram: &[u8]) -> Option<Life> {
-    FocaCodec.decode_header(datagram).ok().map(|header| header.src)
 }

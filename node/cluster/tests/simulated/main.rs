@@ -128,8 +128,8 @@ fn after_a_split_heals_the_smaller_side_comes_back_and_all_agree() {
     world.run(s(10));
     world.cut(&[0, 1, 2], &[3, 4]);
     world.run(s(20));
-    assert_eq!(world.nodes[&named(0)].membership.view(), 3);
-    assert_eq!(world.nodes[&named(4)].membership.view(), 2);
+    assert_eq!(world.nodes[&named(0)].membership.live().count(), 3);
+    assert_eq!(world.nodes[&named(4)].membership.live().count(), 2);
 
     world.heal();
     world.run(s(60));
@@ -191,5 +191,76 @@ proptest! {
         let membership = &mut world.nodes.get_mut(&named(0)).unwrap().membership;
         membership.handle(now, Input::Datagram { from: id(1), bytes: bytes.clone() });
         membership.handle(now, Input::State { from: id(1), bytes });
+    }
+}
+
+/// How many seeds are tried: a few in the gate, more with `PURLIN_SEEDS`.
+fn seeds() -> std::ops::Range<u64> {
+    let wanted = std::env::var("PURLIN_SEEDS").ok().and_then(|text| text.parse().ok());
+    0..wanted.unwrap_or(4)
+}
+
+/// Cuts the first `left` nodes from the other `right`, heals, and says who has come back.
+fn split(left: usize, right: usize, seed: u64, length: Duration) -> (usize, usize) {
+    let count = left + right;
+    let mut world = World::with(count, seed);
+    world.run(s(15));
+    assert_eq!(world.agreeing(), count, "before the cut, seed {seed}");
+    let (one, other): (Vec<_>, Vec<_>) = ((0..left).collect(), (left..count).collect());
+    world.cut(&one, &other);
+    world.run(length);
+    world.heal();
+    world.run(s(60));
+    assert_eq!(world.agreeing(), count, "{left}|{right} for {length:?}, seed {seed}");
+    let back = |side: &[usize]| side.iter().filter(|&&n| world.creation(n) > 1).count();
+    (back(&one), back(&other))
+}
+
+#[test]
+fn whatever_the_split_only_the_smaller_side_comes_back() {
+    for (left, right) in [(8, 4), (4, 8), (15, 5), (1, 9), (9, 1), (2, 8), (3, 2)] {
+        for seed in seeds() {
+            let length = s([60, 30, 20, 90][usize::try_from(seed).unwrap() % 4]);
+            let (one, other) = split(left, right, seed, length);
+            let expected = if left > right { (0, right) } else { (left, 0) };
+            assert_eq!((one, other), expected, "{left}|{right} for {length:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn of_two_equal_sides_one_comes_back() {
+    for seed in seeds() {
+        let back = split(5, 5, seed, s(30));
+        assert!(back == (0, 5) || back == (5, 0), "{back:?}, seed {seed}");
+    }
+}
+
+#[test]
+fn a_cut_about_as_long_as_detection_still_ends_in_agreement() {
+    for seed in seeds() {
+        for millis in [2_000, 3_000, 3_500, 4_000, 5_000, 7_000] {
+            split(6, 4, seed, Duration::from_millis(millis));
+        }
+    }
+}
+
+#[test]
+fn fifty_nodes_come_together_again_after_a_split() {
+    let back = split(40, 10, 3, s(40));
+    assert_eq!(back, (0, 10));
+}
+
+#[test]
+fn a_freeze_shorter_than_detection_harms_nobody() {
+    for seed in seeds() {
+        let mut world = World::with(6, seed);
+        world.run(s(10));
+        for round in 0..20 {
+            world.freeze(round % 6, Duration::from_millis(50 + 40 * round as u64));
+            world.run(s(2));
+        }
+        let downs = world.log.iter().filter(|(.., e)| matches!(e, Event::Down { .. })).count();
+        assert_eq!((downs, world.agreeing()), (0, 6), "seed {seed}");
     }
 }

@@ -11,7 +11,6 @@ use purlin_proto::{Labels, NodeId, NodeName, Refusal};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-const LATENCY: Duration = Duration::from_millis(1);
 const HEARD_EVERY: Duration = Duration::from_millis(100);
 
 pub(crate) struct World {
@@ -22,6 +21,8 @@ pub(crate) struct World {
     pub(crate) loss: f64,
     cuts: BTreeSet<(NodeName, NodeName)>,
     links: BTreeSet<(NodeId, NodeId)>,
+    /// When the last frame of the stream between two nodes arrives: frames keep their order.
+    streams: BTreeMap<(NodeName, NodeName), Time>,
     chance: StdRng,
     /// Everything that any node announced, in order.
     pub(crate) log: Vec<(Time, NodeName, Event)>,
@@ -43,7 +44,7 @@ enum Delivery {
     Ping { from: NodeId, to: NodeId },
     Heard { at: NodeName, peer: NodeId },
     Dial { from: NodeName, address: SocketAddr },
-    Closed { at: NodeId, by: NodeId, view: u32 },
+    Closed { at: NodeId, by: NodeId, why: Refusal },
     Hint { at: NodeName, address: SocketAddr },
 }
 
@@ -66,6 +67,7 @@ impl World {
             loss: 0.0,
             cuts: BTreeSet::new(),
             links: BTreeSet::new(),
+            streams: BTreeMap::new(),
             chance: StdRng::seed_from_u64(seed),
             log: Vec::new(),
             hints: true,
@@ -122,6 +124,28 @@ impl World {
     pub(crate) fn forge_hint(&mut self, at: usize, about: usize) {
         let delivery = Delivery::Hint { at: named(at), address: address(named(about)) };
         self.post(Duration::ZERO, delivery);
+    }
+
+    /// A quarter to one millisecond; one in a hundred takes up to ten.
+    fn latency(&mut self) -> Duration {
+        let slow = self.chance.random_bool(0.01);
+        let micros = if slow { 1_000..10_000 } else { 250..1_050 };
+        Duration::from_micros(self.chance.random_range(micros))
+    }
+
+    /// Sends something that may overtake and be overtaken.
+    fn send(&mut self, delivery: Delivery) {
+        let latency = self.latency();
+        self.post(latency, delivery);
+    }
+
+    /// Sends something on the stream between two nodes.
+    fn stream(&mut self, from: NodeName, to: NodeName, delivery: Delivery) {
+        let earliest = self.now + self.latency();
+        let last = self.streams.entry((from, to)).or_default();
+        *last = earliest.max(*last + Duration::from_nanos(1));
+        let after = last.saturating_sub(self.now);
+        self.post(after, delivery);
     }
 
     fn post(&mut self, after: Duration, delivery: Delivery) {
@@ -194,13 +218,13 @@ impl World {
         let from = self.id(name);
         match output {
             Output::Dial { address } => {
-                self.post(LATENCY, Delivery::Dial { from: name, address });
+                self.send(Delivery::Dial { from: name, address });
             }
             Output::Datagram { to, address, bytes } => {
                 if self.has_link(from, to) {
                     self.lossy(Delivery::Datagram { from, to, bytes });
                 } else {
-                    self.post(LATENCY, Delivery::Dial { from: name, address });
+                    self.send(Delivery::Dial { from: name, address });
                 }
                 self.hint_if_closed(name, to, address);
             }
@@ -210,12 +234,14 @@ impl World {
             }
             Output::State { to, bytes } => {
                 if self.has_link(from, to) {
-                    self.post(LATENCY, Delivery::State { from, to, bytes });
+                    let state = Delivery::State { from, to, bytes };
+                    self.stream(from.name, to.name, state);
                 }
             }
-            Output::Disconnect { peer, view } => {
+            Output::Disconnect { peer, why } => {
                 self.links.retain(|pair| *pair != (from, peer) && *pair != (peer, from));
-                self.post(LATENCY, Delivery::Closed { at: peer, by: from, view });
+                let closed = Delivery::Closed { at: peer, by: from, why };
+                self.stream(from.name, peer.name, closed);
             }
             Output::Event(event) => self.log.push((self.now, name, event)),
             Output::Reincarnate { at_least } => {
@@ -233,14 +259,14 @@ impl World {
 
     fn lossy(&mut self, delivery: Delivery) {
         if !self.chance.random_bool(self.loss) {
-            self.post(LATENCY, delivery);
+            self.send(delivery);
         }
     }
 
     fn hint_if_closed(&mut self, at: NodeName, to: NodeId, address: SocketAddr) {
         let closed = self.nodes.get(&to.name).is_none_or(|node| !node.alive);
         if self.hints && closed && !self.cuts.contains(&(at, to.name)) {
-            self.post(LATENCY, Delivery::Hint { at, address });
+            self.send(Delivery::Hint { at, address });
         }
     }
 
@@ -253,9 +279,10 @@ impl World {
             Delivery::Dial { from, .. } => *from,
             Delivery::Closed { at, .. } => at.name,
         };
-        if let Some(until) = self.nodes.get(&receiver).and_then(|node| node.frozen_until) {
-            self.number += 1;
-            self.queue.insert((until + LATENCY, self.number), delivery);
+        let frozen = self.nodes.get(&receiver).and_then(|node| node.frozen_until);
+        if let Some(until) = frozen.filter(|&until| until > self.now) {
+            let latency = self.latency();
+            self.post(until.saturating_sub(self.now) + latency, delivery);
             return;
         }
         match delivery {
@@ -279,9 +306,8 @@ impl World {
                 self.input(at, Input::UnreachableHint { address });
             }
             Delivery::Dial { from, address } => self.dial(from, address),
-            Delivery::Closed { at, by, view } if self.passes(by, at) => {
-                let input = Input::DeclaredDown { creation: at.creation, by: Some(by), view };
-                self.input(at.name, input);
+            Delivery::Closed { at, by, why } if self.passes(by, at) => {
+                self.refused(at.name, address(by.name), why);
             }
             Delivery::Datagram { .. }
             | Delivery::State { .. }
@@ -302,32 +328,38 @@ impl World {
     fn dial(&mut self, from: NodeName, at: SocketAddr) {
         let found = self.nodes.keys().find(|name| address(**name) == at).copied();
         let Some(to) = found.filter(|to| *to != from && self.nodes[to].alive) else { return };
-        if self.cuts.contains(&(from, to)) || self.nodes[&to].frozen_until.is_some() {
+        let frozen = self.nodes[&to].frozen_until.is_some_and(|until| until > self.now);
+        if frozen || self.cuts.contains(&(from, to)) {
             return;
         }
         let (ours, theirs) = (self.id(from), self.id(to));
         if self.has_link(ours, theirs) {
             return;
         }
-        let admitted = self.nodes[&to].membership.admit(ours, address(from));
-        if let Err(refusal) = admitted {
-            let creation = ours.creation;
-            match refusal {
-                Refusal::DeclaredDown { view } => {
-                    let by = Some(theirs);
-                    self.input(from, Input::DeclaredDown { creation, by, view });
-                }
-                Refusal::Superseded { newest } => self.input(from, Input::Superseded { newest }),
-                _ => {}
-            }
+        if let Err(why) = self.nodes[&to].membership.admit(ours, address(from)) {
+            self.refused(from, at, why);
             return;
         }
-        if self.nodes[&from].membership.admit(theirs, address(to)).is_err() {
+        if let Err(why) = self.nodes[&from].membership.admit(theirs, address(to)) {
+            // The other side has established the link by then.
+            self.input(to, Input::Connected { peer: ours, address: address(from) });
+            self.refused(to, address(from), why);
             return;
         }
         self.links.insert((ours, theirs));
         self.input(to, Input::Connected { peer: ours, address: address(from) });
         self.input(from, Input::Connected { peer: theirs, address: address(to) });
+    }
+
+    /// A link was refused or closed by who is at this address.
+    fn refused(&mut self, at: NodeName, by: SocketAddr, why: Refusal) {
+        match why {
+            Refusal::DeclaredDown { creation, by: life, view } => {
+                self.input(at, Input::DeclaredDown { creation, by: life, at: by, view });
+            }
+            Refusal::Superseded { newest } => self.input(at, Input::Superseded { newest }),
+            _ => {}
+        }
     }
 
     // ----- what tests ask -----

@@ -159,7 +159,7 @@ impl Events for Recorder {
         self.0.add(Seen::Down(link.peer().name, why.clone()));
     }
 
-    fn unreachable(&self, node: NodeId, _: &DialError) {
+    fn unreachable(&self, node: NodeId, _: SocketAddr, _: &DialError) {
         self.0.add(Seen::Unreachable(node));
     }
 
