@@ -126,16 +126,21 @@ impl Cluster {
 
     /// Follows `purlin watch`; returns when it watches.
     pub fn watch(&self, at: &Node) -> Watch {
+        self.watch_with(at, &[])
+    }
+
+    pub fn watch_with(&self, at: &Node, more: &[&str]) -> Watch {
         let mut child = self
             .purlin()
             .args(["watch", "--format", "json", "--at", &at.address])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let errors = lines_of(child.stderr.take().unwrap());
-        let first = errors.recv_timeout(Duration::from_secs(10)).expect("it watches");
-        assert!(first.starts_with("watching "), "{first}");
+        let limit = Duration::from_secs(10);
+        while !errors.recv_timeout(limit).expect("it watches").starts_with("watching ") {}
         Watch { lines: lines_of(child.stdout.take().unwrap()), child }
     }
 }
@@ -156,14 +161,7 @@ impl Node {
 
     /// Waits for its end.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begun.elapsed() < limit, "{} still runs after {limit:?}", self.name);
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        exits_within(&mut self.child, limit)
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -213,6 +211,18 @@ impl Drop for Watch {
         // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+/// Waits for the end of a process.
+pub fn exits_within(child: &mut Child, limit: Duration) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begun.elapsed() < limit, "{} still runs after {limit:?}", child.id());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

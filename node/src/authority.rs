@@ -1,6 +1,6 @@
 //! The cluster authority of a user: made once, signs every node and client of that user.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use purlin_proto::Role;
 use purlin_transport::{Identity, NODE_DNS_NAME};
@@ -8,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use x509_parser::pem::parse_x509_pem;
 
 /// Certificates of nodes and clients are good for so long, and are made anew when a quarter is left.
 pub(crate) const VALIDITY: Duration = Duration::from_hours(365 * 24);
@@ -61,10 +62,28 @@ pub(crate) fn issue(authority: &Pair, identity: Identity) -> Result<Pair, Author
 fn params(validity: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    let now = std::time::SystemTime::now();
+    let now = SystemTime::now();
     params.not_before = (now - SKEW).into();
     params.not_after = (now + validity).into();
     params
+}
+
+/// Whether a certificate can be used for a while yet: it is of this authority and of its own key,
+/// and a quarter of its time is left. What cannot be read cannot be used.
+pub(crate) fn is_good(authority: &str, pair: &Pair, now: SystemTime) -> bool {
+    let Ok((_, authority)) = parse_x509_pem(authority.as_bytes()) else { return false };
+    let Ok((_, certificate)) = parse_x509_pem(pair.certificate.as_bytes()) else { return false };
+    let (Ok(authority), Ok(certificate)) = (authority.parse_x509(), certificate.parse_x509())
+    else {
+        return false;
+    };
+    let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
+    let until = certificate.validity().not_after.timestamp();
+    let wanted = (now + VALIDITY / 4).duration_since(SystemTime::UNIX_EPOCH);
+    let wanted = wanted.map_or(0, |wanted| wanted.as_secs());
+    let same_key = *certificate.public_key().subject_public_key.data == *key.public_key_raw();
+    let signed = certificate.issuer().as_raw() == authority.subject().as_raw();
+    same_key && signed && u64::try_from(until).is_ok_and(|until| until > wanted)
 }
 
 /// Tells authorities apart for people; not a secret.
@@ -72,4 +91,46 @@ fn rand_u32() -> u32 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let hash = RandomState::new().build_hasher().finish();
     u32::try_from(hash >> 32).expect("32 bits")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { name: "a".into(), role: Role::Node }
+    }
+
+    #[test]
+    fn a_certificate_is_good_until_a_quarter_of_its_time_is_left() {
+        let authority = create().unwrap();
+        let pair = issue(&authority, identity()).unwrap();
+        let now = SystemTime::now();
+        let day = Duration::from_hours(24);
+        assert!(is_good(&authority.certificate, &pair, now));
+        assert!(is_good(&authority.certificate, &pair, now + VALIDITY / 4 * 3 - day));
+        assert!(!is_good(&authority.certificate, &pair, now + VALIDITY / 4 * 3 + day));
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_or_another_key_is_not_good() {
+        let (authority, other) = (create().unwrap(), create().unwrap());
+        let pair = issue(&authority, identity()).unwrap();
+        let now = SystemTime::now();
+        assert!(!is_good(&other.certificate, &pair, now));
+        let key = issue(&authority, identity()).unwrap().key;
+        assert!(!is_good(&authority.certificate, &Pair { key, ..pair }, now));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_good() {
+        let authority = create().unwrap();
+        let pair = issue(&authority, identity()).unwrap();
+        let now = SystemTime::now();
+        for broken in ["", "nothing", &pair.certificate[..200]] {
+            let broken = Pair { certificate: broken.to_owned(), key: pair.key.clone() };
+            assert!(!is_good(&authority.certificate, &broken, now));
+        }
+    }
 }

@@ -20,11 +20,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use purlin_proto::limits::CREATION;
 use purlin_proto::{NodeId, NodeName, Role};
 use purlin_transport::{Credentials, CredentialsError, Identity, check_private};
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{self, AuthorityError, Pair, VALIDITY};
+use crate::authority::{self, AuthorityError, Pair};
 
 /// A data directory that has been checked.
 #[derive(Debug, Clone)]
@@ -43,6 +44,24 @@ pub enum HomeError {
     #[error("{path} can be read by others: run `chmod 700 {path}`")]
     Exposed {
         /// The directory.
+        path: PathBuf,
+    },
+    /// There is no authority to sign what is missing.
+    #[error("there is no authority.key in {dir} to make credentials for {} {}: start it from the \
+        directory that has the key, or copy them from there", role_word(wanted.role), wanted.name)]
+    NoAuthority {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose credentials are missing.
+        wanted: Identity,
+    },
+    /// The last creation of a node is not known.
+    #[error(
+        "{path} does not hold the number of the node's last life: remove it, if this machine's \
+        clock is right"
+    )]
+    Creation {
+        /// The file.
         path: PathBuf,
     },
     /// A file or directory cannot be read or written.
@@ -99,30 +118,29 @@ impl Home {
             .ok_or(HomeError::Nowhere)
     }
 
-    /// Opens a directory, making it if there is none. Makes the authority and the client's
-    /// credentials if they are missing.
+    /// Opens a directory, making it if there is none. Makes the authority if there is none, and the
+    /// client's credentials if they are missing or soon over.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let home = Self { dir: dir.into() };
         make_dir(&home.dir)?;
-        let mode = fs::metadata(&home.dir).map_err(at(&home.dir))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(HomeError::Exposed { path: home.dir });
-        }
+        check_dir(&home.dir)?;
         let lock = home.dir.join("lock");
         let held = open_lock(&lock)?;
         held.lock().map_err(at(&lock))?;
-        let authority = home.pair("authority");
-        if !authority.0.exists() {
+        let (certificate, key) = home.pair("authority");
+        if !certificate.exists() {
             home.write_pair("authority", &authority::create()?)?;
         }
-        check_private(&authority.1)?;
-        if Self::is_due(&home.pair("client").0) {
-            let name = NodeName::from("client");
-            let identity = Identity { name, role: Role::Client };
-            home.write_pair("client", &authority::issue(&home.authority()?, identity)?)?;
+        if key.exists() {
+            check_private(&key)?;
         }
-        check_private(&home.pair("client").1)?;
+        home.renew("client", Identity { name: "client".into(), role: Role::Client })?;
         Ok(home)
+    }
+
+    /// Whether there is an authority in a directory that could sign.
+    pub(crate) fn has_authority(dir: &Path) -> bool {
+        dir.join("authority.key").exists()
     }
 
     /// The directory.
@@ -146,16 +164,31 @@ impl Home {
         Ok(Pair { certificate: read(&certificate)?, key: read(&key)? })
     }
 
-    /// Whether a certificate is missing, or so old that it is to be made anew.
-    fn is_due(certificate: &Path) -> bool {
-        let made = fs::metadata(certificate).and_then(|m| m.modified()).ok();
-        let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
-        match (made, age) {
-            (None, _) => true,
-            (Some(_), Some(age)) => age > VALIDITY / 4 * 3,
-            // Made in the future, by a clock that has been put right since.
-            (Some(_), None) => false,
+    /// Sees to it that there is a certificate that is good for a while, with its key.
+    fn renew(&self, stem: &str, identity: Identity) -> Result<(), HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let authority = read(&self.pair("authority").0)?;
+        let present = certificate.exists() && key.exists();
+        let good = present && {
+            let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
+            authority::is_good(&authority, &pair, SystemTime::now())
+        };
+        if !good {
+            match (Self::has_authority(&self.dir), present) {
+                (true, _) => {
+                    self.write_pair(stem, &authority::issue(&self.authority()?, identity)?)?;
+                }
+                // What is wrong with it will be said where it is used.
+                (false, true) => tracing::warn!(
+                    certificate = %certificate.display(),
+                    "it is soon over, or does not fit, and there is no authority here to renew it"
+                ),
+                (false, false) => {
+                    return Err(HomeError::NoAuthority { dir: self.dir.clone(), wanted: identity });
+                }
+            }
         }
+        Ok(check_private(&key)?)
     }
 
     /// The credentials of a node, made if need be; nobody else can run it from here meanwhile.
@@ -172,20 +205,16 @@ impl Home {
             Err(fs::TryLockError::Error(source)) => return Err(HomeError::Io { path, source }),
         }
         let stem = format!("nodes/{name}/node");
+        self.renew(&stem, Identity { name, role: Role::Node })?;
         let (certificate, key) = self.pair(&stem);
-        if Self::is_due(&certificate) {
-            let identity = Identity { name, role: Role::Node };
-            self.write_pair(&stem, &authority::issue(&self.authority()?, identity)?)?;
-        }
-        check_private(&key)?;
         let trusted = read(&self.pair("authority").0)?;
         let credentials = Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?;
         Ok((NodeLock { dir, _file: file }, credentials))
     }
 
-    /// The nodes that say they run from here. One that was killed may still be among them.
-    pub(crate) fn running(&self) -> Vec<Running> {
-        let Ok(nodes) = fs::read_dir(self.dir.join("nodes")) else { return Vec::new() };
+    /// The nodes that say they run from a directory. One that was killed may still be among them.
+    pub(crate) fn running(dir: &Path) -> Vec<Running> {
+        let Ok(nodes) = fs::read_dir(dir.join("nodes")) else { return Vec::new() };
         let mut running: Vec<Running> = nodes
             .flatten()
             .filter_map(|node| fs::read(node.path().join("running.json")).ok())
@@ -201,7 +230,12 @@ impl NodeLock {
     pub(crate) fn next_creation(&self, at_least: u64) -> Result<u64, HomeError> {
         let path = self.dir.join("creation");
         let last = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse::<u64>().unwrap_or(0),
+            Ok(text) => text
+                .trim()
+                .parse::<u64>()
+                .ok()
+                .filter(|last| *last < CREATION)
+                .ok_or_else(|| HomeError::Creation { path: path.clone() })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(source) => return Err(HomeError::Io { path, source }),
         };
@@ -221,6 +255,22 @@ impl NodeLock {
     pub(crate) fn stopped(&self) {
         // Left behind, it misleads nobody for long: nothing answers there.
         drop(fs::remove_file(self.dir.join("running.json")));
+    }
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Node => "node",
+        Role::Client => "client",
+    }
+}
+
+/// Refuses a directory that others can read.
+pub(crate) fn check_dir(path: &Path) -> Result<(), HomeError> {
+    let mode = fs::metadata(path).map_err(at(path))?.permissions().mode();
+    match mode & 0o077 {
+        0 => Ok(()),
+        _ => Err(HomeError::Exposed { path: path.to_owned() }),
     }
 }
 
@@ -246,4 +296,126 @@ fn write(path: &Path, text: &str) -> Result<(), HomeError> {
     let mut file = options.open(&beside).map_err(at(&beside))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&beside))?;
     fs::rename(&beside, path).map_err(at(path))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn dir() -> (tempfile::TempDir, PathBuf) {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("home");
+        (temporary, dir)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_first_start_makes_an_authority_and_the_clients_credentials_for_the_owner_alone() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        home.node("a".into()).unwrap();
+        assert_eq!(mode(&dir), 0o700);
+        for file in ["authority.key", "client.key", "client.pem", "nodes/a/node.key"] {
+            assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
+        }
+        Credentials::from_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn two_first_starts_at_once_make_one_authority() {
+        let (_temporary, dir) = dir();
+        std::thread::scope(|scope| {
+            for name in ["a", "b", "c", "d"] {
+                let dir = &dir;
+                scope.spawn(move || Home::open(dir).unwrap().node(name.into()).unwrap());
+            }
+        });
+        let authority = read(&dir.join("authority.pem")).unwrap();
+        for name in ["a", "b", "c", "d"] {
+            let stem = dir.join("nodes").join(name).join("node.pem");
+            let key = read(&stem.with_extension("key")).unwrap();
+            let pair = Pair { certificate: read(&stem).unwrap(), key };
+            assert!(authority::is_good(&authority, &pair, SystemTime::now()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_whose_key_was_replaced_in_a_crash_is_made_anew() {
+        let (_temporary, dir) = dir();
+        Home::open(&dir).unwrap();
+        let other = authority::issue(
+            &Home { dir: dir.clone() }.authority().unwrap(),
+            Identity { name: "client".into(), role: Role::Client },
+        );
+        write(&dir.join("client.key"), &other.unwrap().key).unwrap();
+        let before = read(&dir.join("client.pem")).unwrap();
+
+        Home::open(&dir).unwrap();
+
+        assert_ne!(read(&dir.join("client.pem")).unwrap(), before);
+        Credentials::from_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_without_the_authoritys_key_serves_those_who_have_credentials_there() {
+        let (_temporary, dir) = dir();
+        Home::open(&dir).unwrap().node("a".into()).unwrap();
+        fs::remove_file(dir.join("authority.key")).unwrap();
+
+        let home = Home::open(&dir).unwrap();
+        home.node("a".into()).unwrap();
+        let refused = home.node("b".into()).unwrap_err();
+        assert!(matches!(refused, HomeError::NoAuthority { .. }), "{refused}");
+        assert!(refused.to_string().contains("for node b"), "{refused}");
+    }
+
+    #[test]
+    fn what_others_can_read_is_refused() {
+        let (_temporary, dir) = dir();
+        Home::open(&dir).unwrap();
+        fs::set_permissions(dir.join("client.key"), fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = Home::open(&dir).unwrap_err().to_string();
+        assert!(refused.contains("client.key can be read by others: run `chmod 600"), "{refused}");
+
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(matches!(Home::open(&dir), Err(HomeError::Exposed { .. })));
+    }
+
+    #[test]
+    fn creations_rise_over_restarts_and_whatever_the_clock_says() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        let (lock, _) = home.node("a".into()).unwrap();
+        assert_eq!(lock.next_creation(100).unwrap(), 100);
+        assert_eq!(lock.next_creation(50).unwrap(), 101);
+        drop(lock);
+        let (lock, _) = home.node("a".into()).unwrap();
+        assert_eq!(lock.next_creation(0).unwrap(), 102);
+    }
+
+    #[test]
+    fn a_creation_that_cannot_be_read_is_an_error_and_not_a_life_from_the_past() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        let (lock, _) = home.node("a".into()).unwrap();
+        for text in ["", "nonsense", "18446744073709551615"] {
+            fs::write(dir.join("nodes/a/creation"), text).unwrap();
+            let refused = lock.next_creation(7).unwrap_err();
+            assert!(matches!(refused, HomeError::Creation { .. }), "{text:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_name_runs_once() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        let held = home.node("a".into()).unwrap();
+        assert!(matches!(home.node("a".into()), Err(HomeError::Running { .. })));
+        drop(held);
+        home.node("a".into()).unwrap();
+    }
 }

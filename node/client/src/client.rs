@@ -1,8 +1,8 @@
 //! The handle: sending, calling, monitoring, starting, asking.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use purlin_proto::admin::{
     self, CALL_TIMEOUT, Event, GetStatus, ListMembers, MemberInfo, MemberState, Status, Subscribe,
@@ -14,7 +14,7 @@ use purlin_proto::{
     Reference, Refusal, SpawnError,
 };
 use purlin_transport::{
-    BindError, Config, Credentials, Endpoint, Environment, Flow, Network, Sent, WireConfig,
+    BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
 };
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::AbortHandle;
@@ -26,10 +26,6 @@ use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Everything of one client is one flow, so that it keeps its order by whatever name a process is
-/// addressed.
-const ONE_FLOW: Flow = Flow(0);
-
 /// A connection to a cluster. Cheap to clone; ends when the last clone is dropped.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
@@ -38,6 +34,8 @@ struct Inner {
     connection: Arc<Connection>,
     endpoint: Endpoint,
     keeper: AbortHandle,
+    /// How long requests may take unless said otherwise.
+    patience: Duration,
 }
 
 impl Drop for Inner {
@@ -52,6 +50,7 @@ pub struct ClientBuilder {
     seeds: Vec<String>,
     cluster: Name,
     timeout: Duration,
+    call_timeout: Duration,
     memory: Option<(Network, SocketAddr)>,
 }
 
@@ -96,6 +95,14 @@ impl ClientBuilder {
         self
     }
 
+    /// How long calls and other requests may take unless they say otherwise; 5 s if this is not
+    /// said.
+    #[must_use]
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
     /// Connects over a network in memory instead, for tests.
     #[must_use]
     pub fn memory(mut self, network: Network, address: SocketAddr) -> Self {
@@ -106,32 +113,39 @@ impl ClientBuilder {
     /// Connects to the first node that answers.
     pub async fn connect(self, credentials: Credentials) -> Result<Client, ConnectError> {
         let connection = Connection::new(self.seeds);
-        let wire = match self.memory {
-            Some((network, address)) => WireConfig::Memory { network, address },
-            None => {
-                let listen = SocketAddr::from(([0, 0, 0, 0], 0));
-                WireConfig::Quic { listen, environment: Environment::system() }
-            }
-        };
-        let ear = Arc::new(Ear(Arc::downgrade(&connection)));
         let mut config = Config::new(credentials, self.cluster);
         (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
-        let endpoint = Endpoint::bind(config, wire, ear)?;
-        let no_answer = || Err(vec!["no answer in time".to_owned()]);
-        tokio::time::timeout(self.timeout, connection.try_all(&endpoint))
+        let bind = |wire| {
+            let ear = Arc::new(Ear(Arc::downgrade(&connection)));
+            Endpoint::bind(config.clone(), wire, ear)
+        };
+        let endpoint = match self.memory {
+            Some((network, address)) => bind(WireConfig::Memory { network, address })?,
+            None => {
+                let quic = |ip| {
+                    let listen = SocketAddr::new(ip, 0);
+                    bind(WireConfig::Quic { listen, environment: Environment::system() })
+                };
+                // Reaches nodes of both kinds; where there is no IPv6, those that can be reached.
+                quic(Ipv6Addr::UNSPECIFIED.into())
+                    .or_else(|_| quic(Ipv4Addr::UNSPECIFIED.into()))?
+            }
+        };
+        connection
+            .try_all(&endpoint, Instant::now() + self.timeout)
             .await
-            .unwrap_or_else(|_| no_answer())
             .map_err(|failures| ConnectError::NoNode { failures })?;
         let keeper = tokio::spawn(keep_connected(Arc::downgrade(&connection), endpoint.clone()));
-        let inner = Inner { connection, endpoint, keeper: keeper.abort_handle() };
-        Ok(Client(Arc::new(inner)))
+        let keeper = keeper.abort_handle();
+        let patience = self.call_timeout;
+        Ok(Client(Arc::new(Inner { connection, endpoint, keeper, patience })))
     }
 }
 
 impl Client {
     /// Connects to the first of these nodes (`HOST:PORT`) that answers, within 5 s.
     ///
-    /// All addresses of a host are tried. If the connection is lost later, the client connects
+    /// All addresses of a host are tried, in turn but without waiting long for one that is silent. If the connection is lost later, the client connects
     /// again by itself, to any of them or to another member it has learned of.
     pub async fn connect(
         seeds: impl IntoIterator<Item = impl Into<String>>,
@@ -146,6 +160,7 @@ impl Client {
             seeds: seeds.into_iter().map(Into::into).collect(),
             cluster: Name::new("purlin").expect("a name"),
             timeout: Duration::from_secs(5),
+            call_timeout: CALL_TIMEOUT,
             memory: None,
         }
     }
@@ -179,9 +194,9 @@ impl Client {
     async fn request(&self, request: &Request, deadline: Instant) -> Sent {
         let connection = &self.0.connection;
         loop {
-            match connection.request(request, ONE_FLOW) {
+            match connection.request(request) {
                 Sent::Full => {
-                    let room = tokio::time::timeout_at(deadline, connection.ready(ONE_FLOW)).await;
+                    let room = tokio::time::timeout_at(deadline, connection.ready()).await;
                     if room.is_err() {
                         return Sent::Full;
                     }
@@ -191,8 +206,9 @@ impl Client {
         }
     }
 
-    /// Sends a message. It is dropped if there is no connection for five seconds, and in all cases
-    /// in which a process's message would be.
+    /// Sends a message. If there is no connection it waits for one, 5 s at most
+    /// ([`ClientBuilder::call_timeout`]). Once accepted it may be lost in all cases in which a
+    /// process's message would be.
     pub async fn send<M: Message>(&self, to: impl Into<Dest>, message: M) -> Result<(), CallError> {
         let payload = encode(&message)?;
         self.send_raw(to, MessageName::of::<M>(), payload).await
@@ -206,14 +222,14 @@ impl Client {
         payload: Payload,
     ) -> Result<(), CallError> {
         let to = to.into();
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let deadline = Instant::now() + self.0.patience;
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
         sent(self.request(&Request::Send { to, message, payload }, deadline).await)
     }
 
-    /// Calls a process and waits for its reply, 5 s at most.
+    /// Calls a process and waits for its reply, 5 s at most ([`ClientBuilder::call_timeout`]).
     ///
     /// When the connection is lost meanwhile it ends with
     /// [`NoConnection`](CallError::NoConnection): the message may have been handled or not.
@@ -222,7 +238,7 @@ impl Client {
         to: impl Into<Dest>,
         message: M,
     ) -> Result<M::Reply, CallError> {
-        self.call_timeout(to, message, CALL_TIMEOUT).await
+        self.call_timeout(to, message, self.0.patience).await
     }
 
     /// As [`call`](Self::call), with another timeout.
@@ -264,20 +280,20 @@ impl Client {
     /// client's own connection is lost.
     pub async fn monitor(&self, target: impl Into<Dest>) -> Result<Monitor, CallError> {
         let target = target.into();
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let deadline = Instant::now() + self.0.patience;
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
         let connection = &self.0.connection;
         let reference = connection.reference();
         let down = connection.expect_down(reference, target.clone());
-        let request = Request::Monitor { reference, target };
+        let request = Request::Monitor { reference, target: target.clone() };
         let asked = sent(self.request(&request, deadline).await);
         if let Err(error) = asked {
             connection.forget(reference);
             return Err(error);
         }
-        Ok(Monitor { client: self.clone(), reference, down })
+        Ok(Monitor { client: self.clone(), reference, target, down })
     }
 
     /// Starts a process of a kind by its name.
@@ -287,7 +303,7 @@ impl Client {
         args: Payload,
         options: SpawnOptions,
     ) -> Result<Pid, SpawnError> {
-        let timeout = options.timeout.unwrap_or(CALL_TIMEOUT);
+        let timeout = options.timeout.unwrap_or(self.0.patience);
         let deadline = Instant::now() + timeout;
         if !self.connected(deadline).await {
             return Err(SpawnError::NoConnection);
@@ -313,7 +329,7 @@ impl Client {
     /// Asks a process to end.
     pub async fn exit(&self, target: impl Into<Dest>, reason: ExitReason) -> Result<(), CallError> {
         let target = target.into();
-        let deadline = Instant::now() + CALL_TIMEOUT;
+        let deadline = Instant::now() + self.0.patience;
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
@@ -342,9 +358,10 @@ impl Client {
         self.call(system(None), GetStatus).await
     }
 
-    /// What happens on these nodes from now on; on the connected one if none is named.
+    /// What happens on these nodes from now on: members up and down, crashes, restarts, names. On
+    /// the connected one if none is named.
     ///
-    /// Ends with the connection.
+    /// Ends with the connection. [`Events::also`] adds nodes later.
     pub async fn events(
         &self,
         nodes: impl IntoIterator<Item = NodeName>,
@@ -355,10 +372,11 @@ impl Client {
             nodes.push(None);
         }
         let subscriber = self.session().ok_or(CallError::NoConnection)?;
+        let events = Events { client: self.clone(), session: subscriber, messages };
         for node in nodes {
-            self.call(system(node), Subscribe { subscriber }).await?;
+            events.also(node).await?;
         }
-        Ok(Events { client: self.clone(), session: subscriber, messages })
+        Ok(events)
     }
 }
 
@@ -373,6 +391,7 @@ impl std::fmt::Debug for Client {
 pub struct Monitor {
     client: Client,
     reference: Reference,
+    target: Dest,
     down: oneshot::Receiver<Down>,
 }
 
@@ -384,7 +403,7 @@ impl Monitor {
             // Only when the client's own tasks are being torn down.
             Err(_) => Down {
                 reference: self.reference,
-                target: Dest::Local(Name::new("?").expect("a name")),
+                target: self.target.clone(),
                 reason: ExitReason::NoConnection,
             },
         }
@@ -398,7 +417,7 @@ impl Drop for Monitor {
             let request = Request::Demonitor { reference: self.reference };
             // Without a connection there is no monitor either; if the queue is full, a notice will
             // come that nobody waits for.
-            let _ = connection.request(&request, ONE_FLOW);
+            let _ = connection.request(&request);
         }
     }
 }
@@ -412,10 +431,20 @@ pub struct Events {
 }
 
 impl Events {
+    /// From now on also what happens on this node; on the connected one if it is `None`. What it
+    /// returns does not borrow from here, so that it can go on while events are taken.
+    pub fn also(
+        &self,
+        node: Option<NodeName>,
+    ) -> impl Future<Output = Result<(), CallError>> + Send + use<> {
+        let (client, subscriber) = (self.client.clone(), self.session);
+        async move { client.call(system(node), Subscribe { subscriber }).await }
+    }
+
     /// The next event; `None` when the connection has been lost. Cancel safe.
     ///
-    /// A reader that is too slow finds the number of those it missed in
-    /// [`admin::What::Missed`] of the node, or skips them here.
+    /// A reader that is too slow gets [`admin::What::Missed`], with their number, in place of the
+    /// events that it missed.
     pub async fn next(&mut self) -> Option<Event> {
         let mut session = self.client.0.connection.session();
         loop {
@@ -429,8 +458,14 @@ impl Events {
                         }
                     }
                     Ok(_) => {}
-                    Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "events missed");
+                    Err(broadcast::error::RecvError::Lagged(count)) => {
+                        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                        let at_ms = now.map_or(0, |now| now.as_millis());
+                        return Some(Event {
+                            at_ms: u64::try_from(at_ms).unwrap_or(u64::MAX),
+                            node: self.session.node.name,
+                            what: admin::What::Missed { count },
+                        });
                     }
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },

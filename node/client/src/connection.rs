@@ -1,8 +1,8 @@
 //! The link to the present node, what waits for answers, and finding another node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use purlin_transport::{
     Closed, DialError, Endpoint, Events, Flow, Link, Peer, Priority, Receiver, Sent,
 };
 use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Messages to the session that a slow reader may be behind.
 const MESSAGES: usize = 4_096;
@@ -23,8 +25,19 @@ const MESSAGES: usize = 4_096;
 /// Between two rounds of trying every address.
 const RETRY_EVERY: Duration = Duration::from_millis(300);
 
-/// How long one address may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long one round of trying every address may take.
+const ROUND: Duration = Duration::from_secs(5);
+
+/// An address that has not answered for so long is not waited for before the next is tried.
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// A closed port is confirmed by this many probes, so far apart.
+const PROBES: u32 = 3;
+const PROBE_EVERY: Duration = Duration::from_millis(120);
+
+/// Everything of one client is one flow, so that it keeps its order by whatever name a process is
+/// addressed.
+const ONE_FLOW: Flow = Flow(0);
 
 pub(crate) type SessionMessage = (MessageName, Payload);
 
@@ -35,9 +48,11 @@ pub(crate) struct Connection {
     /// The present session; `None` while there is none.
     session: watch::Sender<Option<Pid>>,
     messages: broadcast::Sender<SessionMessage>,
-    /// Addresses to try: the seeds', and members learned since.
-    addresses: Mutex<Vec<SocketAddr>>,
     seeds: Vec<String>,
+    /// Where members are, as far as they are known; tried after the seeds.
+    learned: Mutex<Vec<SocketAddr>>,
+    /// Hints about the present node since the first that is being confirmed.
+    hints: AtomicU32,
 }
 
 #[derive(Default)]
@@ -55,8 +70,9 @@ impl Connection {
             references: AtomicU64::new(1),
             session: watch::Sender::new(None),
             messages: broadcast::Sender::new(MESSAGES),
-            addresses: Mutex::default(),
             seeds,
+            learned: Mutex::default(),
+            hints: AtomicU32::new(0),
         })
     }
 
@@ -80,32 +96,29 @@ impl Connection {
         self.lock().link.as_ref().map(Link::address)
     }
 
-    /// Members that may be tried when the present node dies.
+    /// Where members are that may be tried when the present node dies; in place of those before.
     pub(crate) fn learn(&self, members: impl IntoIterator<Item = SocketAddr>) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        for member in members {
-            if !addresses.contains(&member) {
-                addresses.push(member);
-            }
-        }
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        *learned = members.into_iter().collect();
     }
 
     // ----- out -----
 
-    /// Sends a request, on a flow of its destination.
-    pub(crate) fn request(&self, request: &Request, flow: Flow) -> Sent {
+    /// Sends a request, if there is a link and room.
+    pub(crate) fn request(&self, request: &Request) -> Sent {
         let link = self.lock().link.clone();
         let frame = Frame::Request(request.clone());
         match link {
-            Some(link) => link.send(flow, Priority::User, &mut |out| frame.encode(out).is_ok()),
+            Some(link) => link.send(ONE_FLOW, Priority::User, &mut |out| frame.encode(out).is_ok()),
             None => Sent::Unreachable,
         }
     }
 
-    pub(crate) async fn ready(&self, flow: Flow) {
+    /// Returns when a request may be taken, or the link is lost. Cancel safe.
+    pub(crate) async fn ready(&self) {
         let link = self.lock().link.clone();
         if let Some(link) = link {
-            link.ready(flow).await;
+            link.ready(ONE_FLOW).await;
         }
     }
 
@@ -176,10 +189,28 @@ impl Connection {
         }
     }
 
-    /// The link has ended: so does everything that was under way.
-    fn lost(&self) {
+    /// Takes a link as the one to use, if there is none. Several addresses are tried at once.
+    fn adopt(&self, link: &Link) -> bool {
+        let mut state = self.lock();
+        let free = state.link.is_none();
+        if free {
+            state.link = Some(link.clone());
+            self.hints.store(0, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// A link has ended: if it was the one in use, so does everything that was under way.
+    fn lost(&self, link: &Link) {
+        let association = link.peer().association;
+        let ended = {
+            let mut state = self.lock();
+            if state.link.as_ref().is_none_or(|used| used.peer().association != association) {
+                return;
+            }
+            std::mem::take(&mut *state)
+        };
         self.session.send_replace(None);
-        let ended = std::mem::take(&mut *self.lock());
         for waiting in ended.calls.into_values() {
             drop(waiting.send(Err(CallError::NoConnection)));
         }
@@ -193,34 +224,70 @@ impl Connection {
 
     // ----- finding a node -----
 
-    /// Every address of every seed, then members learned since.
-    async fn candidates(&self) -> Vec<SocketAddr> {
-        let mut candidates = Vec::new();
-        for seed in &self.seeds {
-            match tokio::net::lookup_host(seed).await {
+    /// Every address of every seed, then members learned since; and what is wrong with the seeds.
+    async fn candidates(&self) -> (Vec<SocketAddr>, Vec<String>) {
+        let lookups: JoinSet<_> = self.seeds.iter().cloned().map(resolve).collect();
+        let (mut candidates, mut failures) = (Vec::new(), Vec::new());
+        // In the order of the seeds, whichever is resolved first.
+        let mut resolved = lookups.join_all().await;
+        resolved.sort_by_key(|(seed, _)| self.seeds.iter().position(|given| given == seed));
+        for (seed, found) in resolved {
+            match found {
                 Ok(found) => candidates.extend(found),
-                Err(error) => tracing::debug!(seed, %error, "seed does not resolve"),
+                Err(error) => failures.push(format!("{seed}: {error}")),
             }
         }
-        let learned = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for address in learned {
-            if !candidates.contains(&address) {
-                candidates.push(address);
-            }
-        }
-        candidates
+        candidates.extend(self.learned.lock().unwrap_or_else(PoisonError::into_inner).iter());
+        let mut seen = HashSet::new();
+        candidates.retain(|address| seen.insert(*address));
+        (candidates, failures)
     }
 
-    /// Tries every address once.
-    pub(crate) async fn try_all(&self, endpoint: &Endpoint) -> Result<(), Vec<String>> {
-        let mut failures = Vec::new();
-        for address in self.candidates().await {
-            let dial = endpoint.dial(address, None);
-            let dialed = tokio::time::timeout(DIAL_TIMEOUT, dial).await;
-            match dialed.unwrap_or(Err(DialError::NoAnswer)) {
-                Ok(_) if self.welcomed().await => return Ok(()),
-                Ok(_) => failures.push(format!("{address}: no session was opened")),
-                Err(error) => failures.push(format!("{address}: {error}")),
+    /// Tries every address until one answers or the deadline has come. The next is begun when the
+    /// one before has failed or kept silent for a while (RFC 8305), so one that is down does not
+    /// hide another. Cancel safe.
+    pub(crate) async fn try_all(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Instant,
+    ) -> Result<(), Vec<String>> {
+        let resolved = tokio::time::timeout_at(deadline, self.candidates()).await;
+        let (candidates, mut failures) =
+            resolved.map_err(|_| vec!["the seeds do not resolve in time".to_owned()])?;
+        let mut silent: BTreeSet<_> = candidates.iter().copied().collect();
+        let mut waiting = candidates.into_iter();
+        let mut dials = JoinSet::new();
+        loop {
+            let next = waiting.next();
+            if let Some(address) = next {
+                let endpoint = endpoint.clone();
+                dials.spawn(async move { (address, endpoint.dial(address, None).await) });
+            }
+            tokio::select! {
+                biased;
+                Some(dialed) = dials.join_next() => {
+                    // A dial that panicked has said so; it counts as silent.
+                    let Ok((address, dialed)) = dialed else { continue };
+                    silent.remove(&address);
+                    match dialed {
+                        Ok(link) if self.welcomed(deadline).await => {
+                            tracing::debug!(%address, peer = %link.peer().name, "connected");
+                            return Ok(());
+                        }
+                        Ok(link) => {
+                            link.close(&Refusal::Stopping);
+                            failures.push(format!("{address}: no session was opened"));
+                        }
+                        Err(error) => failures.push(format!("{address}: {error}")),
+                    }
+                }
+                () = tokio::time::sleep(NEXT_AFTER), if next.is_some() => {}
+                () = tokio::time::sleep_until(deadline), if !silent.is_empty() => {
+                    let no_answer = |address| format!("{address}: {}", DialError::NoAnswer);
+                    failures.extend(silent.into_iter().map(no_answer));
+                    return Err(failures);
+                }
+                else => break,
             }
         }
         if failures.is_empty() {
@@ -229,11 +296,46 @@ impl Connection {
         Err(failures)
     }
 
-    async fn welcomed(&self) -> bool {
+    async fn welcomed(&self, deadline: Instant) -> bool {
         let mut session = self.session.subscribe();
         let welcome = session.wait_for(Option::is_some);
-        tokio::time::timeout(DIAL_TIMEOUT, welcome).await.is_ok_and(|welcome| welcome.is_ok())
+        tokio::time::timeout_at(deadline, welcome).await.is_ok_and(|welcome| welcome.is_ok())
     }
+
+    /// The system says that nothing listens at this address.
+    fn hinted(self: &Arc<Self>, address: SocketAddr) {
+        let link = self.lock().link.clone().filter(|link| link.address() == address);
+        let Some(link) = link else { return };
+        if self.hints.fetch_add(1, Ordering::Relaxed) == 0 {
+            tokio::spawn(confirm(Arc::downgrade(self), link));
+        }
+    }
+}
+
+/// A hint may be forged: the link ends only if nothing at all comes while the hints go on.
+async fn confirm(connection: Weak<Connection>, link: Link) {
+    let heard = link.heard();
+    for _ in 0..PROBES {
+        if let Ok(ping) = Frame::Ping.to_bytes() {
+            // What cannot be sent cannot be answered.
+            let _ = link.send(ONE_FLOW, Priority::System, &mut |out| {
+                out.extend_from_slice(&ping);
+                true
+            });
+        }
+        tokio::time::sleep(PROBE_EVERY).await;
+    }
+    let Some(connection) = connection.upgrade() else { return };
+    let hints = connection.hints.swap(0, Ordering::Relaxed);
+    if hints > 1 && link.heard() == heard {
+        tracing::debug!(address = %link.address(), "its port is closed");
+        link.close(&Refusal::Stopping);
+    }
+}
+
+async fn resolve(seed: String) -> (String, std::io::Result<Vec<SocketAddr>>) {
+    let found = tokio::net::lookup_host(&seed).await.map(Iterator::collect);
+    (seed, found)
 }
 
 /// Reconnects whenever the connection is lost, until the client is gone.
@@ -245,7 +347,7 @@ pub(crate) async fn keep_connected(connection: Weak<Connection>, endpoint: Endpo
             break;
         }
         let Some(connection) = connection.upgrade() else { break };
-        if let Err(failures) = connection.try_all(&endpoint).await {
+        if let Err(failures) = connection.try_all(&endpoint, Instant::now() + ROUND).await {
             tracing::debug!(?failures, "not reconnected");
             drop(connection);
             tokio::time::sleep(RETRY_EVERY).await;
@@ -266,25 +368,32 @@ impl Events for Ear {
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
-        if let Some(connection) = self.0.upgrade() {
-            connection.lock().link = Some(link.clone());
+        let adopted = self.0.upgrade().is_some_and(|connection| connection.adopt(link));
+        if !adopted {
+            link.close(&Refusal::Duplicate);
         }
-        Arc::new(NodeReceiver { connection: Weak::clone(&self.0), link: link.clone() })
+        let connection = if adopted { Weak::clone(&self.0) } else { Weak::new() };
+        Arc::new(NodeReceiver { connection, link: link.clone() })
     }
 
-    fn down(&self, _: &Link, why: &Closed) {
+    fn down(&self, link: &Link, why: &Closed) {
         tracing::debug!(%why, "connection ended");
         if let Some(connection) = self.0.upgrade() {
-            connection.lost();
+            connection.lost(link);
         }
     }
 
     fn unreachable(&self, _: purlin_proto::NodeId, _: SocketAddr, _: &DialError) {}
 
-    fn unreachable_hint(&self, _: SocketAddr) {}
+    fn unreachable_hint(&self, address: SocketAddr) {
+        if let Some(connection) = self.0.upgrade() {
+            connection.hinted(address);
+        }
+    }
 }
 
 struct NodeReceiver {
+    /// Of no one if the link is not the one in use.
     connection: Weak<Connection>,
     link: Link,
 }

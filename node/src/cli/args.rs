@@ -22,7 +22,8 @@ Examples:
   purlin call hits@b counter.add 5           call it through any node
   purlin members                             who is in the cluster
 
-Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection."
+Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection,
+130 interrupted while stopping."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -279,6 +280,10 @@ pub(crate) enum LogFormat {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    check_seconds(seconds)
+}
+
+pub(crate) fn check_seconds(seconds: f64) -> Result<Duration, String> {
     if !(0.01..=86_400.0).contains(&seconds) {
         return Err("between 0.01 and 86400 seconds".to_owned());
     }

@@ -10,9 +10,9 @@ use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
-use super::output::{json, print, span, table};
+use super::output::{json, note, print, span, table};
 use super::{Failure, watch};
-use crate::home::{Home, HomeError};
+use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     let executor = tokio::runtime::Builder::new_current_thread()
@@ -80,40 +80,39 @@ async fn run_on(
 
 /// Connects as the user of this data directory.
 async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
-    let dir = Home::locate(ask.data_dir.clone()).map_err(|error| home_failed(&error))?;
-    if !dir.join("client.pem").exists() {
+    let no = |error: &dyn std::fmt::Display| Failure::No(error.to_string());
+    let dir = Home::locate(ask.data_dir.clone()).map_err(|error| no(&error))?;
+    if Home::has_authority(&dir) {
+        // Credentials that are soon over are made anew.
+        Home::open(&dir).map_err(|error| no(&error))?;
+    } else if !dir.join("client.pem").exists() {
         return Err(Failure::NoConnection(format!(
             "there are no credentials in {}: start a node first with `purlin start`, or say where \
              they are with --data-dir or PURLIN_HOME",
             dir.display()
         )));
     }
-    let home = Home::open(dir).map_err(|error| home_failed(&error))?;
+    check_dir(&dir).map_err(|error| no(&error))?;
+    let credentials = Credentials::from_dir(&dir).map_err(|error| no(&error))?;
     let seeds = match &ask.at {
         Some(at) => vec![at.clone()],
-        None => home.running().iter().map(|running| running.address.to_string()).collect(),
+        None => Home::running(&dir).iter().map(|node| node.address.to_string()).collect(),
     };
     if seeds.is_empty() {
         return Err(Failure::NoConnection(format!(
             "no node is running from {}: start one with `purlin start`, or say which to ask with \
              --at HOST:PORT",
-            home.dir().display()
+            dir.display()
         )));
     }
-    let failed = |error: String| Failure::No(error);
-    let credentials =
-        Credentials::from_dir(home.dir()).map_err(|error| failed(error.to_string()))?;
-    let builder = Client::builder(seeds).cluster(ask.cluster.clone()).timeout(ask.timeout);
+    let builder = Client::builder(seeds).cluster(ask.cluster.clone());
+    let builder = builder.timeout(ask.timeout).call_timeout(ask.timeout);
     builder.connect(credentials).await.map_err(|error| match error {
         ConnectError::NoNode { .. } => {
             Failure::NoConnection(format!("{error}; `purlin start` starts a node"))
         }
-        other => failed(other.to_string()),
+        other => no(&other),
     })
-}
-
-fn home_failed(error: &HomeError) -> Failure {
-    Failure::No(error.to_string())
 }
 
 /// A body typed as JSON.
@@ -213,7 +212,9 @@ async fn ps(client: &Client, all: bool, ask: &AskArgs) -> Result<(), Failure> {
         let listed = processes_of(client, node).await;
         match (listed, all) {
             (Ok(listed), _) => processes.extend(listed),
-            (Err(failure), true) => eprintln!("warning: {}", failure.text()),
+            (Err(failure), true) => {
+                note(&format!("warning: {}", failure.text().unwrap_or_default()));
+            }
             (Err(failure), false) => return Err(failure),
         }
     }

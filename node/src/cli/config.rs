@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use purlin_proto::{Name, NodeName};
 use serde::Deserialize;
 
 use super::Failure;
-use super::args::{LogFormat, StartArgs};
+use super::args::{LogFormat, StartArgs, check_seconds};
 
 /// What a file may say; each key is an option of `purlin start`.
 #[derive(Debug, Default, Deserialize)]
@@ -46,7 +45,7 @@ pub(super) fn merge(mut args: StartArgs) -> Result<StartArgs, Failure> {
     let mut labels: Vec<_> = file.labels.into_iter().collect();
     labels.append(&mut args.labels);
     args.labels = labels;
-    let detect_in = file.detect_in.map(Duration::try_from_secs_f64).transpose();
+    let detect_in = file.detect_in.map(check_seconds).transpose();
     let detect_in = detect_in
         .map_err(|error| Failure::Usage(format!("{}: detect_in: {error}", path.display())))?;
     args.detect_in = args.detect_in.or(detect_in);
@@ -64,6 +63,9 @@ fn read(path: &Path) -> Result<ConfigFile, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
+    use super::super::args::{Cli, Command};
     use super::*;
 
     #[test]
@@ -83,6 +85,20 @@ mod tests {
         assert_eq!(file.name, Some("a".into()));
         assert_eq!(file.detect_in, Some(2.5));
         assert_eq!(file.labels["zone"], "b");
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_refused_as_on_the_command_line() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("purlin.toml");
+        for bad in ["0.0", "-1.0", "nan", "1e9"] {
+            std::fs::write(&path, format!("detect_in = {bad}")).expect("written");
+            let path = path.to_str().expect("text");
+            let args = Cli::try_parse_from(["purlin", "start", "--config", path]);
+            let Ok(Cli { command: Command::Start(args) }) = args else { panic!("{args:?}") };
+            let refused = merge(args).expect_err("refused");
+            assert!(matches!(&refused, Failure::Usage(text) if text.contains("detect_in")));
+        }
     }
 
     #[test]

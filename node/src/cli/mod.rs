@@ -1,6 +1,7 @@
 //! The command line: a node with `start`, a client with everything else.
 //!
-//! Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection.
+//! Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection, 130 interrupted while
+//! stopping.
 
 mod args;
 mod ask;
@@ -25,6 +26,10 @@ pub(crate) enum Failure {
     Usage(String),
     /// Nobody could be reached.
     NoConnection(String),
+    /// A second signal came while it stopped.
+    Interrupted,
+    /// Nobody reads what is printed any more, as when `head` has enough. Not a failure to others.
+    ReaderGone,
 }
 
 impl Failure {
@@ -33,12 +38,17 @@ impl Failure {
             Self::No(_) => 1,
             Self::Usage(_) => 2,
             Self::NoConnection(_) => 3,
+            Self::Interrupted => 130,
+            Self::ReaderGone => 0,
         }
     }
 
-    fn text(&self) -> &str {
+    /// What the user is told, if anything.
+    fn text(&self) -> Option<&str> {
         match self {
-            Self::No(text) | Self::Usage(text) | Self::NoConnection(text) => text,
+            Self::No(text) | Self::Usage(text) | Self::NoConnection(text) => Some(text),
+            Self::Interrupted => Some("interrupted while stopping"),
+            Self::ReaderGone => None,
         }
     }
 }
@@ -65,7 +75,9 @@ pub fn run(builder: NodeBuilder) -> ExitCode {
     match dispatch(cli, builder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", failure.text());
+            if let Some(text) = failure.text() {
+                output::note(&format!("error: {text}"));
+            }
             ExitCode::from(failure.code())
         }
     }

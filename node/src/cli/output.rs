@@ -1,8 +1,10 @@
 //! Printing: tables for people, JSON for programs.
 
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::Failure;
@@ -10,12 +12,24 @@ use super::Failure;
 /// Prints text; a closed pipe ends the program quietly, as `head` expects.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::No(format!("cannot write: {error}")))
-        }
-        _ => Ok(()),
-    }
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::ReaderGone,
+        _ => Failure::No(format!("cannot write: {error}")),
+    })
+}
+
+/// Says something to the user beside the output. Nobody may read that either.
+pub(super) fn note(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+/// Whether the reader of a pipe has gone, also while there is nothing to print.
+pub(super) fn reader_is_gone() -> bool {
+    let stdout = std::io::stdout();
+    let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let polled = poll(&mut asked, PollTimeout::ZERO);
+    polled.is_ok_and(|ready| ready > 0)
+        && asked[0].revents().is_some_and(|found| found.contains(PollFlags::POLLERR))
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<(), Failure> {

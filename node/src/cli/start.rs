@@ -19,7 +19,10 @@ pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> 
         .enable_all()
         .build()
         .map_err(|error| Failure::No(format!("cannot start threads: {error}")))?;
-    executor.block_on(serve(args, builder))
+    let served = executor.block_on(serve(args, builder));
+    // A process that never yields must not keep the program.
+    executor.shutdown_background();
+    served
 }
 
 fn log(args: &StartArgs) -> Result<(), Failure> {
@@ -27,7 +30,10 @@ fn log(args: &StartArgs) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(text).map_err(|error| {
         Failure::Usage(format!("--log {text:?}: {error}; as in info or purlin=debug,warn"))
     })?;
-    let to_stderr = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let to_stderr = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match args.log_format.unwrap_or(LogFormat::Text) {
         LogFormat::Text => to_stderr.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => to_stderr.json().init(),
@@ -60,8 +66,8 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     }
     tokio::select! {
         () = node.stop() => Ok(()),
-        _ = interrupt.recv() => Err(Failure::No("interrupted while stopping".to_owned())),
-        _ = terminate.recv() => Err(Failure::No("terminated while stopping".to_owned())),
+        _ = interrupt.recv() => Err(Failure::Interrupted),
+        _ = terminate.recv() => Err(Failure::Interrupted),
     }
 }
 

@@ -3,28 +3,40 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use purlin_client::Client;
+use purlin_client::{CallError, Client, Events};
 use purlin_proto::NodeName;
-use purlin_proto::admin::{Event, ListMembers, MemberState, What};
+use purlin_proto::admin::{Event, MemberState, What};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Failure;
 use super::args::{AskArgs, Format};
-use super::ask::{call, system};
-use super::output::print;
+use super::output::{note, print, reader_is_gone};
 
-/// How long after the end of the connection another is tried.
-const RECONNECT_EVERY: Duration = Duration::from_millis(500);
+/// How long after the end of the connection another is tried, and how often a node that could not
+/// be watched is.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// The nodes to watch and those that are.
+struct Watched {
+    /// What was typed; everyone if it is empty.
+    on: Vec<NodeName>,
+    up: BTreeSet<NodeName>,
+    heard: BTreeSet<NodeName>,
+    /// Told of once.
+    silent: BTreeSet<NodeName>,
+}
 
 pub(super) async fn run(client: &Client, on: Vec<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
     let mut announced = false;
     loop {
         match follow(client, &on, ask, &mut announced).await {
-            Ok(()) => eprintln!("connection lost, looking for another node"),
+            Ok(()) => note("connection lost, looking for another node"),
             Err(Failure::No(_) | Failure::NoConnection(_)) if announced => {}
             Err(failure) => return Err(failure),
         }
-        tokio::time::sleep(RECONNECT_EVERY).await;
+        tokio::time::sleep(RETRY_EVERY).await;
     }
 }
 
@@ -35,42 +47,99 @@ async fn follow(
     ask: &AskArgs,
     announced: &mut bool,
 ) -> Result<(), Failure> {
-    let failed = |error: purlin_client::CallError| Failure::No(error.to_string());
+    let failed = |error: CallError| Failure::No(error.to_string());
     let members = client.members().await.map_err(failed)?;
-    let up: Vec<_> =
-        members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| m.name).collect();
-    let nodes = if on.is_empty() { up } else { on.to_vec() };
-    let mut watched: BTreeSet<_> = nodes.iter().copied().collect();
-    let mut events = client.events(nodes).await.map_err(failed)?;
+    let up = members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| m.name);
+    let mut nodes = Watched {
+        on: on.to_vec(),
+        up: up.collect(),
+        heard: BTreeSet::new(),
+        silent: BTreeSet::new(),
+    };
+    // The connected node tells of the others, whichever are watched.
+    let mut events = client.events([]).await.map_err(failed)?;
+    let mut asking = JoinSet::new();
+    nodes.ask(&events, &mut asking);
+    while !*announced && let Some(asked) = asking.join_next().await {
+        nodes.asked(asked.ok());
+    }
     if !*announced {
-        let names: Vec<_> = watched.iter().map(ToString::to_string).collect();
-        eprintln!("watching {}", names.join(", "));
+        let names: Vec<_> = nodes.heard.iter().map(ToString::to_string).collect();
+        note(&format!("watching {}", names.join(", ")));
         *announced = true;
     }
-    while let Some(event) = events.next().await {
-        show(&event, ask.format)?;
-        if on.is_empty() {
-            follow_newcomer(client, &event, &mut watched).await;
-        }
-    }
-    Ok(())
-}
-
-/// A node that joins is watched as well, and one that comes back again.
-async fn follow_newcomer(client: &Client, event: &Event, watched: &mut BTreeSet<NodeName>) {
-    match &event.what {
-        What::NodeUp { id, .. } if watched.insert(id.name) => {
-            if let Some(subscriber) = client.session() {
-                let subscribe = purlin_proto::admin::Subscribe { subscriber };
-                // It may be gone again; its next life is another event.
-                drop(call(client, system(Some(id.name)), subscribe).await);
-                drop(call(client, system(None), ListMembers).await);
+    let mut again = tokio::time::interval_at(Instant::now() + RETRY_EVERY, RETRY_EVERY);
+    loop {
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event else { return Ok(()) };
+                nodes.changed(&event.what);
+                if nodes.wants(event.node) {
+                    show(&event, ask.format)?;
+                }
+                if matches!(event.what, What::NodeUp { .. }) {
+                    nodes.ask(&events, &mut asking);
+                }
+            }
+            Some(asked) = asking.join_next() => nodes.asked(asked.ok()),
+            _ = again.tick() => {
+                if reader_is_gone() {
+                    return Err(Failure::ReaderGone);
+                }
+                if asking.is_empty() {
+                    nodes.ask(&events, &mut asking);
+                }
             }
         }
-        What::NodeDown { id, .. } | What::NodeLeft { id } => {
-            watched.remove(&id.name);
+    }
+}
+
+type Asked = (NodeName, Result<(), CallError>);
+
+impl Watched {
+    fn wants(&self, node: NodeName) -> bool {
+        self.on.is_empty() || self.on.contains(&node)
+    }
+
+    fn changed(&mut self, what: &What) {
+        match what {
+            What::NodeUp { id, .. } => {
+                // Its next life knows nothing of us.
+                self.heard.remove(&id.name);
+                self.up.insert(id.name);
+            }
+            What::NodeDown { id, .. } | What::NodeLeft { id } => {
+                self.up.remove(&id.name);
+                self.heard.remove(&id.name);
+                self.silent.remove(&id.name);
+            }
+            _ => {}
         }
-        _ => {}
+    }
+
+    /// Asks those nodes to tell us that do not yet.
+    fn ask(&self, events: &Events, asking: &mut JoinSet<Asked>) {
+        for &node in self.up.difference(&self.heard).filter(|&&node| self.wants(node)) {
+            let subscribed = events.also(Some(node));
+            asking.spawn(async move { (node, subscribed.await) });
+        }
+        // Those that were typed and are not members are worth a word.
+        for &node in self.on.iter().filter(|node| !self.up.contains(node)) {
+            asking.spawn(async move { (node, Err(CallError::NoConnection)) });
+        }
+    }
+
+    fn asked(&mut self, asked: Option<Asked>) {
+        match asked {
+            Some((node, Ok(()))) => {
+                self.silent.remove(&node);
+                self.heard.insert(node);
+            }
+            Some((node, Err(error))) if self.silent.insert(node) => {
+                note(&format!("warning: {node} cannot be watched now, trying again: {error}"));
+            }
+            Some(_) | None => {}
+        }
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) enum Incoming {
 impl Incoming {
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
-            Self::Quic(incoming) => incoming.remote_address(),
+            Self::Quic(incoming) => socket::canonical(incoming.remote_address()),
             Self::Memory(connection) => connection.remote_address(),
         }
     }
@@ -124,7 +124,7 @@ impl Incoming {
 impl Connection {
     pub(crate) fn remote_address(&self) -> SocketAddr {
         match self {
-            Self::Quic(connection) => connection.remote_address(),
+            Self::Quic(connection) => socket::canonical(connection.remote_address()),
             Self::Memory(connection) => connection.remote_address(),
         }
     }

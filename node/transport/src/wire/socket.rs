@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -37,17 +38,27 @@ pub(crate) fn bind(address: SocketAddr, runtime: &dyn quinn::Runtime) -> Result<
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         _ => BindError::Address { address, source },
     };
-    let socket = UdpSocket::bind(address).map_err(failed)?;
+    let socket = open(address).map_err(failed)?;
     // Best effort: the system may allow less.
-    let options = socket2::SockRef::from(&socket);
-    drop(options.set_recv_buffer_size(SOCKET_BUFFER));
-    drop(options.set_send_buffer_size(SOCKET_BUFFER));
+    drop(socket.set_recv_buffer_size(SOCKET_BUFFER));
+    drop(socket.set_send_buffer_size(SOCKET_BUFFER));
+    let socket = UdpSocket::from(socket);
     let errors = ErrorQueue::of(&socket, address);
     if errors.is_none() {
         tracing::warn!(%address, "no error queue: a killed node will be noticed by silence alone");
     }
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
     Ok(Bound { socket: Arc::new(Hardened { inner }), errors })
+}
+
+/// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// quinn's socket without the errors that are about other packets.
@@ -118,9 +129,9 @@ pub(crate) struct ErrorQueue {
 
 impl ErrorQueue {
     fn of(socket: &UdpSocket, address: SocketAddr) -> Option<Self> {
-        if address.is_ipv4() {
-            setsockopt(socket, sockopt::Ipv4RecvErr, &true).ok()?;
-        } else {
+        // A socket of IPv6 takes IPv4 as well.
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true).ok()?;
+        if address.is_ipv6() {
             setsockopt(socket, sockopt::Ipv6RecvErr, &true).ok()?;
         }
         let twin = socket.try_clone().ok()?;
@@ -160,9 +171,14 @@ impl ErrorQueue {
     }
 }
 
+/// An IPv4 address as such, also when it comes from a socket of IPv6.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
-    address.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+    address.as_sockaddr_in6().map(|v6| canonical(SocketAddr::from((v6.ip(), v6.port()))))
 }
