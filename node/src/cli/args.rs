@@ -16,11 +16,11 @@ use purlin_proto::{Dest, Name, NodeName};
     max_term_width = 100,
     after_help = "\
 Examples:
-  purlin start --name a                      start a node
-  purlin start --name b --seed 127.0.0.1:7400   start another that joins it
-  purlin spawn counter --on b --name hits    start a process on node b
-  purlin call hits@b counter.add 5           call it through any node
-  purlin members                             who is in the cluster
+  purlin start --name a                          start a node
+  purlin start --name b --seed 127.0.0.1:7400    start another that joins it
+  purlin spawn counter --on b --name hits        start a process on node b
+  purlin call hits@b counter.add 5               call it through any node
+  purlin members                                 who is in the cluster
 
 Exit codes: 0 done, 1 the cluster said no, 2 wrong usage, 3 no connection,
 130 interrupted while stopping."
@@ -204,7 +204,7 @@ impl Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AskArgs {
     /// The node to ask, HOST:PORT; a node running from the data directory unless said otherwise.
-    #[arg(long, env = "PURLIN_AT", value_name = "ADDR")]
+    #[arg(long, env = "PURLIN_AT", hide_env_values = true, value_name = "ADDR")]
     pub(crate) at: Option<String>,
     /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
     #[arg(long, value_name = "DIR")]
@@ -257,7 +257,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) detect_in: Option<Duration>,
     /// What to log to stderr, as `info` or `purlin=debug,warn` [default: info].
-    #[arg(long, env = "PURLIN_LOG", value_name = "FILTER")]
+    #[arg(long, env = "PURLIN_LOG", hide_env_values = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// How to log [default: text].
     #[arg(long, value_enum)]
@@ -304,6 +304,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Whoever changes what users read sees it here.
+    #[test]
+    fn the_help_of_every_command() {
+        let mut cli = Cli::command().term_width(100);
+        cli.build();
+        let mut pages = vec![cli.render_long_help().to_string()];
+        for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let help = command.render_long_help();
+            pages.push(format!("===== {} =====\n{help}", command.get_name()));
+        }
+        insta::assert_snapshot!(pages.join("\n"));
     }
 
     #[test]
