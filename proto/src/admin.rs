@@ -129,6 +129,8 @@ pub struct ProcessInfo {
     pub mailbox: usize,
     /// Messages it has handled.
     pub handled: u64,
+    /// Messages dropped because its mailbox was full.
+    pub dropped: u64,
     /// How many processes it is linked to.
     pub links: usize,
     /// How many it monitors.
@@ -164,6 +166,8 @@ pub struct ProcessDetail {
     pub mailbox: usize,
     /// Messages it has handled.
     pub handled: u64,
+    /// Messages dropped because its mailbox was full.
+    pub dropped: u64,
     /// Whether exits of linked processes reach it as messages.
     pub traps_exits: bool,
     /// Processes it is linked to.

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use purlin_proto::{ExitReason, Fault, Message};
 
 use crate::context::Context;
+use crate::mailbox::Mailbox;
 use crate::messages::Messages;
 
 /// How a process behaves: its state, and what it accepts.
@@ -69,6 +70,9 @@ pub trait Actor: Sized + Send + 'static {
 
     /// Every message that it accepts from anywhere, as a tuple: `(Add, Read)`, `(Add,)` or `()`.
     type Messages: Messages<Self>;
+
+    /// How many messages wait for it, and what becomes of more; see [`Mailbox`].
+    const MAILBOX: Mailbox = Mailbox::DEFAULT;
 
     /// Makes the state (OTP: `init`). Whoever starts the process waits until this returns; if it
     /// fails, so does the start, and nothing is left.

@@ -4,26 +4,32 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
+use either::Either;
 use purlin_proto::codec::DecodeError;
 use purlin_proto::{
     CallError, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeName, Pid,
     Reference, SpawnError,
 };
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::actor::{Actor, Handler, Interrupt, Outcome};
-use crate::item::{EncodedMessage, Item, Notice, Via};
-use crate::messages::sealed::{Form, Incoming};
+use crate::item::{BoxFuture, Delivery, EncodedMessage, Item, Notice, Via};
+use crate::mailbox::{Batch, inner};
+use crate::messages::sealed::{Encoded, Local};
 use crate::messages::{Messages, via};
 use crate::process::Process;
 use crate::refs::Ref;
 use crate::reply::{Deferred, EncodedReply, Reply, Slot};
 use crate::runtime::{RegisterError, Runtime};
 use crate::task::Task;
-use crate::timer::Timer;
+use crate::timer::{Idle, IdleTimeout, Timer};
 
 /// The process, as its own handlers see it.
 ///
@@ -34,28 +40,37 @@ use crate::timer::Timer;
 /// `Handler<M>`.
 pub struct Context<A: Actor> {
     process: Arc<Process>,
-    batch: VecDeque<Item>,
+    /// What was taken out of the mailbox; made with the first message.
+    batch: Batch,
+    /// What most processes do not need; made when first needed. Never locked: see [`Batch`].
+    more: Option<Box<Mutex<More>>>,
+    actor: PhantomData<fn() -> A>,
+}
+
+#[derive(Default)]
+struct More {
     stopping: Option<ExitReason>,
     /// The slot of a reply that the present handler has deferred: an `Arc<Slot<R>>`.
     deferred: Option<Box<dyn Any + Send>>,
     on_down: Option<Via>,
     on_link_down: Option<Via>,
     on_node: Option<Via>,
-    actor: PhantomData<fn() -> A>,
+    /// To be handled before anything in the mailbox.
+    next: VecDeque<Item>,
+    idle: Option<Box<Idle>>,
 }
 
 impl<A: Actor> Context<A> {
     pub(crate) fn new(process: Arc<Process>) -> Self {
-        Self {
-            process,
-            batch: VecDeque::new(),
-            stopping: None,
-            deferred: None,
-            on_down: None,
-            on_link_down: None,
-            on_node: None,
-            actor: PhantomData,
-        }
+        Self { process, batch: Batch::default(), more: None, actor: PhantomData }
+    }
+
+    fn more(&mut self) -> &mut More {
+        inner(self.more.get_or_insert_default())
+    }
+
+    fn more_if_any(&mut self) -> Option<&mut More> {
+        self.more.as_mut().map(|more| inner(more))
     }
 
     /// The pid of this process (OTP: `self()`).
@@ -94,7 +109,60 @@ impl<A: Actor> Context<A> {
     /// For an orderly reason [`Actor::stop`] is called. What still waits in the mailbox is dropped,
     /// its callers are told.
     pub fn stop(&mut self, reason: ExitReason) {
-        self.stopping.get_or_insert(reason);
+        self.more().stopping.get_or_insert(reason);
+    }
+
+    /// Has a message handled as soon as the present handler, or `start`, has returned: before
+    /// anything that waits in the mailbox (OTP: `{continue, Continue}`).
+    ///
+    /// For what is part of the work at hand but must not keep a caller, or the one who starts this
+    /// process, waiting. Several are handled in the order they were given.
+    pub fn continue_with<M: Message>(&mut self, message: M)
+    where
+        A: Handler<M>,
+    {
+        let item = Item::local(message, Reply::None, Some(via::<A, M>));
+        self.more().next.push_back(item);
+    }
+
+    /// From now on an [`IdleTimeout`] comes whenever nothing has come for this long; `None` ends it
+    /// (OTP: the `Timeout` that a callback returns, which holds for one wait).
+    ///
+    /// It comes once for each idle time, so a process that stays idle gets it again and again.
+    pub fn idle_timeout(&mut self, after: impl Into<Option<Duration>>)
+    where
+        A: Handler<IdleTimeout>,
+    {
+        self.more().idle =
+            after.into().map(|after| Box::new(Idle::new(after, via::<A, IdleTimeout>)));
+    }
+
+    /// Gives memory back that an idle process does not need: room in its mailbox that a burst has
+    /// left behind (OTP: `hibernate`). The next message makes it anew.
+    pub fn shrink(&mut self) {
+        self.batch.shrink();
+        self.process.shrink();
+    }
+
+    /// Runs what computes long, or blocks, on a thread of its own kind and waits for it.
+    ///
+    /// A handler that does not come to an `await` keeps one of the few threads that all processes
+    /// share; longer than 100 ms, it is counted and warned of. The process handles nothing else
+    /// meanwhile. If it is killed, the closure still runs to its end. A panic in the closure is a
+    /// panic of the process.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        compute: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let computed = self.runtime().0.executor.spawn_blocking(compute).await;
+        match computed {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // Not started, because tokio is shutting down: so is this process.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// Takes the reply of the present call, to be sent later from anywhere.
@@ -104,7 +172,7 @@ impl<A: Actor> Context<A> {
         let slot = Slot::<M::Reply>::new();
         let weak = Arc::downgrade(&slot);
         self.process.remember_deferred(weak);
-        self.deferred = Some(Box::new(Arc::clone(&slot)));
+        self.more().deferred = Some(Box::new(Arc::clone(&slot)));
         Deferred::new(slot)
     }
 
@@ -135,7 +203,7 @@ impl<A: Actor> Context<A> {
     where
         A: Handler<LinkDown>,
     {
-        self.on_link_down = Some(via::<A, LinkDown>);
+        self.more().on_link_down = Some(via::<A, LinkDown>);
         self.process.set_traps_exits(true);
     }
 
@@ -147,7 +215,7 @@ impl<A: Actor> Context<A> {
     where
         A: Handler<Down>,
     {
-        self.on_down = Some(via::<A, Down>);
+        self.more().on_down = Some(via::<A, Down>);
         self.runtime().monitor(&self.process, target.into())
     }
 
@@ -162,7 +230,7 @@ impl<A: Actor> Context<A> {
     where
         A: Handler<NodeEvent>,
     {
-        self.on_node = Some(via::<A, NodeEvent>);
+        self.more().on_node = Some(via::<A, NodeEvent>);
         self.runtime().watch_nodes(self.process.serial, true);
     }
 
@@ -201,7 +269,7 @@ impl<A: Actor> Context<A> {
     where
         A: Handler<Down>,
     {
-        self.on_down = Some(via::<A, Down>);
+        self.more().on_down = Some(via::<A, Down>);
         let reference = self.runtime().reference();
         let spawned =
             self.runtime().spawn_by::<B>(&self.process, args, None, false, Some(reference)).await?;
@@ -244,7 +312,8 @@ impl<A: Actor> Context<A> {
     where
         R: serde::Serialize + Send + 'static,
     {
-        let slot = self.deferred.take().and_then(|slot| slot.downcast::<Arc<Slot<R>>>().ok());
+        let slot =
+            self.more().deferred.take().and_then(|slot| slot.downcast::<Arc<Slot<R>>>().ok());
         match slot {
             Some(slot) => {
                 slot.put_reply(reply);
@@ -287,90 +356,128 @@ impl<A: Actor> Context<A> {
         }
     }
 
-    /// The next thing in the mailbox, or the reason to end.
-    async fn next(&mut self) -> Result<Item, ExitReason> {
-        loop {
-            if let Some(reason) = self.stopping.take() {
-                return Err(reason);
-            }
-            if !self.batch.is_empty() && !self.process.wants_end() {
-                let item = self.batch.pop_front().expect("not empty");
-                self.process.note_taken(self.batch.len());
-                return Ok(item);
-            }
-            let (process, batch) = (&self.process, &mut self.batch);
-            poll_fn(|cx| match process.wants_end() {
-                // Only a reason is wanted: what is left of the batch stays.
-                true => process.poll_take(cx, &mut VecDeque::new()),
-                false => process.poll_take(cx, batch),
-            })
-            .await?;
+    /// The next thing in the mailbox, or the reason to end. Others get their turn after a while,
+    /// however full the mailbox is.
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Item, ExitReason>> {
+        if let Some(reason) = self.more_if_any().and_then(|more| more.stopping.take()) {
+            return Poll::Ready(Err(reason));
         }
-    }
-
-    /// Handles messages until the process is to end; the reason why.
-    pub(crate) async fn serve(&mut self, actor: &mut A) -> ExitReason {
-        let reason = loop {
-            let handled = match self.next().await {
-                Ok(Item::Local(message)) => {
-                    A::Messages::dispatch(actor, Incoming(Form::Local(message)), self).await
-                }
-                Ok(Item::Encoded(message)) => {
-                    A::Messages::dispatch(actor, Incoming(Form::Encoded(message)), self).await
-                }
-                Ok(Item::Notice(notice)) => self.handle_notice(actor, *notice).await,
+        if self.process.wants_end() {
+            // Only a reason is wanted: what is left of the batch stays.
+            return self.process.poll_take(cx, &mut Batch::default()).map(|taken| match taken {
+                Ok(()) => Err(ExitReason::Killed),
                 Err(reason) => Err(reason),
-            };
-            if let Err(reason) = handled {
-                break reason;
+            });
+        }
+        ready!(pin!(consume_budget()).poll(cx));
+        if let Some(item) = self.more_if_any().and_then(|more| more.next.pop_front()) {
+            return Poll::Ready(Ok(item));
+        }
+        let item = loop {
+            if let Some(item) = self.batch.pop() {
+                break item;
+            }
+            match self.process.poll_take(cx, &mut self.batch) {
+                Poll::Ready(taken) => taken?,
+                Poll::Pending => {
+                    let idle = self.more_if_any().and_then(|more| more.idle.as_mut());
+                    let Some(idle) = idle else { return Poll::Pending };
+                    return idle.poll(cx).map(Ok);
+                }
             }
         };
-        self.process.set_exit(&reason);
-        if reason.is_orderly() {
-            actor.stop(&reason, self).await;
+        if let Some(idle) = self.more_if_any().and_then(|more| more.idle.as_mut()) {
+            idle.note_busy();
         }
-        reason
+        self.process.note_taken(self.batch.len());
+        Poll::Ready(Ok(item))
     }
 
-    async fn handle_notice(&mut self, actor: &mut A, notice: Notice) -> Result<(), ExitReason> {
+    fn handle_notice<'a>(
+        &'a mut self,
+        actor: &'a mut A,
+        notice: Notice,
+    ) -> BoxFuture<'a, Result<(), ExitReason>> {
+        let ignored = || Box::pin(std::future::ready(Ok(())));
+        let Some(more) = self.more_if_any() else { return ignored() };
+        let (on_down, on_node, on_link_down) = (more.on_down, more.on_node, more.on_link_down);
         match notice {
-            Notice::Down(down) => self.run(self.on_down, actor, down).await,
-            Notice::Node(event) => self.run(self.on_node, actor, event).await,
+            Notice::Down(down) => self.run(on_down, actor, down),
+            Notice::Node(event) => self.run(on_node, actor, event),
             // As OTP's behaviours do: a parent's exit is not the program's to handle.
             Notice::LinkDown(LinkDown { pid, reason }) | Notice::Exit { from: pid, reason }
-                if self.process.parent == Some(pid) || (pid.serial == 0 && reason.is_orderly()) =>
+                if self.process.parent() == Some(pid)
+                    || (pid.serial == 0 && reason.is_orderly()) =>
             {
-                Err(reason)
+                Box::pin(std::future::ready(Err(reason)))
             }
-            Notice::LinkDown(link_down) => self.run(self.on_link_down, actor, link_down).await,
+            Notice::LinkDown(link_down) => self.run(on_link_down, actor, link_down),
             Notice::Exit { from, reason } => {
                 let link_down = LinkDown { pid: from, reason };
-                self.run(self.on_link_down, actor, link_down).await
+                self.run(on_link_down, actor, link_down)
             }
         }
     }
 
-    async fn run<M: Message>(
-        &mut self,
+    fn run<'a, M: Message>(
+        &'a mut self,
         via: Option<Via>,
-        actor: &mut A,
+        actor: &'a mut A,
         message: M,
-    ) -> Result<(), ExitReason> {
-        let Some(via) = via else { return Ok(()) };
-        let delivery = crate::item::Delivery { message, reply: Reply::None, via: None };
-        via(actor, Box::new(delivery), self).await
+    ) -> BoxFuture<'a, Result<(), ExitReason>> {
+        match via {
+            Some(via) => {
+                let delivery = Delivery { message: Some(message), reply: Reply::None, via: None };
+                via(actor, Box::new(delivery), self)
+            }
+            None => Box::pin(std::future::ready(Ok(()))),
+        }
     }
 }
 
-/// The whole life of an actor's process.
-pub(crate) async fn run_actor<A: Actor>(process: Arc<Process>, args: A::Args) -> ExitReason {
-    let mut ctx = Context::<A>::new(Arc::clone(&process));
-    match A::start(args, &mut ctx).await {
-        Ok(mut actor) => {
-            process.set_started();
-            ctx.serve(&mut actor).await
+/// The whole life of an actor's process. Its size is paid by every process of the kind: see
+/// `messages.rs`.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its parameters twice")]
+pub(crate) fn run_actor<A: Actor>(
+    mut ctx: Context<A>,
+    args: A::Args,
+) -> impl Future<Output = ExitReason> + Send {
+    async move {
+        let mut actor = match A::start(args, &mut ctx).await {
+            Ok(actor) => actor,
+            Err(interrupt) => return interrupt.into_reason(),
+        };
+        ctx.process.set_started();
+        let reason = loop {
+            let handled = match poll_fn(|cx| ctx.poll_next(cx)).await {
+                Ok(item) => handle_item(&mut actor, item, &mut ctx),
+                Err(reason) => break reason,
+            };
+            if let Err(reason) = handled.await {
+                break reason;
+            }
+        };
+        ctx.process.set_exit(&reason);
+        if reason.is_orderly() {
+            actor.stop(&reason, &mut ctx).await;
         }
-        Err(interrupt) => interrupt.into_reason(),
+        reason
+    }
+}
+
+fn handle_item<'a, A: Actor>(
+    actor: &'a mut A,
+    item: Item,
+    ctx: &'a mut Context<A>,
+) -> impl Future<Output = Result<(), ExitReason>> + Send + 'a {
+    let message = match item {
+        Item::Local(message) => Some(Local(message)),
+        Item::Encoded(message) => A::Messages::open(Encoded(message), ctx),
+        Item::Notice(notice) => return Either::Left(ctx.handle_notice(actor, *notice)),
+    };
+    match message {
+        Some(message) => Either::Right(A::Messages::dispatch(actor, message, ctx)),
+        None => Either::Left(Box::pin(std::future::ready(Ok(()))) as BoxFuture<'a, _>),
     }
 }
 

@@ -50,7 +50,7 @@ impl Runtime {
         let mut roots = Vec::new();
         let alive: HashMap<u64, &Process> = all.iter().map(|p| (p.serial, &**p)).collect();
         for process in &all {
-            match process.parent.filter(|p| self.is_own(p) && alive.contains_key(&p.serial)) {
+            match process.parent().filter(|p| self.is_own(p) && alive.contains_key(&p.serial)) {
                 Some(parent) => children.entry(parent.serial).or_default().push(process.serial),
                 None => roots.push(process.serial),
             }
@@ -87,9 +87,10 @@ fn line(process: &Process) -> ProcessInfo {
         name: process.name(),
         mailbox: process.mailbox_len(),
         handled: process.handled(),
+        dropped: process.dropped(),
         links,
         monitors,
-        uptime_s: process.started.elapsed().as_secs_f64(),
+        uptime_s: process.age().as_secs_f64(),
     }
 }
 
@@ -119,12 +120,13 @@ fn detail(process: &Process) -> ProcessDetail {
         handling: handling.map(str::to_owned),
         mailbox: process.mailbox_len(),
         handled: process.handled(),
+        dropped: process.dropped(),
         traps_exits: process.traps_exits(),
         links: links.into_iter().map(|address| runtime.pid_of(address)).collect(),
         monitors,
         monitored_by: watchers.into_iter().map(|address| runtime.pid_of(address)).collect(),
-        parent: process.parent,
-        uptime_s: process.started.elapsed().as_secs_f64(),
+        parent: process.parent(),
+        uptime_s: process.age().as_secs_f64(),
         messages: process.class.messages.iter().map(|&name| name.to_owned()).collect(),
     }
 }

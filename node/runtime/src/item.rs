@@ -49,7 +49,8 @@ pub(crate) type Via = for<'a> fn(
 
 /// A typed message and who waits for its reply.
 pub(crate) struct Delivery<M: Message> {
-    pub(crate) message: M,
+    /// Taken by the handler.
+    pub(crate) message: Option<M>,
     pub(crate) reply: Reply<M::Reply>,
     pub(crate) via: Option<Via>,
 }
@@ -72,7 +73,8 @@ impl<M: Message> LocalMessage for Delivery<M> {
     }
 
     fn encode(self: Box<Self>, codec: Codec) -> Result<EncodedMessage, EncodeError> {
-        let payload = Payload::encode(codec, &self.message)?;
+        let message = self.message.as_ref().expect("not handled yet");
+        let payload = Payload::encode(codec, message)?;
         let reply = self.reply.into_encoded(codec);
         Ok(EncodedMessage { name: MessageName::of::<M>(), payload, reply })
     }
@@ -104,7 +106,7 @@ pub(crate) enum Notice {
 
 impl Item {
     pub(crate) fn local<M: Message>(message: M, reply: Reply<M::Reply>, via: Option<Via>) -> Self {
-        Self::Local(Box::new(Delivery { message, reply, via }))
+        Self::Local(Box::new(Delivery { message: Some(message), reply, via }))
     }
 
     pub(crate) fn notice(notice: Notice) -> Self {

@@ -10,7 +10,7 @@
 //!
 //! # Where to look
 //!
-//! - a process from outside: `process.rs`; its loop: `context.rs`; from message to handler:
+//! - a process from outside: `process.rs`; how much waits for it: `mailbox.rs`; its loop: `context.rs`; from message to handler:
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
 //! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
@@ -28,6 +28,7 @@ mod current;
 mod info;
 mod item;
 mod kind;
+mod mailbox;
 mod messages;
 mod panics;
 mod pending;
@@ -54,6 +55,7 @@ pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
 pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::kind::Kinds;
+pub use crate::mailbox::{Mailbox, WhenFull};
 pub use crate::messages::Messages;
 pub use crate::raw::{Answer, Ended, RawContext, Received, Taken, Untyped};
 pub use crate::refs::Ref;
@@ -63,4 +65,4 @@ pub use crate::runtime::{Config, MAILBOX_LIMIT, Observer, PROCESS_LIMIT, Registe
 pub use crate::spawn::RawKind;
 pub use crate::supervisor::{ChildSpec, Restart, Shutdown, Strategy, Supervisor};
 pub use crate::task::{Task, TaskError};
-pub use crate::timer::Timer;
+pub use crate::timer::{IdleTimeout, Timer};

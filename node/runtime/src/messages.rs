@@ -7,6 +7,7 @@
 use std::any::TypeId;
 use std::future::Future;
 
+use either::Either;
 use purlin_proto::{CallError, ExitReason, Message};
 
 use crate::actor::{Actor, Handler, Kind};
@@ -23,11 +24,14 @@ pub trait Messages<A: Actor>: sealed::Sealed {
     const NAMES: &'static [&'static str];
 
     #[doc(hidden)]
-    fn dispatch(
-        actor: &mut A,
-        message: sealed::Incoming,
-        ctx: &mut Context<A>,
-    ) -> impl Future<Output = Result<(), ExitReason>> + Send;
+    fn open(message: sealed::Encoded, ctx: &mut Context<A>) -> Option<sealed::Local>;
+
+    #[doc(hidden)]
+    fn dispatch<'a>(
+        actor: &'a mut A,
+        message: sealed::Local,
+        ctx: &'a mut Context<A>,
+    ) -> impl Future<Output = Result<(), ExitReason>> + Send + 'a;
 }
 
 pub(crate) mod sealed {
@@ -37,16 +41,18 @@ pub(crate) mod sealed {
 
     /// A message on its way to a handler.
     #[expect(missing_debug_implementations, reason = "holds a user's value, seen by no user")]
-    pub struct Incoming(pub(crate) Form);
+    pub struct Local(pub(crate) Box<dyn LocalMessage>);
 
-    pub(crate) enum Form {
-        Local(Box<dyn LocalMessage>),
-        Encoded(Box<EncodedMessage>),
-    }
+    /// One that is still to be decoded.
+    #[expect(missing_debug_implementations, reason = "holds a user's value, seen by no user")]
+    pub struct Encoded(pub(crate) Box<EncodedMessage>);
 }
 
-use sealed::{Form, Incoming};
+use sealed::{Encoded, Local};
 
+// The futures here are parts of every process of the kind, also of an idle one. So none is an
+// `async fn`, which holds its parameters twice; the choice between handlers is an `Either`, which
+// adds nothing to the largest of them; and what need not lie in them lies in the message's box.
 macro_rules! messages {
     ($($message:ident = $index:literal),*) => {
         impl<$($message: Message),*> sealed::Sealed for ($($message,)*) {}
@@ -58,31 +64,40 @@ macro_rules! messages {
         {
             const NAMES: &'static [&'static str] = &[$($message::NAME),*];
 
-            async fn dispatch(
-                actor: &mut Me,
-                message: Incoming,
-                ctx: &mut Context<Me>,
-            ) -> Result<(), ExitReason> {
-                match message.0 {
-                    Form::Local(local) => {
-                        let _wanted = local.message_type();
-                        $(if _wanted == TypeId::of::<$message>() {
-                            return handle_local::<Me, $message>(actor, local, Some($index), ctx)
-                                .await;
-                        })*
-                        handle_unlisted(actor, local, ctx).await
-                    }
-                    Form::Encoded(encoded) => {
-                        let _wanted = encoded.name.as_str();
-                        $(if _wanted == $message::NAME {
-                            return handle_encoded::<Me, $message>(actor, encoded, $index, ctx)
-                                .await;
-                        })*
-                        ctx.not_understood(*encoded);
-                        Ok(())
-                    }
-                }
+            fn open(message: Encoded, ctx: &mut Context<Me>) -> Option<Local> {
+                let _wanted = message.0.name.as_str();
+                $(if _wanted == $message::NAME {
+                    return decode::<Me, $message>(*message.0, ctx);
+                })*
+                ctx.not_understood(*message.0);
+                None
             }
+
+            fn dispatch<'a>(
+                actor: &'a mut Me,
+                message: Local,
+                ctx: &'a mut Context<Me>,
+            ) -> impl Future<Output = Result<(), ExitReason>> + Send + 'a {
+                let _wanted = message.0.message_type();
+                choose!(actor, message, ctx, _wanted, Me, $($message = $index),*)
+            }
+        }
+    };
+}
+
+macro_rules! choose {
+    ($actor:ident, $message:ident, $ctx:ident, $wanted:ident, $me:ident,) => {
+        handle_unlisted($actor, $message.0, $ctx)
+    };
+    ($actor:ident, $message:ident, $ctx:ident, $wanted:ident, $me:ident,
+     $first:ident = $index:literal $(, $rest:ident = $rest_index:literal)*) => {
+        if $wanted == TypeId::of::<$first>() {
+            let delivery = typed::<$first>($message.0);
+            Either::Left(handle::<$me, $first>($actor, delivery, Some($index), $ctx))
+        } else {
+            Either::Right(choose!(
+                $actor, $message, $ctx, $wanted, $me, $($rest = $rest_index),*
+            ))
         }
     };
 }
@@ -114,51 +129,42 @@ messages!(
     M11 = 11
 );
 
-async fn handle_local<A: Handler<M>, M: Message>(
-    actor: &mut A,
-    message: Box<dyn LocalMessage>,
-    index: Option<usize>,
-    ctx: &mut Context<A>,
-) -> Result<(), ExitReason> {
-    let delivery = message.into_any().downcast::<Delivery<M>>().expect("its type was compared");
-    let Delivery { message, reply, .. } = *delivery;
-    handle(actor, message, reply, index, ctx).await
+#[expect(clippy::unnecessary_box_returns, reason = "it stays where it is")]
+fn typed<M: Message>(message: Box<dyn LocalMessage>) -> Box<Delivery<M>> {
+    message.into_any().downcast().expect("its type was compared")
 }
 
-async fn handle_encoded<A: Handler<M>, M: Message>(
-    actor: &mut A,
-    encoded: Box<EncodedMessage>,
-    index: usize,
+fn decode<A: Handler<M>, M: Message>(
+    encoded: EncodedMessage,
     ctx: &mut Context<A>,
-) -> Result<(), ExitReason> {
-    let EncodedMessage { payload, reply, .. } = *encoded;
+) -> Option<Local> {
+    let EncodedMessage { payload, reply, .. } = encoded;
     match payload.decode::<M>() {
         Ok(message) => {
-            let reply = reply.map_or(Reply::None, Reply::Encoded);
-            handle(actor, message, reply, Some(index), ctx).await
+            let reply = reply.map_or(Reply::None, |reply| Reply::Encoded(Box::new(reply)));
+            let delivery = Delivery { message: Some(message), reply, via: None };
+            Some(Local(Box::new(delivery)))
         }
         Err(error) => {
             ctx.bad_message(M::NAME, &error, reply);
-            Ok(())
+            None
         }
     }
 }
 
 /// A message that is not in `A::Messages`, sent by one who knew that `A` handles it.
-async fn handle_unlisted<A: Actor>(
-    actor: &mut A,
+fn handle_unlisted<'a, A: Actor>(
+    actor: &'a mut A,
     message: Box<dyn LocalMessage>,
-    ctx: &mut Context<A>,
-) -> Result<(), ExitReason> {
-    match message.via() {
-        Some(via) => via(actor, message, ctx).await,
-        None => {
-            let (kind, name) = (A::KIND.to_owned(), message.name().to_owned());
-            ctx.count_not_understood(&name);
-            message.fail(CallError::NotUnderstood { kind, message: name });
-            Ok(())
-        }
+    ctx: &'a mut Context<A>,
+) -> BoxFuture<'a, Result<(), ExitReason>> {
+    if let Some(via) = message.via() {
+        return via(actor, message, ctx);
     }
+    let (kind, name) = (A::KIND.to_owned(), message.name().to_owned());
+    ctx.count_not_understood(&name);
+    message.fail(CallError::NotUnderstood { kind, message: name });
+    Box::pin(std::future::ready(Ok(())))
 }
 
 /// The way to a handler that only the sender knows of; see [`Via`](crate::item::Via).
@@ -168,42 +174,48 @@ pub(crate) fn via<'a, A: Handler<M>, M: Message>(
     ctx: &'a mut (dyn std::any::Any + Send),
 ) -> BoxFuture<'a, Result<(), ExitReason>> {
     match (actor.downcast_mut::<A>(), ctx.downcast_mut::<Context<A>>()) {
-        (Some(actor), Some(ctx)) => Box::pin(handle_local::<A, M>(actor, message, None, ctx)),
+        (Some(actor), Some(ctx)) => Box::pin(handle::<A, M>(actor, typed(message), None, ctx)),
         // The pid of the reference named a process of another kind.
-        _ => Box::pin(async move {
+        _ => {
             let (kind, name) = ("?".to_owned(), M::NAME.to_owned());
             message.fail(CallError::NotUnderstood { kind, message: name });
-            Ok(())
-        }),
+            Box::pin(std::future::ready(Ok(())))
+        }
     }
 }
 
 /// Runs the handler and sends its reply.
-async fn handle<A: Handler<M>, M: Message>(
-    actor: &mut A,
-    message: M,
-    reply: Reply<M::Reply>,
+fn handle<'a, A: Handler<M>, M: Message>(
+    actor: &'a mut A,
+    mut delivery: Box<Delivery<M>>,
     index: Option<usize>,
-    ctx: &mut Context<A>,
-) -> Result<(), ExitReason> {
-    if reply.is_expired() {
-        ctx.count_expired();
-        // Nobody waits for it.
-        reply.fail(CallError::Timeout);
-        return Ok(());
+    ctx: &'a mut Context<A>,
+) -> impl Future<Output = Result<(), ExitReason>> + Send + use<'a, A, M> {
+    let expired = delivery.reply.is_expired();
+    if !expired {
+        ctx.begin(index, delivery.reply.deadline());
     }
-    ctx.begin(index, reply.deadline());
-    let outcome = actor.handle(message, ctx).await;
-    ctx.end();
-    match outcome {
-        Ok(value) => reply.send(value),
-        Err(interrupt) => match interrupt.0 {
-            Kind::NoReply => ctx.settle_deferred(reply)?,
-            Kind::Exit(reason) => {
-                reply.fail(CallError::Exited(reason.clone()));
-                return Err(reason);
-            }
-        },
+    async move {
+        if expired {
+            ctx.count_expired();
+            // Nobody waits for it.
+            delivery.reply.fail(CallError::Timeout);
+            return Ok(());
+        }
+        let message = delivery.message.take().expect("handled once");
+        let outcome = actor.handle(message, ctx).await;
+        ctx.end();
+        let reply = delivery.reply;
+        match outcome {
+            Ok(value) => reply.send(value),
+            Err(interrupt) => match interrupt.0 {
+                Kind::NoReply => ctx.settle_deferred(reply)?,
+                Kind::Exit(reason) => {
+                    reply.fail(CallError::Exited(reason.clone()));
+                    return Err(reason);
+                }
+            },
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -17,7 +17,7 @@
 //! | does not trap | any other | ends at its next `await` |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 
@@ -29,6 +29,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
 use crate::item::{Item, Notice};
+use crate::mailbox::{Batch, Mailbox, WhenFull};
 use crate::reply::{Orphan, WeakDeferred};
 use crate::runtime::Runtime;
 
@@ -37,6 +38,7 @@ use crate::runtime::Runtime;
 pub(crate) struct Class {
     pub(crate) kind: &'static str,
     pub(crate) messages: &'static [&'static str],
+    pub(crate) mailbox: Mailbox,
 }
 
 /// A process on this node by its serial, or one elsewhere by its pid.
@@ -53,26 +55,37 @@ pub(crate) struct Process {
     pub(crate) serial: u64,
     pub(crate) class: &'static Class,
     pub(crate) runtime: Runtime,
-    pub(crate) parent: Option<Pid>,
-    pub(crate) started: Instant,
+    /// The serial of the one that started it: 0 for nobody, [`ELSEWHERE`] for one that is noted in
+    /// the relations.
+    parent: u64,
+    /// In nanoseconds after the runtime's start.
+    started: u64,
     /// Messages handled.
     handled: AtomicU64,
+    /// The deadline of the call in hand, in nanoseconds after the runtime's start; 0 for none.
+    deadline: AtomicU64,
+    /// Messages that the process has taken out of the mailbox and not handled yet.
+    taken: AtomicU32,
+    /// Messages dropped because the mailbox was full.
+    dropped: AtomicU32,
     /// Which message of the class is being handled, plus one; 255 for one that it does not list.
     handling: AtomicU8,
     /// How urgently it is to end: [`CALM`], [`SOON`] or [`NOW`].
     urgency: AtomicU8,
-    /// Messages that the process has taken out of the mailbox and not handled yet.
-    taken: AtomicUsize,
-    /// The deadline of the call in hand, in nanoseconds after `started`; 0 for none.
-    deadline: AtomicU64,
+    /// Whether it was born with a link to its parent.
+    pub(crate) born_linked: bool,
     state: Mutex<State>,
 }
+
+const ELSEWHERE: u64 = u64::MAX;
 
 const CALM: u8 = 0;
 /// After the present handler.
 const SOON: u8 = 1;
 /// At the next poll.
 const NOW: u8 = 2;
+/// Set beside it when the task's waker is known.
+const ATTACHED: u8 = 0x80;
 
 const UNLISTED: u8 = u8::MAX;
 
@@ -85,31 +98,38 @@ pub(crate) enum Phase {
 
 struct State {
     mailbox: VecDeque<Item>,
-    /// Waits for the mailbox.
-    receiver: Option<Waker>,
-    /// Wakes the task itself.
+    /// Wakes the task.
     task: Option<Waker>,
-    phase: Phase,
     exit: Option<ExitReason>,
+    name: Option<Name>,
+    /// Told when `start` has returned.
+    starter: Option<Starter>,
+    relations: Option<Box<Relations>>,
+    phase: Phase,
     traps_exits: bool,
     /// Whether a shutdown waits for the present handler.
     graceful: bool,
-    name: Option<Name>,
-    relations: Option<Box<Relations>>,
+    /// Whether the task waits for the mailbox.
+    receiving: bool,
 }
+
+type Starter = oneshot::Sender<Result<(), ExitReason>>;
 
 /// What most processes have little of; made when first needed.
 #[derive(Default)]
 pub(crate) struct Relations {
     pub(crate) links: BTreeMap<Address, Link>,
-    pub(crate) monitors: BTreeMap<Reference, Monitoring>,
+    /// Boxed, since a map holds room for eleven.
+    pub(crate) monitors: BTreeMap<Reference, Box<Monitoring>>,
     pub(crate) watchers: BTreeSet<(Address, Reference)>,
     /// Nodes that any of these ever led to; this process is listed in the runtime's index of each.
     pub(crate) nodes: BTreeSet<NodeName>,
     pub(crate) timers: BTreeMap<u64, AbortHandle>,
     pub(crate) mark: Option<ChildMark>,
-    /// Told when `start` has returned.
-    starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    /// Who started it, if that was a process of another node.
+    parent: Option<Pid>,
+    /// Waits for the mailbox, where that is not the task's own waker.
+    receiver: Option<Waker>,
     orphans: Vec<Orphan>,
     deferred: Vec<WeakDeferred>,
     /// Senders that wait for room in the mailbox.
@@ -153,8 +173,10 @@ pub(crate) enum Rejected {
 /// What is left of a process when it has ended.
 pub(crate) struct Remains {
     pub(crate) started: bool,
+    pub(crate) reason: ExitReason,
     pub(crate) name: Option<Name>,
     pub(crate) relations: Relations,
+    starter: Option<Starter>,
     mailbox: VecDeque<Item>,
 }
 
@@ -163,6 +185,7 @@ pub(crate) struct Remains {
 pub(crate) struct Birth {
     pub(crate) name: Option<Name>,
     pub(crate) parent: Option<Pid>,
+    pub(crate) linked: bool,
     pub(crate) starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
     pub(crate) traps_exits: bool,
 }
@@ -170,32 +193,62 @@ pub(crate) struct Birth {
 impl Process {
     pub(crate) fn new(serial: u64, class: &'static Class, runtime: Runtime, birth: Birth) -> Self {
         let phase = if birth.starter.is_some() { Phase::Starting } else { Phase::Alive };
-        let relations = birth
-            .starter
-            .map(|starter| Box::new(Relations { starter: Some(starter), ..Relations::default() }));
+        let (parent, elsewhere) = match birth.parent {
+            None => (0, None),
+            Some(pid) if runtime.is_own(&pid) => (pid.serial, None),
+            Some(pid) => (ELSEWHERE, Some(pid)),
+        };
+        let relations =
+            elsewhere.map(|pid| Box::new(Relations { parent: Some(pid), ..Relations::default() }));
         Self {
             serial,
             class,
+            started: runtime.nanos(Instant::now()),
             runtime,
-            parent: birth.parent,
-            started: Instant::now(),
+            parent,
             handled: AtomicU64::new(0),
             handling: AtomicU8::new(0),
             urgency: AtomicU8::new(CALM),
-            taken: AtomicUsize::new(0),
+            taken: AtomicU32::new(0),
+            dropped: AtomicU32::new(0),
             deadline: AtomicU64::new(0),
+            born_linked: birth.linked,
             state: Mutex::new(State {
                 mailbox: VecDeque::new(),
-                receiver: None,
                 task: None,
-                phase,
                 exit: None,
+                name: birth.name,
+                starter: birth.starter,
+                relations,
+                phase,
                 traps_exits: birth.traps_exits,
                 graceful: false,
-                name: birth.name,
-                relations,
+                receiving: false,
             }),
         }
+    }
+
+    /// Who started it, if that was a process.
+    pub(crate) fn parent(&self) -> Option<Pid> {
+        match self.parent {
+            0 => None,
+            ELSEWHERE => self.relations(|relations| relations.parent).flatten(),
+            serial => Some(self.runtime.id().pid(serial)),
+        }
+    }
+
+    pub(crate) fn parent_address(&self) -> Option<Address> {
+        match self.parent {
+            0 => None,
+            ELSEWHERE => self.parent().map(Address::Remote),
+            serial => Some(Address::Local(serial)),
+        }
+    }
+
+    /// How long it has lived.
+    pub(crate) fn age(&self) -> Duration {
+        let now = self.runtime.nanos(Instant::now());
+        Duration::from_nanos(now.saturating_sub(self.started))
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -216,35 +269,69 @@ impl Process {
 
     // ----- the mailbox -----
 
-    /// Puts a message into the mailbox, or hands it back.
-    pub(crate) fn push(&self, item: Item, limit: usize) -> Result<(), (Rejected, Item)> {
+    /// Puts a message into the mailbox, or hands it back. At a bound where the oldest goes, that
+    /// one is returned.
+    pub(crate) fn push(&self, item: Item) -> Result<Option<Item>, (Rejected, Item)> {
         let mut state = self.lock();
         if state.phase == Phase::Dead || state.exit.is_some() {
             return Err((Rejected::Dead, item));
         }
-        if state.mailbox.len() + self.taken.load(Ordering::Relaxed) >= limit {
-            return Err((Rejected::Full, item));
+        let mut dropped = None;
+        if state.mailbox.len() + self.taken() >= self.limit() {
+            if self.class.mailbox.when_full() != WhenFull::DropOldest {
+                return Err((Rejected::Full, item));
+            }
+            let oldest = state.mailbox.iter().position(|item| !matches!(item, Item::Notice(_)));
+            match oldest {
+                Some(oldest) => dropped = state.mailbox.remove(oldest),
+                // All that waits is in the hands of the process already.
+                None => return Err((Rejected::Full, item)),
+            }
         }
+        Self::enqueue(state, item);
+        Ok(dropped)
+    }
+
+    fn enqueue(mut state: MutexGuard<'_, State>, item: Item) {
         state.mailbox.push_back(item);
-        let waker = state.receiver.take();
+        let waker = state.take_receiver();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        Ok(())
+    }
+
+    fn limit(&self) -> usize {
+        self.class.mailbox.limit_or(self.runtime.0.mailbox_limit)
+    }
+
+    /// A message for it was dropped because its mailbox is full.
+    pub(crate) fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        u64::from(self.dropped.load(Ordering::Relaxed))
+    }
+
+    fn taken(&self) -> usize {
+        usize::try_from(self.taken.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Puts a notice of the system into the mailbox, which never refuses one: there is at most one
     /// for each relation that the process itself has made.
     pub(crate) fn notify(&self, notice: Notice) {
-        // Only the dead refuse, and they need no notice.
-        drop(self.push(Item::notice(notice), usize::MAX));
+        let state = self.lock();
+        // The dead need no notice.
+        if state.phase != Phase::Dead && state.exit.is_none() {
+            Self::enqueue(state, Item::notice(notice));
+        }
     }
 
     /// Registers a sender that waits for room; `false` if there is room or the process is dead.
-    pub(crate) fn wait_for_room(&self, waker: &Waker, limit: usize) -> bool {
+    pub(crate) fn wait_for_room(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let full = state.mailbox.len() + self.taken.load(Ordering::Relaxed) >= limit;
+        let full = state.mailbox.len() + self.taken() >= self.limit();
         if !full || state.phase == Phase::Dead {
             return false;
         }
@@ -256,30 +343,37 @@ impl Process {
     pub(crate) fn poll_take(
         &self,
         cx: &mut TaskContext<'_>,
-        batch: &mut VecDeque<Item>,
+        batch: &mut Batch,
     ) -> Poll<Result<(), ExitReason>> {
         let mut state = self.lock();
         if let Some(reason) = &state.exit {
             return Poll::Ready(Err(reason.clone()));
         }
-        if state.mailbox.is_empty() {
-            match &mut state.receiver {
-                Some(waker) => waker.clone_from(cx.waker()),
-                empty => *empty = Some(cx.waker().clone()),
-            }
-            return Poll::Pending;
+        // What was taken before has been handled: there is room for those who wait.
+        self.note_taken(0);
+        let senders = match &mut state.relations {
+            Some(relations) => std::mem::take(&mut relations.senders),
+            None => Vec::new(),
+        };
+        let empty = state.mailbox.is_empty();
+        if empty {
+            state.wait(cx.waker());
+        } else {
+            batch.take(&mut state.mailbox);
+            self.note_taken(batch.len());
         }
-        debug_assert!(batch.is_empty(), "a batch is taken when the last is done");
-        std::mem::swap(&mut state.mailbox, batch);
-        self.taken.store(batch.len(), Ordering::Relaxed);
-        let senders = state.relations.as_mut().map(|r| std::mem::take(&mut r.senders));
         drop(state);
-        senders.into_iter().flatten().for_each(Waker::wake);
-        Poll::Ready(Ok(()))
+        senders.into_iter().for_each(Waker::wake);
+        if empty { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Gives memory back that the mailbox does not need now.
+    pub(crate) fn shrink(&self) {
+        self.lock().mailbox.shrink_to_fit();
     }
 
     pub(crate) fn note_taken(&self, left: usize) {
-        self.taken.store(left, Ordering::Relaxed);
+        self.taken.store(u32::try_from(left).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     // ----- what it is doing -----
@@ -297,10 +391,7 @@ impl Process {
     }
 
     fn set_deadline(&self, deadline: Option<Instant>) {
-        let nanos = deadline.map_or(0, |at| {
-            let after = at.saturating_duration_since(self.started).as_nanos();
-            u64::try_from(after).unwrap_or(u64::MAX).max(1)
-        });
+        let nanos = deadline.map_or(0, |at| self.runtime.nanos(at).max(1));
         self.deadline.store(nanos, Ordering::Relaxed);
     }
 
@@ -308,7 +399,7 @@ impl Process {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Ordering::Relaxed) {
             0 => None,
-            nanos => Some(self.started + Duration::from_nanos(nanos)),
+            nanos => Some(self.runtime.instant(nanos)),
         }
     }
 
@@ -329,19 +420,22 @@ impl Process {
 
     /// Remembers the task's waker, so that an exit reaches it wherever it waits.
     pub(crate) fn attach(&self, waker: &Waker) {
-        self.lock().task = Some(waker.clone());
+        if self.urgency.load(Ordering::Relaxed) & ATTACHED == 0 {
+            self.lock().task = Some(waker.clone());
+            self.urgency.fetch_or(ATTACHED, Ordering::Relaxed);
+        }
     }
 
     /// The reason to end at once, if there is one.
     pub(crate) fn must_end(&self) -> Option<ExitReason> {
-        if self.urgency.load(Ordering::Acquire) < NOW {
+        if self.urgency.load(Ordering::Acquire) & !ATTACHED < NOW {
             return None;
         }
         self.lock().exit.clone()
     }
 
     pub(crate) fn wants_end(&self) -> bool {
-        self.urgency.load(Ordering::Acquire) > CALM
+        self.urgency.load(Ordering::Acquire) & !ATTACHED > CALM
     }
 
     /// Whether it has been asked to end, or has ended.
@@ -359,7 +453,7 @@ impl Process {
         let mut state = self.lock();
         state.phase = Phase::Alive;
         state.graceful = true;
-        let starter = state.relations.as_mut().and_then(|r| r.starter.take());
+        let starter = state.starter.take();
         drop(state);
         if let Some(starter) = starter {
             // Whoever started it may have stopped waiting; the process runs all the same.
@@ -383,11 +477,13 @@ impl Process {
     fn end_with(mut state: MutexGuard<'_, State>, urgency: &AtomicU8, reason: ExitReason) {
         let soon = state.graceful && reason.is_orderly();
         // The first reason stays, but what was to be soon can become now.
-        if state.exit.is_none() || (!soon && urgency.load(Ordering::Relaxed) < NOW) {
+        if state.exit.is_none() || (!soon && urgency.load(Ordering::Relaxed) & NOW == 0) {
             state.exit = Some(reason);
         }
-        urgency.fetch_max(if soon { SOON } else { NOW }, Ordering::Release);
-        let wakers = [state.task.clone(), state.receiver.take()];
+        urgency.fetch_or(if soon { SOON } else { NOW }, Ordering::Release);
+        state.receiving = false;
+        let receiver = state.relations.as_mut().and_then(|r| r.receiver.take());
+        let wakers = [state.task.clone(), receiver];
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
@@ -421,8 +517,10 @@ impl Process {
         state.phase = Phase::Dead;
         let relations = state.relations.take().map(|boxed| *boxed).unwrap_or_default();
         let mailbox = std::mem::take(&mut state.mailbox);
-        (state.task, state.receiver) = (None, None);
-        Remains { started, name: state.name.take(), relations, mailbox }
+        state.task = None;
+        let (name, starter) = (state.name.take(), state.starter.take());
+        let reason = state.exit.clone().unwrap_or(ExitReason::Killed);
+        Remains { started, reason, name, relations, starter, mailbox }
     }
 
     // ----- signals -----
@@ -462,7 +560,8 @@ impl Process {
             }
             Signal::Down { reference, reason } => {
                 let monitoring = self.relations(|r| r.monitors.remove(&reference)).flatten();
-                if let Some(Monitoring { target, .. }) = monitoring {
+                if let Some(monitoring) = monitoring {
+                    let Monitoring { target, .. } = *monitoring;
                     self.notify(Notice::Down(Down { reference, target, reason }));
                 }
                 None
@@ -563,7 +662,7 @@ impl Process {
     }
 
     pub(crate) fn mailbox_len(&self) -> usize {
-        self.lock().mailbox.len() + self.taken.load(Ordering::Relaxed)
+        self.lock().mailbox.len() + self.taken()
     }
 
     pub(crate) fn traps_exits(&self) -> bool {
@@ -572,6 +671,29 @@ impl Process {
 
     pub(crate) fn mark(&self, mark: ChildMark) {
         self.relations(|relations| relations.mark = Some(mark));
+    }
+}
+
+impl State {
+    /// Notes that this waker waits for the mailbox. Mostly it is the task's own.
+    fn wait(&mut self, waker: &Waker) {
+        self.receiving = true;
+        if self.task.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            if let Some(relations) = &mut self.relations {
+                relations.receiver = None;
+            }
+        } else {
+            self.relations.get_or_insert_with(Box::default).receiver = Some(waker.clone());
+        }
+    }
+
+    /// Who is to be woken because something has come.
+    fn take_receiver(&mut self) -> Option<Waker> {
+        if !std::mem::take(&mut self.receiving) {
+            return None;
+        }
+        let other = self.relations.as_mut().and_then(|relations| relations.receiver.take());
+        other.or_else(|| self.task.clone())
     }
 }
 
@@ -615,7 +737,7 @@ impl Relations {
 impl Remains {
     /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
     pub(crate) fn settle(&mut self, reason: &ExitReason) {
-        if let Some(starter) = self.relations.starter.take() {
+        if let Some(starter) = self.starter.take() {
             // Whoever started it may have stopped waiting.
             drop(starter.send(Err(reason.clone())));
         }

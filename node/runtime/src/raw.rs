@@ -1,6 +1,5 @@
 //! Processes that take from their mailbox themselves.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use purlin_proto::{
 };
 
 use crate::item::{Delivery, EncodedMessage, Item, Notice};
+use crate::mailbox::Batch;
 use crate::process::{ChildMark, Process};
 use crate::reply::{EncodedReply, Reply};
 use crate::runtime::Runtime;
@@ -44,7 +44,7 @@ use crate::runtime::Runtime;
 /// ```
 pub struct RawContext {
     process: Arc<Process>,
-    batch: VecDeque<Item>,
+    batch: Batch,
 }
 
 /// Something from the mailbox of a raw process.
@@ -75,7 +75,7 @@ pub struct Ended(pub ExitReason);
 
 impl RawContext {
     pub(crate) fn new(process: Arc<Process>) -> Self {
-        Self { process, batch: VecDeque::new() }
+        Self { process, batch: Batch::default() }
     }
 
     /// The pid of this process.
@@ -95,10 +95,12 @@ impl RawContext {
 
     /// As [`receive`](Self::receive), for hand-written futures.
     pub fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Received, Ended>> {
-        if self.batch.is_empty() {
+        let item = loop {
+            if let Some(item) = self.batch.pop() {
+                break item;
+            }
             ready!(self.process.poll_take(cx, &mut self.batch)).map_err(Ended)?;
-        }
-        let item = self.batch.pop_front().expect("a batch that was taken is not empty");
+        };
         self.process.note_taken(self.batch.len());
         self.process.end();
         Poll::Ready(Ok(match item {
@@ -205,7 +207,10 @@ impl Untyped {
         }
         match self.0 {
             Form::Local(message) => match message.into_any().downcast::<Delivery<M>>() {
-                Ok(delivery) => Ok(Ok((delivery.message, Answer(delivery.reply)))),
+                Ok(delivery) => {
+                    let message = delivery.message.expect("not handled yet");
+                    Ok(Ok((message, Answer(delivery.reply))))
+                }
                 // Two types under one name.
                 Err(_) => Ok(Err(DecodeError::Malformed { detail: "another type".to_owned() })),
             },
@@ -213,7 +218,8 @@ impl Untyped {
                 let EncodedMessage { payload, reply, .. } = *message;
                 match payload.decode() {
                     Ok(value) => {
-                        let reply = reply.map_or(Reply::None, Reply::Encoded);
+                        let boxed = |reply| Reply::Encoded(Box::new(reply));
+                        let reply = reply.map_or(Reply::None, boxed);
                         Ok(Ok((value, Answer(reply))))
                     }
                     Err(error) => {

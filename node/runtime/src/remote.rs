@@ -229,7 +229,7 @@ impl Runtime {
             if let Some(reference) = newborn.monitor {
                 let address = Some(Address::Remote(pid));
                 let node = Some(pid.node.name);
-                let monitoring = Monitoring { target: pid.into(), address, node };
+                let monitoring = Box::new(Monitoring { target: pid.into(), address, node });
                 relations.monitors.insert(reference, monitoring);
             }
         });

@@ -19,7 +19,8 @@ use crate::runtime::Runtime;
 pub(crate) enum Reply<R> {
     None,
     Typed(TypedReply<R>),
-    Encoded(EncodedReply),
+    /// Boxed, for it is large and few messages have one.
+    Encoded(Box<EncodedReply>),
 }
 
 /// A caller on this node that knows the type.
@@ -131,7 +132,7 @@ impl<R: Serialize + serde::de::DeserializeOwned + Send + 'static> Reply<R> {
     pub(crate) fn into_encoded(self, codec: Codec) -> Option<EncodedReply> {
         match self {
             Self::None => None,
-            Self::Encoded(encoded) => Some(encoded),
+            Self::Encoded(encoded) => Some(*encoded),
             Self::Typed(mut typed) => {
                 let sender = typed.sender.take()?;
                 let sink = Sink::Translate(Box::new(move |result| {

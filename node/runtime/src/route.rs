@@ -11,10 +11,12 @@ use purlin_proto::{
     CallError, Codec, Dest, Envelope, Message, MessageName, Payload, Reference, Signal, Target,
 };
 use tokio::sync::oneshot;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::current;
 use crate::item::{EncodedMessage, Item, Via};
+use crate::mailbox::WhenFull;
 use crate::pending::Wanted;
 use crate::process::{Process, Rejected};
 use crate::remote::{Peer, Priority, Sent};
@@ -136,21 +138,51 @@ impl Runtime {
 
     /// Puts a message into a mailbox, or tells its caller and the counters why not.
     pub(crate) fn deliver(&self, to: Option<&Process>, item: Item) {
-        let rejected = match to {
-            Some(process) => process.push(item, self.0.mailbox_limit),
-            None => Err((Rejected::Dead, item)),
-        };
-        if let Err((why, item)) = rejected {
-            match why {
-                Rejected::Dead => {
-                    self.counters().dropped_no_process.add();
-                    item.fail(CallError::NoProcess);
-                }
-                Rejected::Full => {
-                    self.counters().dropped_mailbox_full.add();
-                    item.fail(CallError::Overloaded);
-                }
+        let Some(process) = to else { return self.dropped_dead(item) };
+        if let Some(item) = self.offer(process, item) {
+            self.dropped_full(process, item);
+        }
+    }
+
+    fn dropped_dead(&self, item: Item) {
+        self.counters().dropped_no_process.add();
+        item.fail(CallError::NoProcess);
+    }
+
+    fn dropped_full(&self, process: &Process, item: Item) {
+        self.counters().dropped_mailbox_full.add();
+        process.count_dropped();
+        item.fail(CallError::Overloaded);
+    }
+
+    /// As [`deliver`](Self::deliver), but what may wait for room is handed back.
+    fn offer(&self, process: &Process, item: Item) -> Option<Item> {
+        match process.push(item) {
+            Ok(None) => None,
+            Ok(Some(oldest)) => {
+                self.dropped_full(process, oldest);
+                None
             }
+            Err((Rejected::Dead, item)) => {
+                self.dropped_dead(item);
+                None
+            }
+            Err((Rejected::Full, item)) => match process.class.mailbox.when_full() {
+                WhenFull::Wait => Some(item),
+                WhenFull::DropNewest | WhenFull::DropOldest => {
+                    self.dropped_full(process, item);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Waits for room if the receiver's policy is to wait.
+    async fn deliver_wait(&self, process: &Arc<Process>, item: Item) {
+        let mut waiting = self.offer(process, item);
+        while let Some(item) = waiting {
+            self.local_room(process).await;
+            waiting = self.offer(process, item);
         }
     }
 
@@ -195,14 +227,9 @@ impl Runtime {
     ) {
         match route {
             Route::Here(Some(process)) => {
-                let mut item = Item::local(message, Reply::None, via);
-                while let Err((why, back)) = process.push(item, self.0.mailbox_limit) {
-                    if why == Rejected::Dead {
-                        return self.counters().dropped_no_process.add();
-                    }
-                    item = back;
-                    self.local_room(&process).await;
-                }
+                // A fast sender and its receiver go in step.
+                consume_budget().await;
+                self.deliver_wait(&process, Item::local(message, Reply::None, via)).await;
             }
             Route::Here(None) => self.counters().dropped_no_process.add(),
             Route::There(peer, to) => {
@@ -230,10 +257,9 @@ impl Runtime {
 
     /// Returns when the mailbox of a process of this node may have room, or it is dead.
     async fn local_room(&self, process: &Process) {
-        let limit = self.0.mailbox_limit;
         let mut waited = false;
         poll_fn(|cx| {
-            if waited || !process.wait_for_room(cx.waker(), limit) {
+            if waited || !process.wait_for_room(cx.waker()) {
                 return Poll::Ready(());
             }
             waited = true;
@@ -261,7 +287,18 @@ impl Runtime {
                     return Err(CallError::SelfCall);
                 }
                 let (reply, receiver) = Reply::typed(deadline);
-                self.deliver(process.as_deref(), Item::local(message, reply, via));
+                let item = Item::local(message, reply, via);
+                let Some(process) = process else {
+                    self.dropped_dead(item);
+                    return Err(CallError::NoProcess);
+                };
+                if let Some(item) = self.offer(&process, item) {
+                    // Not on the way of most calls, so boxed: they need not carry it.
+                    let waits = Box::pin(self.deliver_wait(&process, item));
+                    if tokio::time::timeout_at(deadline, waits).await.is_err() {
+                        return Err(CallError::Overloaded);
+                    }
+                }
                 answer(deadline, receiver).await
             }
             Route::There(peer, target) => {

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
 
+use tokio::time::{Duration, Instant};
+
 use crate::counters::Counters;
 use crate::item::Notice;
 use crate::kind::{Kind, Kinds};
@@ -85,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) mailbox_limit: usize,
     process_limit: usize,
     stopping: AtomicBool,
+    /// From which times of processes are counted.
+    epoch: Instant,
     pub(crate) executor: tokio::runtime::Handle,
 }
 
@@ -142,6 +146,7 @@ impl Runtime {
             mailbox_limit: config.mailbox_limit,
             process_limit: config.process_limit,
             stopping: AtomicBool::new(false),
+            epoch: Instant::now(),
             executor: tokio::runtime::Handle::current(),
         }))
     }
@@ -198,6 +203,16 @@ impl Runtime {
     /// A reference that this runtime has not used yet.
     pub fn reference(&self) -> Reference {
         Reference(self.0.references.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A time as nanoseconds after the runtime's start.
+    pub(crate) fn nanos(&self, at: Instant) -> u64 {
+        let after = at.saturating_duration_since(self.0.epoch).as_nanos();
+        u64::try_from(after).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn instant(&self, nanos: u64) -> Instant {
+        self.0.epoch + Duration::from_nanos(nanos)
     }
 
     pub(crate) fn next_serial(&self) -> u64 {

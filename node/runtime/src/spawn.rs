@@ -4,12 +4,13 @@
 //! about its end is told: whoever gets a `Down` can rely on it that the process does nothing more,
 //! and that its name is free.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context as TaskContext, Poll};
 
+use pin_project_lite::pin_project;
 use purlin_proto::admin::{CALL_TIMEOUT, What};
 use purlin_proto::{
     Codec, Dest, Envelope, ExitReason, Name, NodeName, Payload, Pid, Reference, Signal, Spawn,
@@ -19,8 +20,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use crate::actor::{Actor, Outcome};
-use crate::context::run_actor;
+use crate::context::{Context, run_actor};
 use crate::current::{self, Enter};
+use crate::mailbox::Mailbox;
 use crate::messages::Messages;
 use crate::panics;
 use crate::pending::{Newborn, Wanted};
@@ -200,10 +202,15 @@ impl Runtime {
         options: SpawnOptions,
     ) -> Result<Arc<Process>, SpawnError> {
         let (starter, outcome) = oneshot::channel();
-        let class =
-            const { &Class { kind: A::KIND, messages: <A::Messages as Messages<A>>::NAMES } };
+        let class = const {
+            &Class {
+                kind: A::KIND,
+                messages: <A::Messages as Messages<A>>::NAMES,
+                mailbox: A::MAILBOX,
+            }
+        };
         let process = self.launch(class, options, Some(starter), false, |process| {
-            run_actor::<A>(process, args)
+            run_actor::<A>(Context::new(process), args)
         })?;
         match outcome.await {
             Ok(Ok(())) => Ok(process),
@@ -236,14 +243,8 @@ impl Runtime {
         F: FnOnce(RawContext) -> Fut,
         Fut: Future<Output = Outcome> + Send + 'static,
     {
-        self.launch(&kind.0, options, None, traps_exits, |process| {
-            let body = body(RawContext::new(process));
-            async move {
-                match body.await {
-                    Ok(()) => ExitReason::Normal,
-                    Err(interrupt) => interrupt.into_reason(),
-                }
-            }
+        self.launch(&kind.0, options, None, traps_exits, |process| RawBody {
+            body: body(RawContext::new(process)),
         })
     }
 
@@ -271,13 +272,13 @@ impl Runtime {
             self.claim(name, serial).map_err(taken)?;
         }
         let SpawnOptions { name, parent, link, monitor } = options;
-        let birth = Birth { name: name.clone(), parent, starter, traps_exits };
+        let linked = link.is_some();
+        let birth = Birth { name: name.clone(), parent, linked, starter, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
         self.0.table.insert(Arc::clone(&process));
         self.relate_birth(&process, link, monitor);
-        let spawner = link;
         let body = body(Arc::clone(&process));
-        self.0.executor.spawn(run(Arc::clone(&process), spawner, body));
+        self.0.executor.spawn(Running::new(Arc::clone(&process), body));
         if let Some(name) = name {
             self.observe(|| What::NameRegistered { name, pid: process.pid() });
         }
@@ -304,6 +305,7 @@ impl Runtime {
             if let Address::Local(serial) = watcher {
                 let target = Dest::Pid(process.pid());
                 let monitoring = Monitoring { target, address: Some(child), node: None };
+                let monitoring = Box::new(monitoring);
                 if let Some(watcher) = self.process(serial) {
                     watcher.relations(|r| r.monitors.insert(reference, monitoring));
                 }
@@ -329,9 +331,16 @@ impl Runtime {
 pub struct RawKind(pub(crate) Class);
 
 impl RawKind {
-    /// A kind of this name.
+    /// A kind of this name, with the default mailbox.
     pub const fn new(kind: &'static str) -> Self {
-        Self(Class { kind, messages: &[] })
+        Self(Class { kind, messages: &[], mailbox: Mailbox::DEFAULT })
+    }
+
+    /// The same with another mailbox.
+    #[must_use]
+    pub const fn mailbox(mut self, mailbox: Mailbox) -> Self {
+        self.0.mailbox = mailbox;
+        self
     }
 }
 
@@ -356,61 +365,91 @@ fn kind_name(kind: &str) -> Result<Name, SpawnError> {
     Name::new(kind).map_err(bad)
 }
 
-/// The task of a process.
-async fn run<Fut>(process: Arc<Process>, spawner: Option<Address>, body: Fut)
-where
-    Fut: Future<Output = ExitReason> + Send,
-{
-    // Ends the process also when this task is dropped, as tokio does when it shuts down.
-    let mut end = End { process, spawner, reason: ExitReason::Killed };
-    let process = &end.process;
-    let reason = {
-        let mut body = pin!(Some(body));
-        let mut attached = false;
-        let reason = poll_fn(|cx| {
-            if !attached {
-                process.attach(cx.waker());
-                attached = true;
-            }
-            if let Some(reason) = process.must_end() {
-                return Poll::Ready(reason);
-            }
-            let _enter = Enter::new(process);
-            let running = body.as_mut().as_pin_mut().expect("dropped after the last poll");
-            match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
-                Ok(poll) => poll,
-                Err(panic) => Poll::Ready(panics::reason(&*panic)),
-            }
+pin_project! {
+    /// The body of a raw process; by hand as well.
+    struct RawBody<F> {
+        #[pin]
+        body: F,
+    }
+}
+
+impl<F: Future<Output = Outcome>> Future for RawBody<F> {
+    type Output = ExitReason;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ExitReason> {
+        self.project().body.poll(cx).map(|outcome| match outcome {
+            Ok(()) => ExitReason::Normal,
+            Err(interrupt) => interrupt.into_reason(),
         })
-        .await;
+    }
+}
+
+pin_project! {
+    /// The task of a process. Written by hand, since an `async fn` would hold its body twice.
+    struct Running<F> {
+        #[pin]
+        body: Option<F>,
+        // After the body: what it held is dropped before the end is told.
+        end: End,
+    }
+}
+
+impl<F: Future<Output = ExitReason>> Running<F> {
+    fn new(process: Arc<Process>, body: F) -> Self {
+        Self { body: Some(body), end: End(process) }
+    }
+}
+
+impl<F: Future<Output = ExitReason>> Future for Running<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let process = &this.end.0;
+        process.attach(cx.waker());
+        let reason = match process.must_end() {
+            Some(reason) => reason,
+            None => {
+                let _enter = Enter::new(process);
+                let running = this.body.as_mut().as_pin_mut().expect("not polled after its end");
+                match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
+                    Ok(Poll::Pending) => return Poll::Pending,
+                    Ok(Poll::Ready(reason)) => reason,
+                    Err(panic) => panics::reason(&*panic),
+                }
+            }
+        };
         process.set_exit(&reason);
         // As the current process, so that replies that the body held become orphans.
         let _enter = Enter::new(process);
-        body.set(None);
-        reason
-    };
-    end.reason = reason;
+        let dropped = catch_unwind(AssertUnwindSafe(|| this.body.set(None)));
+        if let Err(panic) = dropped {
+            let reason = panics::reason(&*panic);
+            tracing::error!(pid = %process.pid(), %reason, "panic while a process was dropped");
+        }
+        Poll::Ready(())
+    }
 }
 
-/// Ends a process when it is dropped.
-struct End {
-    process: Arc<Process>,
-    spawner: Option<Address>,
-    reason: ExitReason,
-}
+/// Ends a process when it is dropped: when its task is done, or is dropped by tokio.
+struct End(Arc<Process>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let runtime = self.process.runtime.clone();
-        runtime.finish(&self.process, self.spawner, &self.reason);
+        let runtime = self.0.runtime.clone();
+        runtime.finish(&self.0);
     }
 }
 
 impl Runtime {
     /// Buries a process and tells everyone who is to know, the name free and the pid gone before.
-    fn finish(&self, process: &Arc<Process>, spawner: Option<Address>, reason: &ExitReason) {
+    fn finish(&self, process: &Arc<Process>) {
+        // None when the task was dropped.
+        process.set_exit(&ExitReason::Killed);
         let mut remains = process.bury();
+        let reason = &remains.reason.clone();
         let serial = process.serial;
+        let spawner = process.born_linked.then(|| process.parent_address()).flatten();
         self.0.table.remove(serial);
         if let Some(name) = &remains.name {
             self.release(name, serial);
@@ -463,7 +502,7 @@ impl Runtime {
     pub async fn shutdown(&self, grace: Duration) {
         self.set_stopping();
         for process in self.0.table.after(0) {
-            let is_child = process.parent.is_some_and(|parent| self.is_alive(parent));
+            let is_child = process.parent().is_some_and(|parent| self.is_alive(parent));
             if !is_child {
                 let exit = Signal::Exit { reason: ExitReason::Shutdown };
                 self.signal(0, Address::Local(process.serial), exit);

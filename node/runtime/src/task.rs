@@ -6,11 +6,12 @@ use std::sync::Arc;
 use purlin_proto::{ExitReason, Pid, SpawnError};
 use tokio::sync::oneshot;
 
+use crate::mailbox::Mailbox;
 use crate::process::{Address, Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::SpawnOptions;
 
-static TASK: Class = Class { kind: "task", messages: &[] };
+static TASK: Class = Class { kind: "task", messages: &[], mailbox: Mailbox::DEFAULT };
 
 /// A future that runs as a process of its own (Elixir: `Task`).
 ///

@@ -1,12 +1,18 @@
 //! Messages that come later.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use purlin_proto::Message;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, Sleep};
 
-use crate::item::Item;
+use crate::item::{Item, Via};
 use crate::process::Process;
+use crate::reply::Reply;
 
 /// A delay beyond what the clock can count never comes; thirty years are as good.
 const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
@@ -55,5 +61,83 @@ impl Timer {
             process.relations(|relations| relations.timers.remove(&self.number)).flatten()?;
         task.abort();
         Some(self.due.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Nothing has come for as long as [`Context::idle_timeout`](crate::Context::idle_timeout) says.
+///
+/// ```
+/// # use purlin_runtime::{Actor, Context, ExitReason, Handler, IdleTimeout, Outcome};
+/// # use std::time::Duration;
+/// struct Connection;
+///
+/// impl Actor for Connection {
+///     const KIND: &'static str = "connection";
+///     type Args = ();
+///     type Messages = ();
+///
+///     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
+///         ctx.idle_timeout(Duration::from_secs(60));
+///         Ok(Self)
+///     }
+/// }
+///
+/// impl Handler<IdleTimeout> for Connection {
+///     async fn handle(&mut self, _: IdleTimeout, ctx: &mut Context<Self>) -> Outcome {
+///         ctx.stop(ExitReason::Normal);
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleTimeout;
+
+impl Message for IdleTimeout {
+    const NAME: &'static str = "purlin.idle_timeout";
+    type Reply = ();
+}
+
+/// Waits for a process to have been idle long enough. A message costs it nothing; the timer is set
+/// anew only when it has fired too early.
+pub(crate) struct Idle {
+    after: Duration,
+    via: Via,
+    since: Instant,
+    /// Whether something was handled since it was last waited.
+    busy: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    pub(crate) fn new(after: Duration, via: Via) -> Self {
+        let (now, after) = (Instant::now(), after.min(LONGEST));
+        Self {
+            after,
+            via,
+            since: now,
+            busy: false,
+            timer: Box::pin(tokio::time::sleep_until(now + after)),
+        }
+    }
+
+    pub(crate) fn note_busy(&mut self) {
+        self.busy = true;
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<Item> {
+        if std::mem::take(&mut self.busy) {
+            self.since = Instant::now();
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let due = self.since + self.after;
+            if now >= due {
+                self.since = now;
+                self.timer.as_mut().reset(now + self.after);
+                return Poll::Ready(Item::local(IdleTimeout, Reply::None, Some(self.via)));
+            }
+            self.timer.as_mut().reset(due);
+        }
     }
 }

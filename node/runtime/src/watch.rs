@@ -56,7 +56,7 @@ impl Runtime {
             self.monitor_address(watcher, reference, target, Address::Local(serial));
             return reference;
         };
-        let monitoring = Monitoring { target, address: None, node: Some(node) };
+        let monitoring = Box::new(Monitoring { target, address: None, node: Some(node) });
         watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
         self.relate(watcher, node);
         let signal = Signal::Monitor { reference };
@@ -86,7 +86,7 @@ impl Runtime {
             Address::Local(_) => None,
             Address::Remote(pid) => Some(pid.node.name),
         };
-        let monitoring = Monitoring { target, address: Some(address), node };
+        let monitoring = Box::new(Monitoring { target, address: Some(address), node });
         watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
         self.relate_to(watcher, address);
         self.signal(watcher.serial, address, Signal::Monitor { reference });

@@ -228,12 +228,14 @@ async fn ps(client: &Client, all: bool, ask: &AskArgs) -> Result<(), Failure> {
             process.name.map(|name| name.to_string()).unwrap_or_default(),
             process.mailbox.to_string(),
             process.handled.to_string(),
+            process.dropped.to_string(),
             process.links.to_string(),
             process.monitors.to_string(),
             span(process.uptime_s),
         ]
     });
-    let headings = ["PID", "KIND", "NAME", "MAILBOX", "HANDLED", "LINKS", "MONITORS", "UPTIME"];
+    let headings =
+        ["PID", "KIND", "NAME", "MAILBOX", "HANDLED", "DROPPED", "LINKS", "MONITORS", "UPTIME"];
     table(&headings, rows.collect())
 }
 
@@ -284,6 +286,7 @@ async fn info(client: &Client, target: Dest, ask: &AskArgs) -> Result<(), Failur
             vec!["handling".to_owned(), detail.handling.unwrap_or_default()],
             vec!["mailbox".to_owned(), detail.mailbox.to_string()],
             vec!["handled".to_owned(), detail.handled.to_string()],
+            vec!["dropped".to_owned(), detail.dropped.to_string()],
             vec!["traps exits".to_owned(), detail.traps_exits.to_string()],
             vec!["links".to_owned(), list(&detail.links)],
             vec!["monitors".to_owned(), monitors.join(" ")],
