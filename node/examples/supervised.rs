@@ -19,10 +19,15 @@ async fn main() -> anyhow::Result<()> {
                 )
                 .child(ChildSpec::supervisor(
                     "workers",
-                    Supervisor::new(Strategy::OneForOne).child(
-                        ChildSpec::actor::<Echo>("w1", ())
-                            .shutdown(Shutdown::Timeout(Duration::from_secs(5))),
-                    ),
+                    Supervisor::new(Strategy::OneForOne)
+                        .backoff(Backoff::exponential(
+                            Duration::from_millis(100),
+                            Duration::from_secs(30),
+                        ))
+                        .child(
+                            ChildSpec::actor::<Echo>("w1", ())
+                                .shutdown(Shutdown::Timeout(Duration::from_secs(5))),
+                        ),
                 )),
         )
         .await?;

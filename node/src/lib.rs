@@ -64,10 +64,14 @@ mod system;
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
 pub use purlin_runtime::{
-    Actor, CallError, ChildSpec, Codec, Context, Deferred, Dest, Down, Ended, ExitReason, Handler,
-    Interrupt, LinkDown, Message, Messages, Name, NodeEvent, NodeId, NodeName, Outcome, Payload,
-    Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Restart, Runtime, Shutdown,
-    SpawnError, Strategy, Supervisor, Task, TaskError, Timer, Untyped,
+    Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
+    ChildSpec, ChildState, Codec, Context, Deferred, Dest, Down, DynamicSupervisor, Ended,
+    ExitReason, Handler, IdleTimeout, Interrupt, LinkDown, Mailbox, Message, Messages, Name,
+    NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pid,
+    RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry, RegistryError,
+    RegistryEvent, Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError,
+    Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError,
+    TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -81,7 +85,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        Actor, CallError, ChildSpec, Context, Dest, Down, ExitReason, Handler, LinkDown, Message,
-        Node, NodeEvent, NodeName, Outcome, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
+        Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
+        Handler, IdleTimeout, LinkDown, Mailbox, Message, Node, NodeEvent, NodeName, Outcome, Pid,
+        Ref, Restart, Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
     };
 }

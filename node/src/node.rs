@@ -7,9 +7,9 @@ use std::time::Duration;
 use purlin_cluster::{Input, Membership, Ring};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Pid, Refusal, SpawnError,
+    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Refusal, SpawnError,
 };
-use purlin_runtime::{Actor, Ref, Runtime, Supervisor};
+use purlin_runtime::{Actor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// Starts a supervisor; see [`Runtime::supervise`].
-    pub async fn supervise(&self, supervisor: Supervisor) -> Result<Pid, SpawnError> {
+    pub async fn supervise(&self, supervisor: Supervisor) -> Result<SupervisorRef, SpawnError> {
         self.0.runtime.supervise(supervisor).await
     }
 

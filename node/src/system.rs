@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetOwner, GetProcess, GetStatus, GetTree, Leave, ListMembers, ListNames,
+    self, Event, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers, ListNames,
     ListProcesses, MemberInfo, MemberState, OwnerInfo, Status, Subscribe, What, WhereIs,
 };
 use purlin_proto::{Message, Pid};
@@ -94,6 +94,7 @@ impl System {
         let message = reply(message, |ask: ListProcesses| runtime.processes_after(ask.after));
         let message = reply(message, |ask: GetProcess| runtime.process_detail(&ask.target));
         let message = reply(message, |_: GetTree| runtime.tree());
+        let message = reply(message, |ask: GetWhy| runtime.why(&ask.target));
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
         let message = reply(message, |ask: GetOwner| owner(node, ask));

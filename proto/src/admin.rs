@@ -17,6 +17,7 @@ use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
+use crate::supervision::PastExit;
 
 /// The name that every node's system process is registered under.
 pub const SYSTEM: &str = "purlin";
@@ -216,8 +217,38 @@ pub struct TreeNode {
     pub child_id: Option<String>,
     /// How often its supervisor has restarted it.
     pub restarts: u64,
+    /// Why it ended the last time.
+    pub last_exit: Option<PastExit>,
     /// What it started.
     pub children: Vec<TreeNode>,
+}
+
+/// Why did a process of this node end, or why was it restarted?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetWhy {
+    /// Its pid, or its name on this node. A pid may be of a process that is gone.
+    pub target: Dest,
+}
+message!(GetWhy, "node.why", Option<Why>);
+
+/// Answers [`GetWhy`]; none if nothing is known of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// The process asked about.
+    pub pid: Pid,
+    /// Its kind.
+    pub kind: String,
+    /// Its name, if it has or had one.
+    pub name: Option<Name>,
+    /// Whether it lives.
+    pub alive: bool,
+    /// Its id in its supervisor, if it has one.
+    pub child_id: Option<String>,
+    /// How often its supervisor has restarted it.
+    pub restarts: u64,
+    /// The ends that are known: its own, or those before it under the same supervisor. The latest
+    /// first.
+    pub exits: Vec<PastExit>,
 }
 
 /// Which names are registered on this node?

@@ -91,4 +91,7 @@ pub enum SpawnError {
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
+    /// `start` chose not to run (OTP: `ignore`). Not a failure; nothing is left of the process.
+    #[error("start chose not to run")]
+    Ignored,
 }

@@ -30,6 +30,7 @@ mod readable;
 mod reason;
 pub mod session;
 mod signal;
+pub mod supervision;
 
 pub use crate::dest::{Dest, ParseDestError};
 pub use crate::error::{CallError, SpawnError};

@@ -213,7 +213,7 @@ async fn supervised() {
         let begun = Instant::now();
         let root = runtime.supervise(supervisor).await.unwrap();
         best = best.min(begun.elapsed());
-        runtime.exit(root, ExitReason::Shutdown);
+        runtime.exit(&root, ExitReason::Shutdown);
         while runtime.process_count() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -238,7 +238,7 @@ async fn restarts() {
         ">= 100 k",
         "OTP 6.1 k",
     );
-    runtime.exit(root, ExitReason::Kill);
+    runtime.exit(&root, ExitReason::Kill);
 }
 
 async fn monitors() {

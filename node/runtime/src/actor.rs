@@ -12,6 +12,7 @@ use purlin_proto::{ExitReason, Fault, Message};
 use crate::context::Context;
 use crate::mailbox::Mailbox;
 use crate::messages::Messages;
+use crate::raw::Ended;
 
 /// How a process behaves: its state, and what it accepts.
 ///
@@ -124,12 +125,21 @@ pub struct Interrupt(pub(crate) Kind);
 pub(crate) enum Kind {
     Exit(ExitReason),
     NoReply,
+    Ignore,
 }
 
 impl Interrupt {
     /// Ends the process with this reason.
     pub fn exit(reason: ExitReason) -> Self {
         Self(Kind::Exit(reason))
+    }
+
+    /// What [`Actor::start`] returns that chooses not to run (OTP: `ignore`). Not a failure: a
+    /// supervisor goes on without this child, others get [`SpawnError::Ignored`].
+    ///
+    /// [`SpawnError::Ignored`]: purlin_proto::SpawnError::Ignored
+    pub fn ignore() -> Self {
+        Self(Kind::Ignore)
     }
 
     /// The reply comes later, by what [`Context::defer`] returned (OTP: `noreply`).
@@ -142,13 +152,18 @@ impl Interrupt {
         match self.0 {
             Kind::Exit(reason) => reason,
             Kind::NoReply => ExitReason::error("noreply without a deferred reply"),
+            Kind::Ignore => ExitReason::error("only a start can be ignored"),
         }
     }
 }
 
 impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Interrupt {
     fn from(error: E) -> Self {
-        let error = error.into();
+        let error = match error.into().downcast::<Ended>() {
+            // An exit signal that reached a raw process is its reason, not an error of it.
+            Ok(ended) => return Self::exit(ended.0),
+            Err(error) => error,
+        };
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {

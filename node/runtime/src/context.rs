@@ -19,7 +19,7 @@ use purlin_proto::{
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use crate::actor::{Actor, Handler, Interrupt, Outcome};
+use crate::actor::{Actor, Handler, Interrupt, Kind, Outcome};
 use crate::item::{BoxFuture, Delivery, EncodedMessage, Item, Notice, Via};
 use crate::mailbox::{Batch, inner};
 use crate::messages::sealed::{Encoded, Local};
@@ -445,6 +445,10 @@ pub(crate) fn run_actor<A: Actor>(
     async move {
         let mut actor = match A::start(args, &mut ctx).await {
             Ok(actor) => actor,
+            Err(Interrupt(Kind::Ignore)) => {
+                ctx.process.set_ignored();
+                return ExitReason::Normal;
+            }
             Err(interrupt) => return interrupt.into_reason(),
         };
         ctx.process.set_started();

@@ -71,8 +71,9 @@ fn subtree(
         pid: process.pid(),
         kind: process.class.kind.to_owned(),
         name: process.name(),
-        child_id: mark.as_ref().map(|mark| mark.id.clone()),
-        restarts: mark.map_or(0, |mark| mark.restarts),
+        child_id: mark.as_ref().map(|mark| mark.id.to_string()),
+        restarts: mark.as_ref().map_or(0, |mark| mark.history.restarts()),
+        last_exit: mark.and_then(|mark| mark.history.exits().into_iter().next()),
         children: below.iter().filter_map(|child| subtree(*child, alive, children)).collect(),
     })
 }
@@ -106,7 +107,7 @@ fn detail(process: &Process) -> ProcessDetail {
     let handling = process.handling();
     let state = match (process.phase(), handling) {
         (Phase::Starting, _) => ProcessState::Starting,
-        (Phase::Dead, _) => ProcessState::Exiting,
+        (Phase::Dead | Phase::Ignored, _) => ProcessState::Exiting,
         (Phase::Alive, _) if process.is_ending() => ProcessState::Exiting,
         (Phase::Alive, Some(_)) => ProcessState::Running,
         (Phase::Alive, None) => ProcessState::Waiting,

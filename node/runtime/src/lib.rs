@@ -10,11 +10,14 @@
 //!
 //! # Where to look
 //!
-//! - a process from outside: `process.rs`; how much waits for it: `mailbox.rs`; its loop: `context.rs`; from message to handler:
+//! - a process from outside: `process.rs`, `relations.rs`, `remains.rs`; how much waits for it:
+//!   `mailbox.rs`; its loop: `context.rs`; from message to handler:
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
 //! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
-//! - supervision: `supervisor/`
+//! - supervision: `supervisor/`; what is said of crashes: `reports.rs`
+//! - tasks and who runs them: `task.rs`, `task_supervisor.rs`; processes by keys of any type:
+//!   `registry.rs`
 //!
 //! # Absent on purpose
 //!
@@ -35,14 +38,19 @@ mod pending;
 mod process;
 mod raw;
 mod refs;
+mod registry;
+mod relations;
+mod remains;
 mod remote;
 mod reply;
+mod reports;
 mod route;
 mod runtime;
 mod spawn;
 mod supervisor;
 mod table;
 mod task;
+mod task_supervisor;
 mod timer;
 mod watch;
 
@@ -59,10 +67,20 @@ pub use crate::mailbox::{Mailbox, WhenFull};
 pub use crate::messages::Messages;
 pub use crate::raw::{Answer, Ended, RawContext, Received, Taken, Untyped};
 pub use crate::refs::Ref;
+pub use crate::registry::{Registry, RegistryError, RegistryEvent, StartError, UpdateError};
 pub use crate::remote::{Peer, Priority, Remote, Sent};
 pub use crate::reply::Deferred;
 pub use crate::runtime::{Config, MAILBOX_LIMIT, Observer, PROCESS_LIMIT, RegisterError, Runtime};
 pub use crate::spawn::RawKind;
-pub use crate::supervisor::{ChildSpec, Restart, Shutdown, Strategy, Supervisor};
+pub use crate::supervisor::{
+    AutoShutdown, Backoff, ChildSpec, DynamicSupervisor, Partitions, Restart, Shutdown, Strategy,
+    Supervisor, SupervisorRef,
+};
 pub use crate::task::{Task, TaskError};
+pub use crate::task_supervisor::{
+    OnTimeout, StreamOptions, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions,
+};
 pub use crate::timer::{IdleTimeout, Timer};
+pub use purlin_proto::supervision::{
+    ChildCounts, ChildError, ChildInfo, ChildKey, ChildState, PastExit,
+};

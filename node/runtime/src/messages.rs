@@ -10,7 +10,7 @@ use std::future::Future;
 use either::Either;
 use purlin_proto::{CallError, ExitReason, Message};
 
-use crate::actor::{Actor, Handler, Kind};
+use crate::actor::{Actor, Handler, Interrupt, Kind};
 use crate::context::Context;
 use crate::item::{BoxFuture, Delivery, EncodedMessage, LocalMessage};
 use crate::reply::Reply;
@@ -208,13 +208,12 @@ fn handle<'a, A: Handler<M>, M: Message>(
         let reply = delivery.reply;
         match outcome {
             Ok(value) => reply.send(value),
-            Err(interrupt) => match interrupt.0 {
-                Kind::NoReply => ctx.settle_deferred(reply)?,
-                Kind::Exit(reason) => {
-                    reply.fail(CallError::Exited(reason.clone()));
-                    return Err(reason);
-                }
-            },
+            Err(Interrupt(Kind::NoReply)) => ctx.settle_deferred(reply)?,
+            Err(interrupt) => {
+                let reason = interrupt.into_reason();
+                reply.fail(CallError::Exited(reason.clone()));
+                return Err(reason);
+            }
         }
         Ok(())
     }

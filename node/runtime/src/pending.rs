@@ -19,6 +19,8 @@ struct Entry {
 pub(crate) enum Wanted {
     Reply(oneshot::Sender<Result<Payload, CallError>>),
     Spawned(oneshot::Sender<Result<Pid, SpawnError>>, Newborn),
+    /// Whoever asked for a linked process has given up: it must not live on unlinked.
+    Abandoned(Newborn),
 }
 
 /// What the new process is to be to the one that asked for it.
@@ -44,7 +46,15 @@ impl Pending {
     }
 
     pub(crate) fn forget(&self, reference: Reference) {
-        lock(&self.0).remove(&reference);
+        let mut entries = lock(&self.0);
+        match entries.get_mut(&reference).map(|entry| &mut entry.wanted) {
+            Some(wanted @ Wanted::Spawned(_, Newborn { link: true, .. })) => {
+                let Wanted::Spawned(_, newborn) = wanted else { unreachable!("just matched") };
+                *wanted = Wanted::Abandoned(*newborn);
+            }
+            Some(_) => drop(entries.remove(&reference)),
+            None => {}
+        }
     }
 
     pub(crate) fn connection_lost(&self, node: NodeName) {
@@ -56,6 +66,7 @@ impl Pending {
             match entry.wanted {
                 Wanted::Reply(sender) => drop(sender.send(Err(CallError::NoConnection))),
                 Wanted::Spawned(sender, _) => drop(sender.send(Err(SpawnError::NoConnection))),
+                Wanted::Abandoned(_) => {}
             }
         }
     }

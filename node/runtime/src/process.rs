@@ -16,22 +16,27 @@
 //! | an actor that has started | `Shutdown` | ends after the present handler, `Actor::stop` is called |
 //! | does not trap | any other | ends at its next `await` |
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use purlin_proto::{
-    CallError, Dest, Down, ExitReason, LinkDown, Name, NodeName, Pid, Reference, Signal,
+    CallError, Down, ExitReason, LinkDown, Name, NodeName, Pid, Signal, SpawnError,
 };
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant};
 
+use crate::actor::Actor;
 use crate::item::{Item, Notice};
 use crate::mailbox::{Batch, Mailbox, WhenFull};
+use crate::messages::Messages;
+use crate::registry::Cleanup;
+use crate::relations::{Address, ChildMark, Link, Monitoring, Relations};
+use crate::remains::Remains;
 use crate::reply::{Orphan, WeakDeferred};
 use crate::runtime::Runtime;
+use crate::spawn::Announce;
 
 /// What all processes of one kind share.
 #[derive(Debug)]
@@ -41,14 +46,11 @@ pub(crate) struct Class {
     pub(crate) mailbox: Mailbox,
 }
 
-/// A process on this node by its serial, or one elsewhere by its pid.
-///
-/// Not simply a pid, because the creation in the pids of this node changes when the node comes back
-/// under a new one, and its processes stay who they are to one another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Address {
-    Local(u64),
-    Remote(Pid),
+impl Class {
+    pub(crate) const fn of<A: Actor>() -> Self {
+        let messages = <A::Messages as Messages<A>>::NAMES;
+        Self { kind: A::KIND, messages, mailbox: A::MAILBOX }
+    }
 }
 
 pub(crate) struct Process {
@@ -92,6 +94,8 @@ const UNLISTED: u8 = u8::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Starting,
+    /// `start` chose not to run; it is about to end.
+    Ignored,
     Alive,
     Dead,
 }
@@ -113,55 +117,7 @@ struct State {
     receiving: bool,
 }
 
-type Starter = oneshot::Sender<Result<(), ExitReason>>;
-
-/// What most processes have little of; made when first needed.
-#[derive(Default)]
-pub(crate) struct Relations {
-    pub(crate) links: BTreeMap<Address, Link>,
-    /// Boxed, since a map holds room for eleven.
-    pub(crate) monitors: BTreeMap<Reference, Box<Monitoring>>,
-    pub(crate) watchers: BTreeSet<(Address, Reference)>,
-    /// Nodes that any of these ever led to; this process is listed in the runtime's index of each.
-    pub(crate) nodes: BTreeSet<NodeName>,
-    pub(crate) timers: BTreeMap<u64, AbortHandle>,
-    pub(crate) mark: Option<ChildMark>,
-    /// Who started it, if that was a process of another node.
-    parent: Option<Pid>,
-    /// Waits for the mailbox, where that is not the task's own waker.
-    receiver: Option<Waker>,
-    orphans: Vec<Orphan>,
-    deferred: Vec<WeakDeferred>,
-    /// Senders that wait for room in the mailbox.
-    senders: Vec<Waker>,
-}
-
-/// One end of a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Link {
-    Active,
-    /// Taken back and not acknowledged: what comes of it is void. It may have been made anew since.
-    Unlinking {
-        request: Reference,
-        again: bool,
-    },
-}
-
-/// A monitor as its watcher keeps it.
-#[derive(Debug, Clone)]
-pub(crate) struct Monitoring {
-    pub(crate) target: Dest,
-    /// Unknown for a name on another node.
-    pub(crate) address: Option<Address>,
-    pub(crate) node: Option<NodeName>,
-}
-
-/// What a supervisor notes on its child.
-#[derive(Debug, Clone)]
-pub(crate) struct ChildMark {
-    pub(crate) id: String,
-    pub(crate) restarts: u64,
-}
+pub(crate) type Starter = oneshot::Sender<Result<(), SpawnError>>;
 
 /// Why a mailbox does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,23 +126,14 @@ pub(crate) enum Rejected {
     Full,
 }
 
-/// What is left of a process when it has ended.
-pub(crate) struct Remains {
-    pub(crate) started: bool,
-    pub(crate) reason: ExitReason,
-    pub(crate) name: Option<Name>,
-    pub(crate) relations: Relations,
-    starter: Option<Starter>,
-    mailbox: VecDeque<Item>,
-}
-
 /// What [`Process::launch`] needs besides who it is.
 #[derive(Default)]
 pub(crate) struct Birth {
     pub(crate) name: Option<Name>,
     pub(crate) parent: Option<Pid>,
     pub(crate) linked: bool,
-    pub(crate) starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    pub(crate) starter: Option<Starter>,
+    pub(crate) announce: Option<Announce>,
     pub(crate) traps_exits: bool,
 }
 
@@ -198,8 +145,9 @@ impl Process {
             Some(pid) if runtime.is_own(&pid) => (pid.serial, None),
             Some(pid) => (ELSEWHERE, Some(pid)),
         };
-        let relations =
-            elsewhere.map(|pid| Box::new(Relations { parent: Some(pid), ..Relations::default() }));
+        let announce = birth.announce;
+        let relations = (elsewhere.is_some() || announce.is_some())
+            .then(|| Box::new(Relations { parent: elsewhere, announce, ..Relations::default() }));
         Self {
             serial,
             class,
@@ -321,7 +269,10 @@ impl Process {
     /// Puts a notice of the system into the mailbox, which never refuses one: there is at most one
     /// for each relation that the process itself has made.
     pub(crate) fn notify(&self, notice: Notice) {
-        let state = self.lock();
+        Self::tell(self.lock(), notice);
+    }
+
+    fn tell(state: MutexGuard<'_, State>, notice: Notice) {
         // The dead need no notice.
         if state.phase != Phase::Dead && state.exit.is_none() {
             Self::enqueue(state, Item::notice(notice));
@@ -454,11 +405,20 @@ impl Process {
         state.phase = Phase::Alive;
         state.graceful = true;
         let starter = state.starter.take();
+        let announce = state.relations.as_mut().and_then(|r| r.announce.take());
         drop(state);
+        if let Some(announce) = announce {
+            announce.tell(Ok(self.serial));
+        }
         if let Some(starter) = starter {
             // Whoever started it may have stopped waiting; the process runs all the same.
             drop(starter.send(Ok(())));
         }
+    }
+
+    /// `start` chose not to run: whoever started it is told when it has ended.
+    pub(crate) fn set_ignored(&self) {
+        self.lock().phase = Phase::Ignored;
     }
 
     pub(crate) fn set_traps_exits(&self, traps: bool) {
@@ -510,17 +470,41 @@ impl Process {
         });
     }
 
+    /// Has this run when the process ends, before anybody can be told; `false`, and nothing is
+    /// noted, if it is ending already. Noting one twice is as noting it once.
+    pub(crate) fn clean_up_with(&self, cleanup: Weak<dyn Cleanup>) -> bool {
+        let mut state = self.lock();
+        if state.phase == Phase::Dead || state.exit.is_some() {
+            return false;
+        }
+        let list = &mut state.relations.get_or_insert_with(Box::default).cleanups;
+        if !list.iter().any(|known| known.ptr_eq(&cleanup)) {
+            list.retain(|known| known.strong_count() > 0);
+            list.push(cleanup);
+        }
+        true
+    }
+
+    /// What is to be cleaned up, at its end; nothing can be noted any more. Its name is the first
+    /// thing.
+    pub(crate) fn take_cleanups(&self) -> (Option<Name>, Vec<Weak<dyn Cleanup>>) {
+        let mut state = self.lock();
+        state.exit.get_or_insert(ExitReason::Killed);
+        let cleanups = state.relations.as_mut().map(|r| std::mem::take(&mut r.cleanups));
+        (state.name.clone(), cleanups.unwrap_or_default())
+    }
+
     /// The process has ended; whatever comes from now on finds it dead.
     pub(crate) fn bury(&self) -> Remains {
         let mut state = self.lock();
-        let started = state.phase == Phase::Alive;
+        let (started, ignored) = (state.phase == Phase::Alive, state.phase == Phase::Ignored);
         state.phase = Phase::Dead;
         let relations = state.relations.take().map(|boxed| *boxed).unwrap_or_default();
         let mailbox = std::mem::take(&mut state.mailbox);
         state.task = None;
         let (name, starter) = (state.name.take(), state.starter.take());
         let reason = state.exit.clone().unwrap_or(ExitReason::Killed);
-        Remains { started, reason, name, relations, starter, mailbox }
+        Remains { started, ignored, reason, name, relations, starter, mailbox }
     }
 
     // ----- signals -----
@@ -532,12 +516,12 @@ impl Process {
                 self.exit(from, reason);
                 None
             }
-            Signal::Link => match self.relations(|r| r.link(from)) {
+            Signal::Link => match self.relations(|r| r.linked_by(from)) {
                 Some(()) => None,
                 None => Some(Signal::LinkDown { reason: ExitReason::NoProcess }),
             },
             Signal::Unlink { reference } => {
-                self.relations(|r| r.links.remove(&from));
+                self.relations(|r| r.unlinked_by(from));
                 Some(Signal::UnlinkAck { reference })
             }
             Signal::UnlinkAck { reference } => {
@@ -559,10 +543,12 @@ impl Process {
                 None
             }
             Signal::Down { reference, reason } => {
-                let monitoring = self.relations(|r| r.monitors.remove(&reference)).flatten();
-                if let Some(monitoring) = monitoring {
+                // Taken away and told under one lock: a monitor that is no more there is told of.
+                let mut state = self.lock();
+                let relations = state.relations.as_mut();
+                if let Some(monitoring) = relations.and_then(|r| r.monitors.remove(&reference)) {
                     let Monitoring { target, .. } = *monitoring;
-                    self.notify(Notice::Down(Down { reference, target, reason }));
+                    Self::tell(state, Notice::Down(Down { reference, target, reason }));
                 }
                 None
             }
@@ -586,9 +572,7 @@ impl Process {
         if reason == ExitReason::Kill {
             Self::end_with(state, &self.urgency, ExitReason::Killed);
         } else if state.traps_exits {
-            drop(state);
-            let from = self.runtime.pid_of(from);
-            self.notify(Notice::Exit { from, reason });
+            Self::tell(state, Notice::Exit { from: self.runtime.pid_of(from), reason });
         } else if itself || reason != ExitReason::Normal {
             Self::end_with(state, &self.urgency, reason);
         }
@@ -606,9 +590,8 @@ impl Process {
             return;
         }
         if state.traps_exits {
-            drop(state);
             let pid = self.runtime.pid_of(from);
-            self.notify(Notice::LinkDown(LinkDown { pid, reason }));
+            Self::tell(state, Notice::LinkDown(LinkDown { pid, reason }));
         } else if reason != ExitReason::Normal {
             Self::end_with(state, &self.urgency, reason);
         }
@@ -623,13 +606,7 @@ impl Process {
             let links: Vec<_> = relations.links.keys().copied().filter(is_on).collect();
             // A link that is being taken back is gone for good; one made again since is lost.
             for address in &links {
-                match relations.links.get_mut(address) {
-                    Some(link @ Link::Unlinking { again: true, .. }) => *link = Link::Active,
-                    Some(Link::Unlinking { again: false, .. }) => {
-                        relations.links.remove(address);
-                    }
-                    Some(Link::Active) | None => {}
-                }
+                relations.settle(*address);
             }
             let monitors = relations.monitors.iter().filter(|(_, m)| m.node == Some(node));
             (links, monitors.map(|(reference, _)| *reference).collect::<Vec<_>>())
@@ -694,67 +671,6 @@ impl State {
         }
         let other = self.relations.as_mut().and_then(|relations| relations.receiver.take());
         other.or_else(|| self.task.clone())
-    }
-}
-
-impl Address {
-    pub(crate) fn is_on(&self, node: NodeName) -> bool {
-        matches!(self, Self::Remote(pid) if pid.node.name == node)
-    }
-}
-
-impl Relations {
-    /// Notes a link, made by either side.
-    pub(crate) fn link(&mut self, to: Address) {
-        match self.links.entry(to).or_insert(Link::Active) {
-            Link::Unlinking { again, .. } => *again = true,
-            Link::Active => {}
-        }
-    }
-
-    fn unlinked(&mut self, from: Address, acknowledged: Reference) {
-        if let Some(link) = self.links.get_mut(&from) {
-            match *link {
-                Link::Unlinking { request, again } if request == acknowledged => {
-                    if again {
-                        *link = Link::Active;
-                    } else {
-                        self.links.remove(&from);
-                    }
-                }
-                Link::Unlinking { .. } | Link::Active => {}
-            }
-        }
-    }
-
-    /// The processes that are to be told of this one's end.
-    pub(crate) fn linked(&self) -> impl Iterator<Item = Address> {
-        let tell = |link: &Link| !matches!(link, Link::Unlinking { again: false, .. });
-        self.links.iter().filter(move |(_, link)| tell(link)).map(|(address, _)| *address)
-    }
-}
-
-impl Remains {
-    /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
-    pub(crate) fn settle(&mut self, reason: &ExitReason) {
-        if let Some(starter) = self.starter.take() {
-            // Whoever started it may have stopped waiting.
-            drop(starter.send(Err(reason.clone())));
-        }
-        let exited = || CallError::Exited(reason.clone());
-        for item in self.mailbox.drain(..) {
-            item.fail(exited());
-        }
-        for orphan in self.relations.orphans.drain(..) {
-            orphan(exited());
-        }
-        for deferred in self.relations.deferred.drain(..).filter_map(|weak| weak.upgrade()) {
-            deferred.fail(exited());
-        }
-        for timer in self.relations.timers.values() {
-            timer.abort();
-        }
-        self.relations.senders.drain(..).for_each(Waker::wake);
     }
 }
 

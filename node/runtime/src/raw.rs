@@ -13,7 +13,7 @@ use purlin_proto::{
 
 use crate::item::{Delivery, EncodedMessage, Item, Notice};
 use crate::mailbox::Batch;
-use crate::process::{ChildMark, Process};
+use crate::process::Process;
 use crate::reply::{EncodedReply, Reply};
 use crate::runtime::Runtime;
 
@@ -148,12 +148,6 @@ impl RawContext {
     pub(crate) fn process(&self) -> &Arc<Process> {
         &self.process
     }
-
-    pub(crate) fn mark_child(&self, serial: u64, mark: ChildMark) {
-        if let Some(child) = self.runtime().process(serial) {
-            child.mark(mark);
-        }
-    }
 }
 
 impl fmt::Debug for RawContext {
@@ -190,6 +184,16 @@ impl<R: Send + 'static> fmt::Debug for Answer<R> {
 }
 
 impl Untyped {
+    /// Takes it for something that cannot travel, if it is that.
+    pub(crate) fn into_local<T: 'static>(self) -> Result<Box<T>, Self> {
+        match self.0 {
+            Form::Local(message) if message.message_type() == std::any::TypeId::of::<T>() => {
+                Ok(message.into_any().downcast().expect("its type was compared"))
+            }
+            other => Err(Self(other)),
+        }
+    }
+
     /// Its name on the wire.
     pub fn name(&self) -> &str {
         match &self.0 {

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::item::{BoxFuture, EncodedMessage, Item};
 use crate::pending::{Newborn, Wanted};
-use crate::process::{Address, Monitoring};
+use crate::relations::{Address, Monitoring};
 use crate::reply::{EncodedReply, Sink};
 use crate::runtime::{Runtime, lock};
-use crate::spawn::SpawnOptions;
+use crate::spawn::{Announce, SpawnOptions};
 
 /// The way to other nodes, handed to a runtime by its owner.
 ///
@@ -121,7 +121,9 @@ impl Runtime {
                 match self.0.pending.take(reference, from) {
                     // Who gave up in this very moment needs no answer.
                     Some(Wanted::Reply(caller)) => drop(caller.send(result)),
-                    Some(Wanted::Spawned(..)) | None => self.0.counters.late_replies.add(),
+                    Some(Wanted::Spawned(..) | Wanted::Abandoned(_)) | None => {
+                        self.0.counters.late_replies.add();
+                    }
                 }
             }
             Signal::Spawn(spawn) => self.receive_spawn(from.pid(sender), spawn),
@@ -178,40 +180,48 @@ impl Runtime {
 
     /// Another node's process wants one here.
     fn receive_spawn(&self, parent: Pid, spawn: Spawn) {
+        let Spawn { reference, kind, args, name, link, monitor, .. } = spawn;
         let runtime = self.clone();
-        self.0.executor.spawn(async move {
-            let Spawn { reference, kind, args, name, link, monitor, remaining } = spawn;
-            let options = SpawnOptions {
-                name,
-                parent: (parent.serial != 0).then_some(parent),
-                link: link.then_some(Address::Remote(parent)),
-                monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
-            };
-            let started = match runtime.kind(kind.as_str()) {
-                Some(kind) => {
-                    let started = kind.spawn(runtime.clone(), args, options);
-                    let late = Err(SpawnError::Timeout);
-                    tokio::time::timeout(remaining, started).await.unwrap_or(late)
-                }
-                None => Err(SpawnError::UnknownKind {
-                    kind: kind.to_string(),
-                    known: runtime.kinds().names(),
-                }),
-            };
-            // From the new process, so that nothing it sends can come before.
-            let from = started.as_ref().map_or(0, |process| process.serial);
-            let result = started.map(|process| process.serial);
-            let signal = Signal::Spawned { reference, result };
+        // From the new process and before anything else of it, so that nothing it sends comes first.
+        let announce = Announce::new(move |started: Result<u64, SpawnError>| {
+            let from = started.as_ref().map_or(0, |serial| *serial);
+            let signal = Signal::Spawned { reference, result: started };
             runtime.answer(parent.node, Envelope { to: Target::Node, from, signal });
+        });
+        let options = SpawnOptions {
+            name,
+            parent: (parent.serial != 0).then_some(parent),
+            link: link.then_some(Address::Remote(parent)),
+            monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
+            announce: Some(announce.clone()),
+        };
+        let Some(found) = self.kind(kind.as_str()) else {
+            let (kind, known) = (kind.to_string(), self.kinds().names());
+            return announce.tell(Err(SpawnError::UnknownKind { kind, known }));
+        };
+        let started = found.spawn(self.clone(), args, options);
+        self.0.executor.spawn(async move {
+            if let Err(error) = started.await {
+                // Unless the process itself has said so.
+                announce.tell(Err(error));
+            }
         });
     }
 
     fn receive_spawned(&self, from: NodeId, reference: Reference, result: Result<u64, SpawnError>) {
-        let Some(Wanted::Spawned(waiting, newborn)) = self.0.pending.take(reference, from) else {
-            self.0.counters.late_replies.add();
-            return;
-        };
         let result = result.map(|serial| from.pid(serial));
+        let (waiting, newborn) = match self.0.pending.take(reference, from) {
+            Some(Wanted::Spawned(waiting, newborn)) => (waiting, newborn),
+            Some(Wanted::Abandoned(newborn)) => {
+                if let Ok(pid) = result {
+                    let reason = ExitReason::Other("abandoned".into());
+                    let down = Signal::LinkDown { reason };
+                    self.signal(newborn.parent, Address::Remote(pid), down);
+                }
+                return;
+            }
+            Some(Wanted::Reply(_)) | None => return self.0.counters.late_replies.add(),
+        };
         if let Ok(pid) = result {
             self.relate_newborn(pid, newborn);
         }
@@ -220,19 +230,28 @@ impl Runtime {
     }
 
     fn relate_newborn(&self, pid: Pid, newborn: Newborn) {
-        let Some(parent) = self.process(newborn.parent) else { return };
-        self.relate(&parent, pid.node.name);
-        parent.relations(|relations| {
-            if newborn.link {
-                relations.link(Address::Remote(pid));
-            }
-            if let Some(reference) = newborn.monitor {
-                let address = Some(Address::Remote(pid));
-                let node = Some(pid.node.name);
-                let monitoring = Box::new(Monitoring { target: pid.into(), address, node });
-                relations.monitors.insert(reference, monitoring);
-            }
+        let parent = self.process(newborn.parent);
+        if let Some(parent) = &parent {
+            self.relate(parent, pid.node.name);
+        }
+        let related = parent.and_then(|parent| {
+            parent.relations(|relations| {
+                if newborn.link {
+                    relations.link(Address::Remote(pid));
+                }
+                if let Some(reference) = newborn.monitor {
+                    let address = Some(Address::Remote(pid));
+                    let node = Some(pid.node.name);
+                    let monitoring = Box::new(Monitoring { target: pid.into(), address, node });
+                    relations.monitors.insert(reference, monitoring);
+                }
+            })
         });
+        if related.is_none() && newborn.link {
+            // It ended while it waited: the child is linked to nobody.
+            let reason = ExitReason::NoProcess;
+            self.signal(newborn.parent, Address::Remote(pid), Signal::LinkDown { reason });
+        }
     }
 
     /// Sends a signal that carries no message to a process, here or elsewhere.

@@ -20,8 +20,10 @@ use crate::counters::Counters;
 use crate::item::Notice;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
-use crate::process::{Address, Process};
+use crate::process::Process;
+use crate::relations::Address;
 use crate::remote::Remote;
+use crate::reports::Reports;
 use crate::table::Table;
 
 /// How many messages wait in a mailbox before senders are held back or messages dropped.
@@ -86,6 +88,7 @@ pub(crate) struct Shared {
     observer: Option<Observer>,
     pub(crate) mailbox_limit: usize,
     process_limit: usize,
+    pub(crate) reports: Reports,
     stopping: AtomicBool,
     /// From which times of processes are counted.
     epoch: Instant,
@@ -145,6 +148,7 @@ impl Runtime {
             observer: config.observer,
             mailbox_limit: config.mailbox_limit,
             process_limit: config.process_limit,
+            reports: Reports::new(),
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
             executor: tokio::runtime::Handle::current(),

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
 use pin_project_lite::pin_project;
@@ -23,12 +23,13 @@ use crate::actor::{Actor, Outcome};
 use crate::context::{Context, run_actor};
 use crate::current::{self, Enter};
 use crate::mailbox::Mailbox;
-use crate::messages::Messages;
 use crate::panics;
 use crate::pending::{Newborn, Wanted};
-use crate::process::{Address, Birth, Class, Monitoring, Process};
+use crate::process::{Birth, Class, Process, Starter};
 use crate::raw::RawContext;
 use crate::refs::Ref;
+use crate::registry::clean_up;
+use crate::relations::{Address, Monitoring};
 use crate::remote::{Peer, Priority, Sent};
 use crate::runtime::{Runtime, lock};
 
@@ -39,6 +40,27 @@ pub(crate) struct SpawnOptions {
     pub(crate) parent: Option<Pid>,
     pub(crate) link: Option<Address>,
     pub(crate) monitor: Option<(Address, Reference)>,
+    /// Told when it has started, before it does anything more.
+    pub(crate) announce: Option<Announce>,
+}
+
+/// Tells once how a start has ended.
+#[derive(Clone)]
+pub(crate) struct Announce(Arc<Mutex<Option<Tell>>>);
+
+type Tell = Box<dyn FnOnce(Result<u64, SpawnError>) + Send>;
+
+impl Announce {
+    pub(crate) fn new(tell: impl FnOnce(Result<u64, SpawnError>) + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(tell)))))
+    }
+
+    pub(crate) fn tell(&self, started: Result<u64, SpawnError>) {
+        let tell = lock(&self.0).take();
+        if let Some(tell) = tell {
+            tell(started);
+        }
+    }
 }
 
 impl Runtime {
@@ -181,6 +203,7 @@ impl Runtime {
             parent: Some(by.pid()),
             link: link.then_some(me),
             monitor: monitor.map(|reference| (me, reference)),
+            announce: None,
         };
         Ok(Ref::to(self.start_actor::<B>(args, options).await?))
     }
@@ -202,19 +225,13 @@ impl Runtime {
         options: SpawnOptions,
     ) -> Result<Arc<Process>, SpawnError> {
         let (starter, outcome) = oneshot::channel();
-        let class = const {
-            &Class {
-                kind: A::KIND,
-                messages: <A::Messages as Messages<A>>::NAMES,
-                mailbox: A::MAILBOX,
-            }
-        };
+        let class = const { &Class::of::<A>() };
         let process = self.launch(class, options, Some(starter), false, |process| {
             run_actor::<A>(Context::new(process), args)
         })?;
         match outcome.await {
             Ok(Ok(())) => Ok(process),
-            Ok(Err(reason)) => Err(SpawnError::Start(reason)),
+            Ok(Err(error)) => Err(error),
             // The task was dropped with the tokio runtime.
             Err(_) => Err(SpawnError::Stopping),
         }
@@ -253,7 +270,7 @@ impl Runtime {
         &self,
         class: &'static Class,
         options: SpawnOptions,
-        starter: Option<oneshot::Sender<Result<(), ExitReason>>>,
+        starter: Option<Starter>,
         traps_exits: bool,
         body: impl FnOnce(Arc<Process>) -> Fut,
     ) -> Result<Arc<Process>, SpawnError>
@@ -271,9 +288,9 @@ impl Runtime {
             let taken = |holder| SpawnError::NameTaken { name: name.clone(), holder };
             self.claim(name, serial).map_err(taken)?;
         }
-        let SpawnOptions { name, parent, link, monitor } = options;
+        let SpawnOptions { name, parent, link, monitor, announce } = options;
         let linked = link.is_some();
-        let birth = Birth { name: name.clone(), parent, linked, starter, traps_exits };
+        let birth = Birth { name: name.clone(), parent, linked, starter, announce, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
         self.0.table.insert(Arc::clone(&process));
         self.relate_birth(&process, link, monitor);
@@ -444,21 +461,24 @@ impl Drop for End {
 impl Runtime {
     /// Buries a process and tells everyone who is to know, the name free and the pid gone before.
     fn finish(&self, process: &Arc<Process>) {
-        // None when the task was dropped.
-        process.set_exit(&ExitReason::Killed);
+        // Before anybody can find it dead, so that a monitor made in this moment finds no name.
+        if let Some(name) = clean_up(process) {
+            self.release(&name, process.serial);
+        }
         let mut remains = process.bury();
         let reason = &remains.reason.clone();
         let serial = process.serial;
         let spawner = process.born_linked.then(|| process.parent_address()).flatten();
         self.0.table.remove(serial);
         if let Some(name) = &remains.name {
-            self.release(name, serial);
             self.observe(|| What::NameReleased { name: name.clone(), pid: process.pid() });
         }
         self.unrelate(serial, &remains.relations.nodes);
         self.watch_nodes(serial, false);
         if remains.started && !reason.is_orderly() {
-            self.report_crash(process, remains.name.clone(), reason);
+            let restarts = remains.relations.mark.as_ref().map_or(0, |m| m.history.restarts());
+            let waiting = remains.mailbox.len();
+            self.report_crash(process, remains.name.clone(), waiting, restarts, reason);
         }
         for address in remains.relations.linked() {
             if !remains.started && Some(address) == spawner {
@@ -478,21 +498,6 @@ impl Runtime {
             self.send_demonitor(serial, *reference, monitoring);
         }
         remains.settle(reason);
-    }
-
-    fn report_crash(&self, process: &Process, name: Option<Name>, reason: &ExitReason) {
-        self.counters().crashed.add();
-        let (pid, kind) = (process.pid(), process.class.kind);
-        tracing::error!(
-            %pid, kind, name = name.as_ref().map(tracing::field::display), %reason,
-            handled = process.handled(), backtrace = reason.backtrace(), "process crashed",
-        );
-        self.observe(|| What::ProcessCrashed {
-            pid,
-            kind: kind.to_owned(),
-            name,
-            reason: reason.to_string(),
-        });
     }
 
     /// Ends every process, roots of the supervision tree first, each with `Shutdown`; what has not

@@ -1,13 +1,19 @@
 //! A future as a process.
+//!
+//! What a handle can do besides waiting (stop it, wait for a while) and who runs tasks for others is
+//! in `task_supervisor.rs`.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
 
 use purlin_proto::{ExitReason, Pid, SpawnError};
 use tokio::sync::oneshot;
 
 use crate::mailbox::Mailbox;
-use crate::process::{Address, Class, Process};
+use crate::process::{Class, Process};
+use crate::relations::Address;
 use crate::runtime::Runtime;
 use crate::spawn::SpawnOptions;
 
@@ -31,9 +37,21 @@ static TASK: Class = Class { kind: "task", messages: &[], mailbox: Mailbox::DEFA
 /// ```
 #[derive(Debug)]
 pub struct Task<T> {
-    pid: Option<Pid>,
+    pub(crate) runtime: Runtime,
+    started: Result<Pid, SpawnError>,
+    stage: Stage,
     result: oneshot::Receiver<T>,
     reason: oneshot::Receiver<ExitReason>,
+}
+
+/// How far the waiting for a task has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// It has no result; its exit reason is still to come.
+    Failed,
+    /// Its outcome has been handed out.
+    Joined,
 }
 
 /// Why a task has no result.
@@ -46,6 +64,13 @@ pub enum TaskError {
     /// It was not started.
     #[error("the task was not started: {0}")]
     NotStarted(SpawnError),
+    /// It took longer than it was given, and was killed; see
+    /// [`TaskStream`](crate::TaskStream).
+    #[error("the task was killed because its time was over")]
+    Timeout,
+    /// Its outcome has been handed out before, by [`Task::join_timeout`].
+    #[error("the outcome of the task has been handed out before")]
+    Joined,
 }
 
 impl Runtime {
@@ -64,42 +89,77 @@ impl<T: Send + 'static> Task<T> {
         linked_to: Option<&Arc<Process>>,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Self {
-        let (send_result, result) = oneshot::channel();
-        let (send_reason, reason) = oneshot::channel();
         let options = SpawnOptions {
             parent: linked_to.map(|process| process.pid()),
             link: linked_to.map(|process| Address::Local(process.serial)),
             ..SpawnOptions::default()
         };
-        let launched = runtime.launch(&TASK, options, None, false, |process| async move {
-            let mut watch = Watch { process, tell: Some(send_reason) };
-            let value = future.await;
-            watch.tell = None;
-            // Whoever started it may not want the result.
-            drop(send_result.send(value));
-            ExitReason::Normal
+        Self::launch(runtime, options, |_| future)
+    }
+
+    /// Makes the future of a process that exists and does not run yet.
+    pub(crate) fn launch<F: Future<Output = T> + Send + 'static>(
+        runtime: &Runtime,
+        options: SpawnOptions,
+        future: impl FnOnce(&Arc<Process>) -> F,
+    ) -> Self {
+        let (send_result, result) = oneshot::channel();
+        let (send_reason, reason) = oneshot::channel();
+        let launched = runtime.launch(&TASK, options, None, false, |process| {
+            let future = future(&process);
+            let watch = Watch { process, tell: Some(send_reason) };
+            async move {
+                let value = future.await;
+                watch.forget();
+                // Whoever started it may not want the result.
+                drop(send_result.send(value));
+                ExitReason::Normal
+            }
         });
-        let pid = match launched {
-            Ok(process) => Some(process.pid()),
-            Err(_) => None,
-        };
-        Self { pid, result, reason }
+        let started = launched.map(|process| process.pid());
+        Self { runtime: runtime.clone(), started, stage: Stage::Running, result, reason }
+    }
+
+    /// A task that there is not, for whoever asks for its outcome.
+    pub(crate) fn not_started(runtime: &Runtime, error: SpawnError) -> Self {
+        let (result, reason) = (oneshot::channel().1, oneshot::channel().1);
+        Self { runtime: runtime.clone(), started: Err(error), stage: Stage::Joined, result, reason }
     }
 
     /// Its pid; `None` if the node would not start it.
     pub fn pid(&self) -> Option<Pid> {
-        self.pid
+        self.started.as_ref().ok().copied()
     }
 
-    /// Waits for its result.
-    pub async fn join(self) -> Result<T, TaskError> {
-        if self.pid.is_none() {
-            return Err(TaskError::NotStarted(SpawnError::Stopping));
+    /// Waits for its result, for as long as it takes. When this is dropped, the task goes on.
+    pub async fn join(mut self) -> Result<T, TaskError> {
+        poll_fn(|cx| self.poll_join(cx)).await
+    }
+
+    pub(crate) fn started(&self) -> Result<Pid, SpawnError> {
+        self.started.clone()
+    }
+
+    /// Its outcome, handed out once.
+    pub(crate) fn poll_join(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<T, TaskError>> {
+        if let Err(error) = &self.started {
+            return Poll::Ready(Err(TaskError::NotStarted(error.clone())));
         }
-        match self.result.await {
-            Ok(value) => Ok(value),
-            Err(_) => Err(TaskError::Exited(self.reason.await.unwrap_or(ExitReason::Killed))),
+        if self.stage == Stage::Joined {
+            return Poll::Ready(Err(TaskError::Joined));
         }
+        if self.stage == Stage::Running {
+            match ready!(Pin::new(&mut self.result).poll(cx)) {
+                Ok(value) => {
+                    self.stage = Stage::Joined;
+                    return Poll::Ready(Ok(value));
+                }
+                Err(_) => self.stage = Stage::Failed,
+            }
+        }
+        let reason = ready!(Pin::new(&mut self.reason).poll(cx)).unwrap_or(ExitReason::Killed);
+        self.stage = Stage::Joined;
+        Poll::Ready(Err(TaskError::Exited(reason)))
     }
 }
 
@@ -107,6 +167,13 @@ impl<T: Send + 'static> Task<T> {
 struct Watch {
     process: Arc<Process>,
     tell: Option<oneshot::Sender<ExitReason>>,
+}
+
+impl Watch {
+    /// It is done, there is no reason to tell.
+    fn forget(mut self) {
+        self.tell = None;
+    }
 }
 
 impl Drop for Watch {

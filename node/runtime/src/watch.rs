@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use purlin_proto::{Dest, Envelope, Pid, Reference, Signal, Target};
 
-use crate::process::{Address, Link, Monitoring, Process};
+use crate::process::Process;
+use crate::relations::{Address, Monitoring};
 use crate::remote::{Peer, Priority, Sent, for_the_dead, for_the_unreachable};
 use crate::runtime::Runtime;
 
@@ -22,17 +23,7 @@ impl Runtime {
     pub(crate) fn unlink(&self, process: &Arc<Process>, other: Pid) {
         let other = self.address_of(&other);
         let request = self.reference();
-        let linked = process.relations(|relations| match other {
-            // Both ends of a local link are changed here and now.
-            Address::Local(_) => relations.links.remove(&other).is_some(),
-            Address::Remote(_) => match relations.links.get_mut(&other) {
-                Some(link @ (Link::Active | Link::Unlinking { again: true, .. })) => {
-                    *link = Link::Unlinking { request, again: false };
-                    true
-                }
-                Some(Link::Unlinking { again: false, .. }) | None => false,
-            },
-        });
+        let linked = process.relations(|relations| relations.unlink(other, request));
         if linked == Some(true) {
             self.signal(process.serial, other, Signal::Unlink { reference: request });
         }

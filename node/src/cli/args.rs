@@ -71,6 +71,14 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Show why a process ended, or was restarted.
+    #[command(after_help = "Examples:\n  purlin why hits@b\n  purlin why b.1763700000000.42")]
+    Why {
+        /// A pid, also of a process that is gone, NAME or NAME@NODE.
+        target: Dest,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Show the registered names of a node.
     #[command(after_help = "Example:\n  purlin names --on b")]
     Names {
@@ -188,6 +196,7 @@ impl Command {
             | Self::Ps { ask, .. }
             | Self::Info { ask, .. }
             | Self::Tree { ask, .. }
+            | Self::Why { ask, .. }
             | Self::Names { ask, .. }
             | Self::Ring { ask, .. }
             | Self::Spawn { ask, .. }

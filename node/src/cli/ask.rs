@@ -2,7 +2,7 @@
 
 use purlin_client::{CallError, Client, ConnectError, Credentials, SpawnError, SpawnOptions};
 use purlin_proto::admin::{
-    self, GetOwner, GetProcess, GetTree, Leave, ListNames, ListProcesses, MemberState,
+    self, GetOwner, GetProcess, GetTree, GetWhy, Leave, ListNames, ListProcesses, MemberState,
     ProcessDetail, ProcessInfo, TreeNode,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
@@ -48,6 +48,7 @@ async fn run_on(
         Command::Ps { all, .. } => ps(client, all, ask).await,
         Command::Info { target, .. } => info(client, target, ask).await,
         Command::Tree { on, .. } => tree(client, on, ask).await,
+        Command::Why { target, .. } => why(client, target, ask).await,
         Command::Names { on, .. } => names(client, on, ask).await,
         Command::Ring { key, .. } => ring(client, key, ask).await,
         Command::Spawn { kind, name, on, .. } => {
@@ -257,12 +258,17 @@ async fn processes_of(
     }
 }
 
-async fn find(client: &Client, target: &Dest) -> Result<ProcessDetail, Failure> {
-    let local = match target {
+/// A destination as its own node calls it.
+fn on_its_node(target: &Dest) -> Dest {
+    match target {
         Dest::Remote(name, _) => Dest::Local(name.clone()),
         other => other.clone(),
-    };
-    let found = call(client, system(target.node()), GetProcess { target: local }).await?;
+    }
+}
+
+async fn find(client: &Client, target: &Dest) -> Result<ProcessDetail, Failure> {
+    let asked = GetProcess { target: on_its_node(target) };
+    let found = call(client, system(target.node()), asked).await?;
     found.ok_or_else(|| call_failed(target, &CallError::NoProcess))
 }
 
@@ -316,13 +322,46 @@ fn draw(node: &TreeNode, first: &str, rest: &str, out: &mut String) {
     let name = node.name.as_ref().map(|name| format!(" name={name}")).unwrap_or_default();
     let restarts =
         if node.restarts > 0 { format!(" restarts={}", node.restarts) } else { String::new() };
+    let last = node.last_exit.as_ref();
+    let last = last.map(|exit| format!(" last={:?} {} ago", exit.reason, span(exit.ago_s)));
+    let last = last.unwrap_or_default();
     // Writing to a String cannot fail.
-    let _ = writeln!(out, "{first}{} {}{id}{name}{restarts}", node.kind, node.pid);
+    let _ = writeln!(out, "{first}{} {}{id}{name}{restarts}{last}", node.kind, node.pid);
     for (index, child) in node.children.iter().enumerate() {
         let last = index + 1 == node.children.len();
         let (branch, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         draw(child, &format!("{rest}{branch}"), &format!("{rest}{below}"), out);
     }
+}
+
+async fn why(client: &Client, target: Dest, ask: &AskArgs) -> Result<(), Failure> {
+    let asked = GetWhy { target: on_its_node(&target) };
+    let found = call(client, system(target.node()), asked).await?;
+    let why = found.ok_or_else(|| {
+        Failure::No(format!(
+            "nothing is known of {target}: it never was there, ended in good order, or too many \
+             have crashed since"
+        ))
+    })?;
+    if ask.format == Format::Json {
+        return json(&why);
+    }
+    let name = why.name.map(|name| format!(" name={name}")).unwrap_or_default();
+    let child = why.child_id.map(|id| format!(" id={id}")).unwrap_or_default();
+    let now = if why.alive { "running" } else { "gone" };
+    print(&format!("{} {}{child}{name} {now}, restarts={}\n", why.kind, why.pid, why.restarts))?;
+    if why.exits.is_empty() {
+        return print("It has not ended, as far as is known.\n");
+    }
+    let rows = why.exits.into_iter().map(|exit| {
+        vec![
+            format!("{} ago", span(exit.ago_s)),
+            span(exit.lived_s),
+            exit.pid.map_or_else(|| "not started".to_owned(), |pid| pid.to_string()),
+            exit.reason,
+        ]
+    });
+    table(&["ENDED", "LIVED", "PID", "REASON"], rows.collect())
 }
 
 async fn names(client: &Client, on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {

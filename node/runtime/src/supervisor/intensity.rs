@@ -20,6 +20,9 @@ impl Intensity {
 
     /// Counts one more; `false` if that is one too many.
     pub(super) fn allows(&mut self, now: Instant) -> bool {
+        if self.most == usize::MAX {
+            return true;
+        }
         let period = self.period;
         while self.restarts.front().is_some_and(|&at| now.duration_since(at) > period) {
             self.restarts.pop_front();

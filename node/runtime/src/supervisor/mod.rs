@@ -29,7 +29,7 @@
 //!             )),
 //!     )
 //!     .await?;
-//! # assert!(runtime.is_alive(root));
+//! # assert!(root.is_alive());
 //! # Ok(())
 //! # }
 //! ```
@@ -41,12 +41,37 @@
 //! there are more restarts than its intensity allows, all children are stopped and it ends with
 //! `Shutdown`, and its own supervisor decides. No child outlives it: children are linked to it.
 //!
+//! # Beyond OTP
+//!
+//! A [`Backoff`] before restarts. The last ends of a child are kept and shown (`purlin why`,
+//! `purlin tree`).
+//!
 //! # Where to look
 //!
-//! What to start and how: `spec.rs`. How many restarts: `intensity.rs`. The process: `process.rs`.
+//! What to start and how: `spec.rs`. How many restarts: `intensity.rs`; when: `backoff.rs`. The
+//! process: `process.rs`, or `dynamic.rs` for children that come and go; what both do: `hand.rs`.
+//! From outside: `reference.rs`. What became of a child before: `history.rs`. Several of the same:
+//! `partition.rs`.
 
+mod backoff;
+mod dynamic;
+mod hand;
+mod history;
 mod intensity;
+mod partition;
 mod process;
+mod reference;
 mod spec;
 
-pub use spec::{ChildSpec, Restart, Shutdown, Strategy, Supervisor};
+use std::time::Duration;
+
+pub use backoff::Backoff;
+pub use dynamic::DynamicSupervisor;
+pub(crate) use history::{Exit, History};
+pub use partition::Partitions;
+pub use reference::SupervisorRef;
+pub use spec::{AutoShutdown, ChildSpec, Restart, Shutdown, Strategy, Supervisor};
+
+/// A supervisor answers when it has done what it is busy with, which may be a child's whole
+/// shutdown; its end is noticed at once, so there is no need to give up early.
+const PATIENCE: Duration = Duration::from_hours(1);

@@ -7,5 +7,6 @@ mod exits;
 mod mailboxes;
 mod monitors;
 mod names_and_timers;
+mod supervision;
 mod supervisors;
 mod support;

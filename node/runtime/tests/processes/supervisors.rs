@@ -110,7 +110,7 @@ impl Bench {
 #[tokio::test]
 async fn children_start_in_order_and_stop_in_reverse() {
     let bench = Bench::new();
-    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap();
+    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap().pid();
     assert_eq!(bench.log(), ["start x", "start y", "start z"]);
 
     bench.runtime.exit(root, ExitReason::Shutdown);
@@ -158,7 +158,7 @@ async fn rest_for_one_leaves_the_earlier_ones_alone() {
 #[tokio::test]
 async fn more_restarts_than_the_intensity_end_the_supervisor_with_all_children() {
     let bench = Bench::new();
-    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap();
+    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap().pid();
     let end = end_of(&bench.runtime, root);
     let crashing = async {
         for _ in 0..3 {
@@ -237,7 +237,7 @@ async fn an_inner_supervisor_that_gives_up_is_restarted_by_the_outer_one() {
 #[tokio::test]
 async fn a_killed_supervisor_leaves_no_orphan() {
     let bench = Bench::new();
-    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap();
+    let root = bench.runtime.supervise(bench.three(Strategy::OneForOne)).await.unwrap().pid();
 
     bench.runtime.exit(root, ExitReason::Kill);
 

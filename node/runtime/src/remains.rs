@@ -1,0 +1,53 @@
+//! What is left of a process when it has ended.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use purlin_proto::{CallError, ExitReason, Name, SpawnError};
+
+use crate::item::Item;
+use crate::process::Starter;
+use crate::relations::Relations;
+
+/// What is left of a process when it has ended.
+pub(crate) struct Remains {
+    pub(crate) started: bool,
+    pub(crate) ignored: bool,
+    pub(crate) reason: ExitReason,
+    pub(crate) name: Option<Name>,
+    pub(crate) relations: Relations,
+    pub(crate) starter: Option<Starter>,
+    pub(crate) mailbox: VecDeque<Item>,
+}
+
+impl Remains {
+    fn not_started(&self, reason: &ExitReason) -> SpawnError {
+        if self.ignored { SpawnError::Ignored } else { SpawnError::Start(reason.clone()) }
+    }
+
+    /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
+    pub(crate) fn settle(&mut self, reason: &ExitReason) {
+        let not_started = self.not_started(reason);
+        if let Some(announce) = self.relations.announce.take() {
+            announce.tell(Err(not_started.clone()));
+        }
+        if let Some(starter) = self.starter.take() {
+            // Whoever started it may have stopped waiting.
+            drop(starter.send(Err(not_started)));
+        }
+        let exited = || CallError::Exited(reason.clone());
+        for item in self.mailbox.drain(..) {
+            item.fail(exited());
+        }
+        for orphan in self.relations.orphans.drain(..) {
+            orphan(exited());
+        }
+        for deferred in self.relations.deferred.drain(..).filter_map(|weak| weak.upgrade()) {
+            deferred.fail(exited());
+        }
+        for timer in self.relations.timers.values() {
+            timer.abort();
+        }
+        self.relations.senders.drain(..).for_each(Waker::wake);
+    }
+}
