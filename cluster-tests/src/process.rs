@@ -54,8 +54,20 @@ impl Cluster {
     }
 
     pub fn start_at(&self, name: &str, listen: &str, more: &[&str]) -> Node {
-        let mut child = self
-            .purlin()
+        Self::start_with(self.purlin(), name, listen, more)
+    }
+
+    /// Starts one of the examples that have the whole command line.
+    pub fn start_example(&self, example: &str, name: &str) -> Node {
+        let example = binary().with_file_name("examples").join(example);
+        assert!(example.exists(), "run `cargo build -p purlin --examples`");
+        let mut command = Command::new(example);
+        command.env("PURLIN_HOME", self.data_dir()).env_remove("PURLIN_AT");
+        Self::start_with(command, name, "127.0.0.1:0", &[])
+    }
+
+    fn start_with(mut command: Command, name: &str, listen: &str, more: &[&str]) -> Node {
+        let mut child = command
             .args(["start", "--name", name, "--listen", listen])
             .args(more)
             .stdout(Stdio::piped())

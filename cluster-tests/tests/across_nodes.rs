@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter, Echo, Kv, Read, Say};
 use purlin::{
-    CallError, Dest, Down, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Pid, RawContext,
-    RawKind, Received, SpawnError,
+    CallError, ChildSpec, Dest, Down, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Pid,
+    RawContext, RawKind, Received, SpawnError, Strategy, Supervisor,
 };
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 use tokio::sync::mpsc;
@@ -362,4 +362,68 @@ async fn a_node_is_up_before_any_message_of_it_arrives() {
         assert!(matches!(probe.next().await, Received::Node(NodeEvent::Up { .. })));
         assert!(matches!(probe.next().await, Received::Message(_)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn applications_start_in_order_and_stop_in_reverse_with_the_node() {
+    let mut cluster = Cluster::empty();
+    let one = |name: &'static str| {
+        let child = ChildSpec::raw(name, &PROBE, move |mut ctx| async move {
+            loop {
+                ctx.receive().await?;
+            }
+        });
+        Supervisor::new(Strategy::OneForOne).child(child.name(name))
+    };
+    let node = cluster
+        .join("n0", |builder| {
+            builder.application("first", one("a")).application("second", one("b"))
+        })
+        .await;
+    let serial = |name: &str| node.runtime().whereis(&name.parse().unwrap()).map(|pid| pid.serial);
+    assert!(serial("a") < serial("b") && serial("a").is_some());
+
+    let (a, b) = (node.runtime().down("a"), node.runtime().down("b"));
+    let order = async {
+        tokio::pin!(a, b);
+        tokio::select! {
+            biased;
+            _ = &mut a => "a first",
+            _ = &mut b => "b first",
+        }
+    };
+    let (order, ()) = tokio::join!(order, async {
+        tokio::task::yield_now().await;
+        node.stop().await;
+    });
+    assert_eq!(order, "b first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_gives_up_is_told_to_the_owner_of_the_node() {
+    let mut cluster = Cluster::empty();
+    let child = ChildSpec::raw("fails", &PROBE, |_| async { Err("no".into()) });
+    let root = Supervisor::new(Strategy::OneForOne).child(child);
+    let node = cluster.join("n0", |builder| builder.application("it", root.clone())).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), node.application_ended()).await;
+    let ended = ended.expect("it ends");
+    assert_eq!((ended.name.as_str(), ended.reason), ("it", ExitReason::Shutdown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_cannot_start_keeps_the_node_from_starting() {
+    let mut cluster = Cluster::empty();
+    let (address, credentials) =
+        (cluster.next_address(), cluster.credentials("n0".into(), purlin::proto::Role::Node));
+    let twice = Supervisor::new(Strategy::OneForOne);
+    let child = || ChildSpec::raw("same", &PROBE, |_| std::future::pending());
+    let refused = Node::builder()
+        .name("n0")
+        .memory(cluster.network.clone(), address, credentials)
+        .application("good", twice.clone().child(child()))
+        .application("bad", twice.child(child()).child(child()))
+        .start()
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("application bad did not start"), "{refused}");
 }

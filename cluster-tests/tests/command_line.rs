@@ -168,3 +168,22 @@ fn a_second_signal_ends_a_node_at_once() {
     a.signal("CONT");
     b.signal("CONT");
 }
+
+#[test]
+fn a_node_whose_application_gives_up_exits_with_1_and_why_tells_the_rest() {
+    let cluster = Cluster::default();
+    let mut app = cluster.start_example("application", "a");
+    let ask = |args: &[&str]| cluster.ok(&app, args);
+    let first = ask(&["names", "--format", "json"]);
+    assert!(first.contains("\"hits\""), "{first}");
+    ask(&["exit", "hits", "--kill"]);
+    let why = cluster.json(&app, &["why", "hits"]);
+    assert_eq!((&why["child_id"], &why["restarts"]), (&"hits".into(), &1.into()), "{why}");
+    assert_eq!(why["exits"][0]["reason"], "killed");
+    let gone = why["exits"][0]["pid"].as_str().unwrap();
+    assert!(ask(&["why", gone]).contains("gone"));
+    assert!(ask(&["tree"]).contains("restarts=1 last=\"killed\""));
+
+    cluster.run(&app, &["exit", "hits", "--kill"]);
+    assert_eq!(app.wait(Duration::from_secs(10)).code(), Some(1));
+}

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use purlin_cluster::{Config as ClusterConfig, Me, Membership};
 use purlin_proto::hello::check_labels;
-use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName};
-use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime};
+use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, SpawnError};
+use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime, Supervisor};
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
 };
@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::application::Applications;
 use crate::directory::Directory;
 use crate::driver::{Driver, NextCreation};
 use crate::events::Ear;
@@ -60,6 +61,7 @@ pub struct NodeBuilder {
     pub(crate) labels: Labels,
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
+    applications: Vec<(Name, Supervisor)>,
     memory: Option<(Network, SocketAddr, Credentials)>,
     clock: WallClock,
     chance: Option<u64>,
@@ -92,6 +94,14 @@ pub enum StartError {
     /// The network's thread cannot be started.
     #[error("cannot start the network's thread: {0}")]
     Thread(std::io::Error),
+    /// An application did not start; those before it were stopped, and the node.
+    #[error("the application {name} did not start: {source}")]
+    Application {
+        /// Its name.
+        name: Name,
+        /// Why.
+        source: SpawnError,
+    },
     /// The node's own processes did not start.
     #[error("the node's own processes did not start: {0}")]
     System(String),
@@ -109,6 +119,7 @@ impl Default for NodeBuilder {
             labels: Labels::new(),
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
+            applications: Vec::new(),
             memory: None,
             clock: Arc::new(SystemTime::now),
             chance: None,
@@ -182,6 +193,17 @@ impl NodeBuilder {
         self
     }
 
+    /// Adds a tree that starts and stops with the node (OTP: an application).
+    ///
+    /// Several start in the order they are given and stop in reverse. If one cannot be started, the
+    /// node does not start. If one ends later because its root has given up, see
+    /// [`Node::application_ended`].
+    #[must_use]
+    pub fn application(mut self, name: impl Into<Name>, root: Supervisor) -> Self {
+        self.applications.push((name.into(), root));
+        self
+    }
+
     /// Puts the node into a network in memory instead, on the present tokio runtime: for tests,
     /// also on paused time.
     #[must_use]
@@ -214,7 +236,18 @@ impl NodeBuilder {
     /// Starts it. Returns when it listens; finding the others goes on.
     ///
     /// Its processes run on the present tokio runtime.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let applications = std::mem::take(&mut self.applications);
+        let node = self.start_node().await?;
+        let started = node.0.applications.start(node.runtime(), applications).await;
+        if let Err((name, source)) = started {
+            node.stop().await;
+            return Err(StartError::Application { name, source });
+        }
+        Ok(node)
+    }
+
+    async fn start_node(self) -> Result<Node, StartError> {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
@@ -342,6 +375,7 @@ impl NodeBuilder {
             lock: ground.lock,
             driver,
             clock: self.clock,
+            applications: Applications::new(),
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {

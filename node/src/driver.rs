@@ -199,8 +199,9 @@ impl Driver {
         }
     }
 
-    /// Tells membership who has been heard of.
+    /// Tells membership who has been heard of, and looks for processes that hold a worker.
     fn look(&mut self) {
+        self.runtime.check_workers();
         for link in self.endpoint.links() {
             let Some(node) = &link.peer().node else { continue };
             let now = (link.peer().association, link.heard());

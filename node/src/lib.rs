@@ -47,6 +47,7 @@
 //!
 //! `node/ARCHITECTURE.md` is the map of the code.
 
+mod application;
 mod authority;
 mod builder;
 pub mod cli;
@@ -75,6 +76,7 @@ pub use purlin_runtime::{
 };
 pub use purlin_transport::Network;
 
+pub use crate::application::Ended as ApplicationEnded;
 pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};

@@ -14,6 +14,7 @@ use purlin_transport::Endpoint;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::application::{Applications, Ended as ApplicationEnded};
 use crate::builder::{NodeBuilder, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
+    pub(crate) applications: Applications,
 }
 
 impl Shared {
@@ -140,10 +142,17 @@ impl Node {
         let _ = leave.wait_for(|leave| *leave).await;
     }
 
-    /// Stops in good order: the processes (roots of the tree first asked, 10 s at most), then the
+    /// Returns when an application ([`NodeBuilder::application`]) has ended by itself. The owner of
+    /// the node then calls [`stop`](Self::stop) and ends with a failure, as `purlin start` does.
+    pub async fn application_ended(&self) -> ApplicationEnded {
+        self.0.applications.ended().await
+    }
+
+    /// Stops in good order: its applications in reverse, then the other processes (roots of the tree first asked, 10 s at most), then the
     /// others are told, then everything that was sent is delivered, then the connections end.
     pub async fn stop(&self) {
         let shared = &self.0;
+        shared.applications.stop(&shared.runtime, GRACE).await;
         shared.runtime.shutdown(GRACE).await;
         // The driver ends with the node, not before.
         let _ = shared.inputs.send(Told::Input(Input::Leave));

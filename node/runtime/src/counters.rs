@@ -40,6 +40,8 @@ counters! {
     late_replies = "replies.late",
     /// Something came from, or was meant for, a life of a node that is over.
     dropped_old_life = "dropped.old_life",
+    /// Handlers that have held a worker thread for 100 ms or more without an `await`.
+    held_workers = "handlers.held_worker",
     /// Processes that ended with an abnormal reason.
     crashed = "processes.crashed",
     /// Children that supervisors restarted.

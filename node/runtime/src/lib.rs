@@ -15,14 +15,15 @@
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
 //! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
-//! - supervision: `supervisor/`; what is said of crashes: `reports.rs`
+//! - supervision: `supervisor/`; what is said of crashes: `reports.rs`; of those that
+//!   hold a thread: `watchdog.rs`
 //! - tasks and who runs them: `task.rs`, `task_supervisor.rs`; processes by keys of any type:
 //!   `registry.rs`
 //!
 //! # Absent on purpose
 //!
-//! Sockets, node membership, statics. Two thread-locals are set for the length of a poll
-//! (`current.rs`, `panics.rs`), and the panic hook is the program's.
+//! Sockets, node membership, statics. Three thread-locals are set for the length of a
+//! poll (`current.rs`, `panics.rs`, `watchdog.rs`), and the panic hook is the program's.
 
 mod actor;
 mod context;
@@ -53,6 +54,7 @@ mod task;
 mod task_supervisor;
 mod timer;
 mod watch;
+mod watchdog;
 
 pub use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeId, NodeName,

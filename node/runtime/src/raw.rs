@@ -1,21 +1,26 @@
 //! Processes that take from their mailbox themselves.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 
 use purlin_proto::codec::DecodeError;
 use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, MessageName, NodeEvent, Payload,
-    Pid, Reference,
+    CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, MessageName, NodeEvent, NodeName,
+    Payload, Pid, Reference, SpawnError,
 };
 
+use crate::actor::Actor;
 use crate::item::{Delivery, EncodedMessage, Item, Notice};
 use crate::mailbox::Batch;
 use crate::process::Process;
+use crate::refs::Ref;
+use crate::relations::Address;
 use crate::reply::{EncodedReply, Reply};
 use crate::runtime::Runtime;
+use crate::spawn::SpawnOptions;
+use crate::supervisor::{Supervisor, SupervisorRef};
 
 /// What a process started with [`Runtime::spawn_raw`] can do.
 ///
@@ -138,6 +143,67 @@ impl RawContext {
     /// Takes a monitor back; see [`Context::demonitor`](crate::Context::demonitor).
     pub fn demonitor(&self, reference: Reference) -> bool {
         self.runtime().demonitor(&self.process, reference)
+    }
+
+    /// Starts a process that is linked to this one from its first moment; see
+    /// [`Context::spawn_link`](crate::Context::spawn_link).
+    pub fn spawn_link<B: Actor>(
+        &self,
+        args: B::Args,
+    ) -> impl Future<Output = Result<Ref<B>, SpawnError>> + Send + use<B> {
+        self.spawn_related(None, args, true, None)
+    }
+
+    /// As [`spawn_link`](Self::spawn_link), on another node.
+    pub fn spawn_link_on<B: Actor>(
+        &self,
+        node: NodeName,
+        args: B::Args,
+    ) -> impl Future<Output = Result<Ref<B>, SpawnError>> + Send + use<B> {
+        self.spawn_related(Some(node), args, true, None)
+    }
+
+    /// Starts a process that this one monitors from its first moment, here or on another node; see
+    /// [`Context::spawn_monitor`](crate::Context::spawn_monitor). The reference is that of the
+    /// [`Received::Down`] to come.
+    pub fn spawn_monitor<B: Actor>(
+        &self,
+        node: Option<NodeName>,
+        args: B::Args,
+    ) -> impl Future<Output = Result<(Ref<B>, Reference), SpawnError>> + Send + use<B> {
+        let reference = self.runtime().reference();
+        let spawned = self.spawn_related(node, args, false, Some(reference));
+        async move { Ok((spawned.await?, reference)) }
+    }
+
+    /// Starts a supervisor that is linked to this process, and takes it for its parent (OTP:
+    /// `supervisor:start_link`).
+    pub fn supervise_link(
+        &self,
+        supervisor: Supervisor,
+    ) -> impl Future<Output = Result<SupervisorRef, SpawnError>> + Send + use<> {
+        let process = Arc::clone(&self.process);
+        async move {
+            let options = SpawnOptions {
+                parent: Some(process.pid()),
+                link: Some(Address::Local(process.serial)),
+                ..SpawnOptions::default()
+            };
+            let runtime = process.runtime.clone();
+            let started = crate::supervisor::start(&runtime, supervisor, options).await?;
+            Ok(SupervisorRef::from_pid(&runtime, started.pid()))
+        }
+    }
+
+    fn spawn_related<B: Actor>(
+        &self,
+        node: Option<NodeName>,
+        args: B::Args,
+        link: bool,
+        monitor: Option<Reference>,
+    ) -> impl Future<Output = Result<Ref<B>, SpawnError>> + Send + use<B> {
+        let process = Arc::clone(&self.process);
+        async move { process.runtime.clone().spawn_by::<B>(&process, args, node, link, monitor).await }
     }
 
     /// From now on a [`Received::Node`] comes for every node that joins or is lost.

@@ -31,6 +31,7 @@ pub struct Ref<A> {
 enum Place {
     Here(Arc<Process>),
     There(Pid),
+    Named(Dest),
 }
 
 impl<A: Actor> Ref<A> {
@@ -53,11 +54,23 @@ impl<A: Actor> Ref<A> {
         Self::to_pid(runtime, pid)
     }
 
-    /// Its pid.
+    /// Whoever has a name, on this node or another (`"hits"`, `"hits@b"`), at the time of each
+    /// send: so it stays good when the process is restarted under the same name.
+    ///
+    /// [`pid`](Self::pid) is that of the present holder, for a name of this node.
+    pub fn named(runtime: &Runtime, name: impl Into<Dest>) -> Self {
+        Self { runtime: runtime.clone(), place: Place::Named(name.into()), actor: PhantomData }
+    }
+
+    /// Its pid. For a name without a holder, and for one of another node, one that no process has.
     pub fn pid(&self) -> Pid {
         match &self.place {
             Place::Here(process) => process.pid(),
             Place::There(pid) => *pid,
+            Place::Named(name) => self.runtime.holder(name).unwrap_or_else(|| {
+                // Serials begin with 1.
+                self.runtime.id().pid(0)
+            }),
         }
     }
 
@@ -65,6 +78,14 @@ impl<A: Actor> Ref<A> {
         match &self.place {
             Place::Here(process) => Route::Here(Some(Arc::clone(process))),
             Place::There(pid) => Route::There(Peer::Life(pid.node), Target::Serial(pid.serial)),
+            Place::Named(name) => self.runtime.route(name),
+        }
+    }
+
+    fn dest(&self) -> Dest {
+        match &self.place {
+            Place::Named(name) => name.clone(),
+            Place::Here(_) | Place::There(_) => Dest::Pid(self.pid()),
         }
     }
 
@@ -106,7 +127,7 @@ impl<A: Actor> Ref<A> {
 
     /// Asks it to end; see [`Runtime::exit`].
     pub fn exit(&self, reason: ExitReason) {
-        self.runtime.exit(self.pid(), reason);
+        self.runtime.exit(self.dest(), reason);
     }
 
     /// Whether it lives on this node. A process elsewhere can only be monitored.
@@ -123,13 +144,13 @@ impl<A> Clone for Ref<A> {
 
 impl<A: Actor> fmt::Debug for Ref<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ref<{}>({})", A::KIND, self.pid())
+        write!(f, "Ref<{}>({})", A::KIND, self.dest())
     }
 }
 
 impl<A: Actor> From<&Ref<A>> for Dest {
     fn from(to: &Ref<A>) -> Self {
-        Self::Pid(to.pid())
+        to.dest()
     }
 }
 

@@ -25,6 +25,7 @@ use crate::relations::Address;
 use crate::remote::Remote;
 use crate::reports::Reports;
 use crate::table::Table;
+use crate::watchdog::Workers;
 
 /// How many messages wait in a mailbox before senders are held back or messages dropped.
 pub const MAILBOX_LIMIT: usize = 100_000;
@@ -89,6 +90,7 @@ pub(crate) struct Shared {
     pub(crate) mailbox_limit: usize,
     process_limit: usize,
     pub(crate) reports: Reports,
+    pub(crate) workers: Workers,
     stopping: AtomicBool,
     /// From which times of processes are counted.
     epoch: Instant,
@@ -149,6 +151,7 @@ impl Runtime {
             mailbox_limit: config.mailbox_limit,
             process_limit: config.process_limit,
             reports: Reports::new(),
+            workers: Workers::default(),
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
             executor: tokio::runtime::Handle::current(),
@@ -281,6 +284,16 @@ impl Runtime {
     /// The process that has this name on this node.
     pub fn whereis(&self, name: &Name) -> Option<Pid> {
         self.serial_of(name).map(|serial| self.id().pid(serial))
+    }
+
+    /// The process that a destination leads to now, if that can be told here.
+    pub(crate) fn holder(&self, dest: &Dest) -> Option<Pid> {
+        match dest {
+            Dest::Pid(pid) => Some(*pid),
+            Dest::Remote(_, node) if *node != self.name() => None,
+            Dest::Local(name) | Dest::Remote(name, _) => self.whereis(name),
+            _ => None,
+        }
     }
 
     pub(crate) fn serial_of(&self, name: &Name) -> Option<u64> {

@@ -32,6 +32,7 @@ use crate::registry::clean_up;
 use crate::relations::{Address, Monitoring};
 use crate::remote::{Peer, Priority, Sent};
 use crate::runtime::{Runtime, lock};
+use crate::watchdog::Polling;
 
 /// What a new process is to be to others.
 #[derive(Default)]
@@ -427,6 +428,7 @@ impl<F: Future<Output = ExitReason>> Future for Running<F> {
         let reason = match process.must_end() {
             Some(reason) => reason,
             None => {
+                let _polling = Polling::begin(process);
                 let _enter = Enter::new(process);
                 let running = this.body.as_mut().as_pin_mut().expect("not polled after its end");
                 match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {

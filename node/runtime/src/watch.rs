@@ -2,12 +2,29 @@
 
 use std::sync::Arc;
 
-use purlin_proto::{Dest, Envelope, Pid, Reference, Signal, Target};
+use purlin_proto::{Dest, Down, Envelope, ExitReason, Pid, Reference, Signal, Target};
+use tokio::sync::oneshot;
 
 use crate::process::Process;
+use crate::raw::Received;
 use crate::relations::{Address, Monitoring};
 use crate::remote::{Peer, Priority, Sent, for_the_dead, for_the_unreachable};
 use crate::runtime::Runtime;
+use crate::spawn::RawKind;
+
+static WATCH: RawKind = RawKind::new("watch");
+
+/// Ends a process that watches for somebody who has stopped waiting.
+struct StopWatch<'a> {
+    runtime: &'a Runtime,
+    pid: Pid,
+}
+
+impl Drop for StopWatch<'_> {
+    fn drop(&mut self) {
+        self.runtime.exit(self.pid, ExitReason::Kill);
+    }
+}
 
 impl Runtime {
     pub(crate) fn link(&self, process: &Arc<Process>, other: Pid) {
@@ -81,6 +98,29 @@ impl Runtime {
         watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
         self.relate_to(watcher, address);
         self.signal(watcher.serial, address, Signal::Monitor { reference });
+    }
+
+    /// Waits for the end of a process, or of whoever has a name now: a monitor for what is not a
+    /// process itself. At once with `NoProcess` if there is none, with `NoConnection` if its node
+    /// cannot be reached. Cancel safe.
+    pub async fn down(&self, target: impl Into<Dest>) -> Down {
+        let target = target.into();
+        let (tell, told) = oneshot::channel();
+        let wanted = target.clone();
+        let watcher = self.spawn_raw(&WATCH, |mut ctx| async move {
+            ctx.monitor(wanted);
+            loop {
+                if let Received::Down(down) = ctx.receive().await? {
+                    // Whoever waited may have stopped.
+                    drop(tell.send(down));
+                    return Ok(());
+                }
+            }
+        });
+        // Kept until the end of the wait, so that nobody watches for nobody.
+        let _stop = watcher.ok().map(|pid| StopWatch { runtime: self, pid });
+        let ended = Down { reference: Reference(0), target, reason: ExitReason::NoProcess };
+        told.await.unwrap_or(ended)
     }
 
     pub(crate) fn demonitor(&self, watcher: &Arc<Process>, reference: Reference) -> bool {

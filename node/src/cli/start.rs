@@ -59,13 +59,23 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     // Whoever started it may not listen; the node runs all the same.
     let mut stdout = std::io::stdout();
     drop(stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush()));
+    let ended = tokio::select! {
+        _ = interrupt.recv() => {
+            tracing::info!("interrupted, stopping");
+            Ok(())
+        }
+        _ = terminate.recv() => {
+            tracing::info!("terminated, stopping");
+            Ok(())
+        }
+        () = node.asked_to_leave() => {
+            tracing::info!("asked to leave, stopping");
+            Ok(())
+        }
+        ended = node.application_ended() => Err(Failure::No(ended.to_string())),
+    };
     tokio::select! {
-        _ = interrupt.recv() => tracing::info!("interrupted, stopping"),
-        _ = terminate.recv() => tracing::info!("terminated, stopping"),
-        () = node.asked_to_leave() => tracing::info!("asked to leave, stopping"),
-    }
-    tokio::select! {
-        () = node.stop() => Ok(()),
+        () = node.stop() => ended,
         _ = interrupt.recv() => Err(Failure::Interrupted),
         _ = terminate.recv() => Err(Failure::Interrupted),
     }

@@ -69,6 +69,7 @@ pub use backoff::Backoff;
 pub use dynamic::DynamicSupervisor;
 pub(crate) use history::{Exit, History};
 pub use partition::Partitions;
+pub(crate) use process::start;
 pub use reference::SupervisorRef;
 pub use spec::{AutoShutdown, ChildSpec, Restart, Shutdown, Strategy, Supervisor};
 

@@ -27,7 +27,7 @@ use crate::spawn::{RawKind, SpawnOptions};
 pub(super) static SUPERVISOR: RawKind = RawKind::new("supervisor");
 
 /// Starts a supervisor; returns when all its children have started.
-pub(super) async fn start(
+pub(crate) async fn start(
     runtime: &Runtime,
     spec: Supervisor,
     options: SpawnOptions,

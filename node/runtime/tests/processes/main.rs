@@ -10,3 +10,4 @@ mod names_and_timers;
 mod supervision;
 mod supervisors;
 mod support;
+mod watchdog;
