@@ -225,6 +225,18 @@ impl<A: Actor> Context<A> {
         self.runtime().demonitor(&self.process, reference)
     }
 
+    /// As [`demonitor`](Self::demonitor), and no `Down` of it is handled after this returns, even if
+    /// it lies in the mailbox (OTP: `demonitor(Ref, [flush])`). Takes time with the mailbox's length
+    /// when the monitor was no longer active.
+    pub fn demonitor_flush(&mut self, reference: Reference) -> bool {
+        let active = self.demonitor(reference);
+        if !active {
+            self.batch.retain(|item| !item.is_down(reference));
+            self.process.flush_down(reference);
+        }
+        active
+    }
+
     /// From now on a [`NodeEvent`] comes for every node that joins or is lost.
     pub fn monitor_nodes(&mut self)
     where

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
     CallError, Codec, Down, ExitReason, LinkDown, Message, MessageName, NodeEvent, Payload, Pid,
+    Reference,
 };
 
 use crate::reply::{EncodedReply, Reply};
@@ -111,6 +112,12 @@ impl Item {
 
     pub(crate) fn notice(notice: Notice) -> Self {
         Self::Notice(Box::new(notice))
+    }
+
+    /// Whether it is what a monitor has to say.
+    pub(crate) fn is_down(&self, reference: Reference) -> bool {
+        matches!(self, Self::Notice(notice)
+            if matches!(&**notice, Notice::Down(down) if down.reference == reference))
     }
 
     /// Tells a waiting caller, if there is one, why there will be no reply.

@@ -107,6 +107,13 @@ impl Batch {
         std::mem::swap(mailbox, items);
     }
 
+    /// Takes away what is not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Item) -> bool) {
+        if let Some(items) = &mut self.0 {
+            inner(items).retain(keep);
+        }
+    }
+
     /// Gives memory back that is not needed now.
     pub(crate) fn shrink(&mut self) {
         if self.len() == 0 {

@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use purlin_proto::{
-    CallError, Down, ExitReason, LinkDown, Name, NodeName, Pid, Signal, SpawnError,
+    CallError, Down, ExitReason, LinkDown, Name, NodeName, Pid, Reference, Signal, SpawnError,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
@@ -316,6 +316,11 @@ impl Process {
         drop(state);
         senders.into_iter().for_each(Waker::wake);
         if empty { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Takes out of the mailbox what a monitor has to say.
+    pub(crate) fn flush_down(&self, reference: Reference) {
+        self.lock().mailbox.retain(|item| !item.is_down(reference));
     }
 
     /// Gives memory back that the mailbox does not need now.

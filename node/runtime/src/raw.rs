@@ -145,6 +145,17 @@ impl RawContext {
         self.runtime().demonitor(&self.process, reference)
     }
 
+    /// Takes a monitor back, and what it may have said already; see
+    /// [`Context::demonitor_flush`](crate::Context::demonitor_flush).
+    pub fn demonitor_flush(&mut self, reference: Reference) -> bool {
+        let active = self.demonitor(reference);
+        if !active {
+            self.batch.retain(|item| !item.is_down(reference));
+            self.process.flush_down(reference);
+        }
+        active
+    }
+
     /// Starts a process that is linked to this one from its first moment; see
     /// [`Context::spawn_link`](crate::Context::spawn_link).
     pub fn spawn_link<B: Actor>(

@@ -92,3 +92,31 @@ async fn monitoring_an_unknown_name_gives_noproc_and_oneself_nothing() {
     assert_eq!((down.target, down.reason), (Dest::from("nobody"), ExitReason::NoProcess));
     assert!(watcher.is_quiet().await);
 }
+
+#[tokio::test]
+async fn mo_6_a_notice_that_waits_already_is_flushed_with_its_monitor_and_no_other() {
+    let runtime = runtime();
+    let targets = [1, 2].map(|_| Probe::start(&runtime, |_| {}).pid);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (armed, is_armed) = tokio::sync::oneshot::channel();
+    let (go, wait) = tokio::sync::oneshot::channel::<()>();
+    runtime
+        .spawn_raw(&crate::support::PROBE, move |mut ctx| async move {
+            let [first, second] = targets.map(|target| ctx.monitor(target));
+            let _ = armed.send(());
+            wait.await?;
+            assert!(!ctx.demonitor_flush(first), "its notice waits already");
+            let _ = tell.send((second, ctx.receive().await?));
+            Ok(())
+        })
+        .unwrap();
+    is_armed.await.unwrap();
+    for target in targets {
+        runtime.exit(target, ExitReason::Kill);
+        runtime.down(target).await;
+    }
+    go.send(()).unwrap();
+    let (second, received) = told.await.unwrap();
+    let purlin_runtime::Received::Down(down) = received else { panic!("{received:?}") };
+    assert_eq!(down.reference, second);
+}
