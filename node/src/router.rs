@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use purlin_proto::{Envelope, NodeId};
+use bytes::BytesMut;
+use purlin_proto::NodeId;
 use purlin_runtime::{Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
 use purlin_transport::{Endpoint, Flow};
@@ -40,7 +41,13 @@ fn flow_of(sender: u64) -> Flow {
 }
 
 impl Remote for Router {
-    fn send(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+    fn send(
+        &self,
+        to: Peer,
+        from: u64,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent {
         let place = match self.find(to) {
             Ok(place) => place,
             Err(sent) => return sent,
@@ -49,10 +56,7 @@ impl Remote for Router {
             Priority::User => transport::Priority::User,
             Priority::System => transport::Priority::System,
         };
-        let flow = flow_of(envelope.from);
-        let sent = self
-            .endpoint
-            .send(place.id, place.address, flow, priority, &mut |out| envelope.encode(out).is_ok());
+        let sent = self.endpoint.send(place.id, place.address, flow_of(from), priority, encode);
         match sent {
             transport::Sent::Accepted => Sent::Accepted,
             transport::Sent::Full => Sent::Full,

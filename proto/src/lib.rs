@@ -42,4 +42,4 @@ pub use crate::name::{Name, NameError, NodeName};
 pub use crate::notice::{Down, LinkDown, NodeEvent};
 pub use crate::payload::{Codec, Payload};
 pub use crate::reason::{ExitReason, Fault};
-pub use crate::signal::{Envelope, Signal, Spawn, Target};
+pub use crate::signal::{Direct, DirectKind, Envelope, Signal, Spawn, Target};

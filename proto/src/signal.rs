@@ -162,20 +162,92 @@ const TARGET_SERIAL: u8 = 0;
 const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
 
+/// A message or reply whose value is still to be encoded: its frame is the same as that of an
+/// [`Envelope`] with a [`Signal::Send`], [`Signal::Call`] or [`Signal::Reply`], but the value goes
+/// straight into it.
+#[derive(Debug, Clone, Copy)]
+pub struct Direct<'a, T> {
+    /// To whom.
+    pub to: &'a Target,
+    /// The serial of the sender.
+    pub from: u64,
+    /// What it is.
+    pub what: DirectKind,
+    /// The value.
+    pub value: &'a T,
+}
+
+/// What a [`Direct`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectKind {
+    /// A message of this name.
+    Send(&'static str),
+    /// A call with a message of this name.
+    Call {
+        /// The message's name.
+        message: &'static str,
+        /// Names the call.
+        reference: Reference,
+        /// What is left until the caller gives up.
+        remaining: Duration,
+    },
+    /// The reply to a call.
+    Reply {
+        /// The call.
+        reference: Reference,
+        /// The codec of the question.
+        codec: Codec,
+    },
+}
+
+impl<T: Serialize> Direct<'_, T> {
+    /// Appends the frame to a buffer, which on an error is as it was.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        checked(out, |out| {
+            let codec = match self.what {
+                DirectKind::Send(message) => {
+                    put_head(number::SEND, self.from, self.to, out);
+                    put_name(message, out);
+                    Codec::Bincode
+                }
+                DirectKind::Call { message, reference, remaining } => {
+                    put_head(number::CALL, self.from, self.to, out);
+                    put_call(reference, remaining, out);
+                    put_name(message, out);
+                    Codec::Bincode
+                }
+                DirectKind::Reply { reference, codec } => {
+                    put_head(number::REPLY, self.from, self.to, out);
+                    out.put_u64_le(reference.0);
+                    codec
+                }
+            };
+            out.put_u8(codec as u8);
+            Payload::encode_into(codec, self.value, out)
+        })
+    }
+}
+
+/// Lets a frame be appended; takes back what is too large or has failed.
+fn checked(
+    out: &mut BytesMut,
+    append: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let before = out.len();
+    let result = append(out).and_then(|()| match out.len() - before {
+        bytes if bytes > FRAME_BYTES => Err(EncodeError::TooLarge { bytes, limit: FRAME_BYTES }),
+        _ => Ok(()),
+    });
+    if result.is_err() {
+        out.truncate(before);
+    }
+    result
+}
+
 impl Envelope {
     /// Appends the envelope to a buffer, which on an error is as it was.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let before = out.len();
-        let result = self.encode_unchecked(out).and_then(|()| match out.len() - before {
-            bytes if bytes > FRAME_BYTES => {
-                Err(EncodeError::TooLarge { bytes, limit: FRAME_BYTES })
-            }
-            _ => Ok(()),
-        });
-        if result.is_err() {
-            out.truncate(before);
-        }
-        result
+        checked(out, |out| self.encode_unchecked(out))
     }
 
     fn encode_unchecked(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
@@ -188,8 +260,7 @@ impl Envelope {
             }
             Signal::Call { reference, remaining, message, payload } => {
                 self.head(n::CALL, out);
-                out.put_u64_le(reference.0);
-                out.put_u32_le(u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX));
+                put_call(*reference, *remaining, out);
                 put_message(message, payload, out);
                 Ok(())
             }
@@ -229,19 +300,7 @@ impl Envelope {
     }
 
     fn head(&self, number: u8, out: &mut BytesMut) {
-        out.put_u8(number);
-        out.put_u64_le(self.from);
-        match &self.to {
-            Target::Serial(serial) => {
-                out.put_u8(TARGET_SERIAL);
-                out.put_u64_le(*serial);
-            }
-            Target::Name(name) => {
-                out.put_u8(TARGET_NAME);
-                put_name(name.as_str(), out);
-            }
-            Target::Node => out.put_u8(TARGET_NODE),
-        }
+        put_head(number, self.from, &self.to, out);
     }
 
     /// Reads an envelope that fills the whole frame. A payload is a slice of the frame, not a copy.
@@ -305,6 +364,27 @@ fn decode_signal(kind: u8, mut rest: Bytes) -> Result<Signal, DecodeError> {
 
 fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     codec::from_bytes(bytes, FRAME_BYTES)
+}
+
+fn put_head(number: u8, from: u64, to: &Target, out: &mut BytesMut) {
+    out.put_u8(number);
+    out.put_u64_le(from);
+    match to {
+        Target::Serial(serial) => {
+            out.put_u8(TARGET_SERIAL);
+            out.put_u64_le(*serial);
+        }
+        Target::Name(name) => {
+            out.put_u8(TARGET_NAME);
+            put_name(name.as_str(), out);
+        }
+        Target::Node => out.put_u8(TARGET_NODE),
+    }
+}
+
+fn put_call(reference: Reference, remaining: Duration, out: &mut BytesMut) {
+    out.put_u64_le(reference.0);
+    out.put_u32_le(u32::try_from(remaining.as_millis()).unwrap_or(u32::MAX));
 }
 
 fn put_name(name: &str, out: &mut BytesMut) {

@@ -348,3 +348,37 @@ proptest! {
         let _ = Frame::decode(frame.into());
     }
 }
+
+#[test]
+fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
+    use purlin_proto::{Direct, DirectKind};
+
+    let value = ("some".to_owned(), 7_u64, vec![1_u8, 2, 3]);
+    let reference = Reference(99);
+    let remaining = std::time::Duration::from_millis(1_234);
+    for to in [Target::Serial(5), Target::Name(name("hits")), Target::Node] {
+        for (what, codec, signal) in [
+            (DirectKind::Send("a.b"), Codec::Bincode, None),
+            (
+                DirectKind::Call { message: "a.b", reference, remaining },
+                Codec::Bincode,
+                Some(remaining),
+            ),
+            (DirectKind::Reply { reference, codec: Codec::Bincode }, Codec::Bincode, None),
+            (DirectKind::Reply { reference, codec: Codec::Json }, Codec::Json, None),
+        ] {
+            let payload = Payload::encode(codec, &value).unwrap();
+            let message = MessageName::from(name("a.b"));
+            let signal = match (what, signal) {
+                (DirectKind::Reply { .. }, _) => Signal::Reply { reference, result: Ok(payload) },
+                (_, Some(remaining)) => Signal::Call { reference, remaining, message, payload },
+                (_, None) => Signal::Send { message, payload },
+            };
+            let envelope = Envelope { to: to.clone(), from: 3, signal };
+            let (mut one, mut other) = (BytesMut::new(), BytesMut::new());
+            envelope.encode(&mut one).unwrap();
+            Direct { to: &to, from: 3, what, value: &value }.encode(&mut other).unwrap();
+            assert_eq!(one, other, "{what:?}");
+        }
+    }
+}

@@ -1,10 +1,13 @@
 //! The border to other nodes: what goes out ([`Remote`]) and what comes in
 //! ([`Runtime::receive`]).
 
+use bytes::BytesMut;
+use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Envelope, ExitReason, NodeId, NodeName, Pid, Reference, Signal, Spawn, SpawnError,
-    Target,
+    CallError, Direct, DirectKind, Envelope, ExitReason, NodeId, NodeName, Pid, Reference, Signal,
+    Spawn, SpawnError, Target,
 };
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::item::{BoxFuture, EncodedMessage, Item};
@@ -20,8 +23,16 @@ use crate::spawn::{Announce, SpawnOptions};
 /// point on; then the owner calls [`Runtime::connection_lost`]. It calls it as well for a node that
 /// an envelope was accepted for and that could not be reached after all.
 pub trait Remote: Send + Sync + 'static {
-    /// Sends an envelope; never waits.
-    fn send(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent;
+    /// Sends what `encode` appends to a buffer: one frame, from the process with the serial `from`
+    /// (0 for the node itself). Never waits. `encode` is called once at most, and says whether there
+    /// is such a frame.
+    fn send(
+        &self,
+        to: Peer,
+        from: u64,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent;
 
     /// Returns when an envelope of this sender to that node has a chance of being accepted: there
     /// is room, or the node cannot be reached. Cancel safe.
@@ -73,9 +84,51 @@ pub enum Sent {
 
 impl Runtime {
     pub(crate) fn send_remote(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+        let encode = &mut |out: &mut BytesMut| envelope.encode(out).is_ok();
+        self.send_frame(to, envelope.from, priority, encode)
+    }
+
+    fn send_frame(
+        &self,
+        to: Peer,
+        from: u64,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent {
         match self.0.remote.get() {
-            Some(remote) => remote.send(to, envelope, priority),
+            Some(remote) => remote.send(to, from, priority, encode),
             None => Sent::Unreachable,
+        }
+    }
+
+    /// Sends a message or reply, encoded straight into the outgoing buffer; and why it could not be
+    /// encoded, if that is so.
+    pub(crate) fn send_direct<T: Serialize>(
+        &self,
+        to: Peer,
+        direct: &Direct<'_, T>,
+        priority: Priority,
+    ) -> Result<Sent, EncodeError> {
+        let mut failed = None;
+        let encode = &mut |out: &mut BytesMut| match direct.encode(out) {
+            Ok(()) => true,
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        let sent = self.send_frame(to, direct.from, priority, encode);
+        failed.map_or(Ok(sent), Err)
+    }
+
+    /// Answers a call of another node; if it is gone meanwhile, nobody waits for the answer.
+    pub(crate) fn answer_direct<T: Serialize>(&self, to: NodeId, direct: &Direct<'_, T>) {
+        let sent = self.send_direct(Peer::Life(to), direct, Priority::System);
+        let DirectKind::Reply { reference, .. } = direct.what else { return };
+        if let Err(error) = sent {
+            let detail = format!("reply: {error}");
+            let signal = Signal::Reply { reference, result: Err(CallError::Decode { detail }) };
+            self.answer(to, Envelope { to: direct.to.clone(), from: direct.from, signal });
         }
     }
 

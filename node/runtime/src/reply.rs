@@ -7,7 +7,9 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use purlin_proto::{CallError, Codec, Envelope, NodeId, Payload, Reference, Signal, Target};
+use purlin_proto::{
+    CallError, Codec, Direct, DirectKind, Envelope, NodeId, Payload, Reference, Signal, Target,
+};
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -118,11 +120,7 @@ impl<R: Serialize + Send + 'static> Reply<R> {
                     drop(sender.send(Ok(value)));
                 }
             }
-            Self::Encoded(encoded) => {
-                let payload = Payload::encode(encoded.codec, &value)
-                    .map_err(|error| CallError::Decode { detail: format!("reply: {error}") });
-                encoded.send(payload);
-            }
+            Self::Encoded(encoded) => encoded.send_value(&value),
         }
     }
 }
@@ -174,6 +172,23 @@ impl EncodedReply {
     pub(crate) fn send(mut self, result: Result<Payload, CallError>) {
         if let Some(sink) = self.sink.take() {
             sink.send(result);
+        }
+    }
+
+    fn send_value<R: Serialize>(mut self, value: &R) {
+        let codec = self.codec;
+        match self.sink.take() {
+            Some(Sink::Wire { runtime, caller, to, callee, reference }) => {
+                let what = DirectKind::Reply { reference, codec };
+                let direct = Direct { to: &Target::Serial(to), from: callee, what, value };
+                runtime.answer_direct(caller, &direct);
+            }
+            Some(sink) => {
+                let payload = Payload::encode(codec, value)
+                    .map_err(|error| CallError::Decode { detail: format!("reply: {error}") });
+                sink.send(payload);
+            }
+            None => {}
         }
     }
 }

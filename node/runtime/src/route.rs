@@ -8,7 +8,8 @@ use std::time::Duration;
 use purlin_proto::admin::CALL_TIMEOUT;
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Codec, Dest, Envelope, Message, MessageName, Payload, Reference, Signal, Target,
+    CallError, Dest, Direct, DirectKind, Envelope, Message, MessageName, Payload, Reference,
+    Signal, Target,
 };
 use tokio::sync::oneshot;
 use tokio::task::coop::consume_budget;
@@ -107,8 +108,12 @@ impl Runtime {
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
                 Ok((None, receiver))
             }
-            Route::There(peer, target) => self
-                .call_remote(peer, &target, &name, &payload, deadline)
+            Route::There(peer, to) => self
+                .call_remote(peer, deadline, |reference, remaining| {
+                    let signal = Signal::Call { reference, remaining, message: name, payload };
+                    let envelope = Envelope { to, from: self.sender(), signal };
+                    Ok(self.send_remote(peer, &envelope, Priority::User))
+                })
                 .map(|(reference, receiver)| (Some(reference), receiver)),
         };
         let runtime = self.clone();
@@ -191,13 +196,14 @@ impl Runtime {
             Route::Here(process) => {
                 self.deliver(process.as_deref(), Item::local(message, Reply::None, via));
             }
-            Route::There(peer, target) => match Payload::encode(Codec::Bincode, &message) {
-                Ok(payload) => {
-                    let signal = Signal::Send { message: MessageName::of::<M>(), payload };
-                    self.send_user(*peer, target.clone(), signal);
+            Route::There(peer, to) => {
+                let what = DirectKind::Send(M::NAME);
+                let direct = Direct { to, from: self.sender(), what, value: &message };
+                match self.send_direct(*peer, &direct, Priority::User) {
+                    Ok(sent) => self.count_sent(sent),
+                    Err(error) => self.count_not_encodable(M::NAME, &error),
                 }
-                Err(error) => self.count_not_encodable(M::NAME, &error),
-            },
+            }
         }
     }
 
@@ -233,19 +239,18 @@ impl Runtime {
             }
             Route::Here(None) => self.counters().dropped_no_process.add(),
             Route::There(peer, to) => {
-                let payload = match Payload::encode(Codec::Bincode, &message) {
-                    Ok(payload) => payload,
-                    Err(error) => return self.count_not_encodable(M::NAME, &error),
-                };
-                let signal = Signal::Send { message: MessageName::of::<M>(), payload };
-                let envelope = Envelope { to, from: self.sender(), signal };
-                let sent = loop {
-                    match (self.send_remote(peer, &envelope, Priority::User), self.0.remote.get()) {
-                        (Sent::Full, Some(remote)) => remote.ready(peer, envelope.from).await,
-                        (sent, _) => break sent,
+                // As for a process of this node.
+                consume_budget().await;
+                let (from, what) = (self.sender(), DirectKind::Send(M::NAME));
+                loop {
+                    // Made anew each time: a message that is shared across an await need be `Sync`.
+                    let direct = Direct { to: &to, from, what, value: &message };
+                    match (self.send_direct(peer, &direct, Priority::User), self.0.remote.get()) {
+                        (Ok(Sent::Full), Some(remote)) => remote.ready(peer, from).await,
+                        (Ok(sent), _) => return self.count_sent(sent),
+                        (Err(error), _) => return self.count_not_encodable(M::NAME, &error),
                     }
-                };
-                self.count_sent(sent);
+                }
             }
         }
     }
@@ -302,11 +307,15 @@ impl Runtime {
                 answer(deadline, receiver).await
             }
             Route::There(peer, target) => {
-                let bad = |error: EncodeError| CallError::Decode { detail: error.to_string() };
-                let payload = Payload::encode(Codec::Bincode, &message).map_err(bad)?;
-                let name = MessageName::of::<M>();
                 let (reference, receiver) = loop {
-                    match self.call_remote(peer, &target, &name, &payload, deadline) {
+                    let asked = self.call_remote(peer, deadline, |reference, remaining| {
+                        let message_name = M::NAME;
+                        let what = DirectKind::Call { message: message_name, reference, remaining };
+                        let from = self.sender();
+                        let direct = Direct { to: &target, from, what, value: &message };
+                        self.send_direct(peer, &direct, Priority::User)
+                    });
+                    match asked {
                         Err(CallError::Overloaded) => self.room_by(peer, deadline).await?,
                         asked => break asked?,
                     }
@@ -323,29 +332,21 @@ impl Runtime {
     fn call_remote(
         &self,
         peer: Peer,
-        to: &Target,
-        message: &MessageName,
-        payload: &Payload,
         deadline: Instant,
+        send: impl FnOnce(Reference, Duration) -> Result<Sent, EncodeError>,
     ) -> Result<(Reference, oneshot::Receiver<Result<Payload, CallError>>), CallError> {
         let reference = self.reference();
         let (caller, receiver) = oneshot::channel();
         self.0.pending.insert(reference, peer.name(), Wanted::Reply(caller));
-        let signal = Signal::Call {
-            reference,
-            remaining: remaining(deadline),
-            message: message.clone(),
-            payload: payload.clone(),
-        };
-        let envelope = Envelope { to: to.clone(), from: self.sender(), signal };
-        let error = match self.send_remote(peer, &envelope, Priority::User) {
-            Sent::Accepted => return Ok((reference, receiver)),
-            Sent::Full => CallError::Overloaded,
-            Sent::Unreachable => CallError::NoConnection,
-            Sent::Gone => CallError::NoProcess,
-            Sent::NotEncodable => {
+        let error = match send(reference, remaining(deadline)) {
+            Ok(Sent::Accepted) => return Ok((reference, receiver)),
+            Ok(Sent::Full) => CallError::Overloaded,
+            Ok(Sent::Unreachable) => CallError::NoConnection,
+            Ok(Sent::Gone) => CallError::NoProcess,
+            Ok(Sent::NotEncodable) => {
                 CallError::Decode { detail: "the message is larger than a frame may be".to_owned() }
             }
+            Err(error) => CallError::Decode { detail: error.to_string() },
         };
         self.0.pending.forget(reference);
         Err(error)

@@ -213,6 +213,9 @@ impl Endpoint {
         if self.0.closing.load(Ordering::Acquire) {
             return Sent::Unreachable;
         }
+        if let Some(link) = self.link(&to) {
+            return link.send(flow, priority, encode);
+        }
         let queued = lock(&self.0.peers).queue(to, flow, priority, Instant::now(), || {
             let mut frame = BytesMut::new();
             encode(&mut frame).then(|| frame.freeze())
