@@ -24,6 +24,7 @@ use crate::item::{BoxFuture, Delivery, EncodedMessage, Item, Notice, Via};
 use crate::mailbox::{Batch, inner};
 use crate::messages::sealed::{Encoded, Local};
 use crate::messages::{Messages, via};
+use crate::panics;
 use crate::process::Process;
 use crate::refs::Ref;
 use crate::reply::{Deferred, EncodedReply, Reply, Slot};
@@ -44,6 +45,8 @@ pub struct Context<A: Actor> {
     batch: Batch,
     /// What most processes do not need; made when first needed. Never locked: see [`Batch`].
     more: Option<Box<Mutex<More>>>,
+    /// The coarse time when it last let others have their turn.
+    turn: u32,
     actor: PhantomData<fn() -> A>,
 }
 
@@ -62,7 +65,8 @@ struct More {
 
 impl<A: Actor> Context<A> {
     pub(crate) fn new(process: Arc<Process>) -> Self {
-        Self { process, batch: Batch::default(), more: None, actor: PhantomData }
+        let turn = process.runtime.coarse_time();
+        Self { process, batch: Batch::default(), more: None, turn, actor: PhantomData }
     }
 
     fn more(&mut self) -> &mut More {
@@ -158,7 +162,10 @@ impl<A: Actor> Context<A> {
         match computed {
             Ok(value) => value,
             Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
+                Ok(panic) => {
+                    panics::forget();
+                    resume_unwind(panic)
+                }
                 // Not started, because tokio is shutting down: so is this process.
                 Err(_) => std::future::pending().await,
             },
@@ -382,6 +389,12 @@ impl<A: Actor> Context<A> {
             });
         }
         ready!(pin!(consume_budget()).poll(cx));
+        let now = self.process.runtime.coarse_time();
+        if self.turn != now {
+            self.turn = now;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Some(item) = self.more_if_any().and_then(|more| more.next.pop_front()) {
             return Poll::Ready(Ok(item));
         }

@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use purlin_proto::{ExitReason, Fault};
@@ -36,14 +37,33 @@ pub(crate) fn install_hook() {
     });
 }
 
+/// A panic of another thread is about to go on here: where the last one of this thread was says
+/// nothing about it.
+pub(crate) fn forget() {
+    LAST.take();
+}
+
+/// Does something with a user's values that may panic, as when one is dropped, where a panic would
+/// hurt somebody who has nothing to do with it.
+pub(crate) fn contained(what: &'static str, act: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(act)) {
+        let reason = reason(panic);
+        tracing::error!(%reason, "panic contained: {what}");
+    }
+}
+
 /// The exit reason of a panic that was caught on this thread just now.
-pub(crate) fn reason(panic: &(dyn Any + Send)) -> ExitReason {
+pub(crate) fn reason(panic: Box<dyn Any + Send>) -> ExitReason {
     let message = panic
         .downcast_ref::<&str>()
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a value that is not text".to_owned());
     let (place, backtrace) = LAST.take().unwrap_or_default();
+    // What it panicked with may itself panic when it is dropped.
+    if let Err(again) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+        std::mem::forget(again);
+    }
     let message = if place.is_empty() { message } else { format!("{message}, at {place}") };
     ExitReason::Panic(Fault::new(message, backtrace))
 }

@@ -18,7 +18,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use purlin_proto::{
@@ -279,14 +279,19 @@ impl Process {
         }
     }
 
-    /// Registers a sender that waits for room; `false` if there is room or the process is dead.
-    pub(crate) fn wait_for_room(&self, waker: &Waker) -> bool {
+    /// Registers a sender that waits for room, until it lets go of the waker; `false` if there is
+    /// room or the process is dead.
+    pub(crate) fn wait_for_room(&self, waker: &Arc<Waker>) -> bool {
         let mut state = self.lock();
         let full = state.mailbox.len() + self.taken() >= self.limit();
         if !full || state.phase == Phase::Dead {
             return false;
         }
-        state.relations.get_or_insert_with(Box::default).senders.push(waker.clone());
+        let senders = &mut state.relations.get_or_insert_with(Box::default).senders;
+        if senders.len() == senders.capacity() {
+            senders.retain(|sender| sender.strong_count() > 0);
+        }
+        senders.push(Arc::downgrade(waker));
         true
     }
 
@@ -314,7 +319,7 @@ impl Process {
             self.note_taken(batch.len());
         }
         drop(state);
-        senders.into_iter().for_each(Waker::wake);
+        senders.iter().filter_map(Weak::upgrade).for_each(|sender| sender.wake_by_ref());
         if empty { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
@@ -430,10 +435,12 @@ impl Process {
         self.lock().traps_exits = traps;
     }
 
-    /// Makes it end from within: a reason is set, so that everything else sees that it is ending.
+    /// Makes it end from within: a reason is set, so that everything else sees that it is ending. A
+    /// crash on the way to an orderly end is a crash.
     pub(crate) fn set_exit(&self, reason: &ExitReason) {
         let mut state = self.lock();
-        if state.exit.is_none() {
+        let crash = |before: &ExitReason| before.is_orderly() && !reason.is_orderly();
+        if state.exit.as_ref().is_none_or(crash) {
             state.exit = Some(reason.clone());
         }
     }

@@ -24,7 +24,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
@@ -35,6 +34,7 @@ use tokio::sync::oneshot;
 
 use crate::actor::Actor;
 use crate::context::{Context, run_actor};
+use crate::panics;
 use crate::process::{Class, Process};
 use crate::refs::Ref;
 use crate::runtime::{Runtime, lock};
@@ -56,9 +56,7 @@ pub(crate) fn clean_up(process: &Process) -> Option<Name> {
     for cleanup in cleanups.iter().filter_map(Weak::upgrade) {
         // A key or value that panics when it is dropped must not keep the end from others.
         // It is handed over, for it may be the last to hold the registry.
-        if catch_unwind(AssertUnwindSafe(move || cleanup.ended(process.serial))).is_err() {
-            tracing::warn!(pid = %process.pid(), "an entry panicked when it was dropped");
-        }
+        panics::contained("an entry was dropped", move || cleanup.ended(process.serial));
     }
     name
 }

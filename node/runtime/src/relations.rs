@@ -49,7 +49,7 @@ pub(crate) struct Relations {
     pub(crate) orphans: Vec<Orphan>,
     pub(crate) deferred: Vec<WeakDeferred>,
     /// Senders that wait for room in the mailbox.
-    pub(crate) senders: Vec<Waker>,
+    pub(crate) senders: Vec<Weak<Waker>>,
 }
 
 /// One end of a link.

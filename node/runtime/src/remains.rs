@@ -1,11 +1,12 @@
 //! What is left of a process when it has ended.
 
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::sync::Weak;
 
 use purlin_proto::{CallError, ExitReason, Name, SpawnError};
 
 use crate::item::Item;
+use crate::panics;
 use crate::process::Starter;
 use crate::relations::Relations;
 
@@ -36,8 +37,8 @@ impl Remains {
             drop(starter.send(Err(not_started)));
         }
         let exited = || CallError::Exited(reason.clone());
-        for item in self.mailbox.drain(..) {
-            item.fail(exited());
+        for item in std::mem::take(&mut self.mailbox) {
+            panics::contained("a message was dropped", || item.fail(exited()));
         }
         for orphan in self.relations.orphans.drain(..) {
             orphan(exited());
@@ -48,6 +49,7 @@ impl Remains {
         for timer in self.relations.timers.values() {
             timer.abort();
         }
-        self.relations.senders.drain(..).for_each(Waker::wake);
+        let senders = self.relations.senders.iter().filter_map(Weak::upgrade);
+        senders.for_each(|sender| sender.wake_by_ref());
     }
 }

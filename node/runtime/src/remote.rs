@@ -222,6 +222,10 @@ impl Runtime {
                 self.relate(&process, from.node.name);
                 if matches!(to, Target::Name(_)) {
                     lock(&self.0.watched_by_name).insert((from, *reference), process.serial);
+                    if self.process(process.serial).is_none() {
+                        // It has ended meanwhile; the answer below says so.
+                        lock(&self.0.watched_by_name).remove(&(from, *reference));
+                    }
                 }
             }
             _ => {}

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::current;
 use crate::item::{EncodedMessage, Item, Via};
 use crate::mailbox::WhenFull;
+use crate::panics;
 use crate::pending::Wanted;
 use crate::process::{Process, Rejected};
 use crate::remote::{Peer, Priority, Sent};
@@ -165,7 +166,8 @@ impl Runtime {
         match process.push(item) {
             Ok(None) => None,
             Ok(Some(oldest)) => {
-                self.dropped_full(process, oldest);
+                // In the sender, who has nothing to do with it.
+                panics::contained("a message was dropped", || self.dropped_full(process, oldest));
                 None
             }
             Err((Rejected::Dead, item)) => {
@@ -262,12 +264,12 @@ impl Runtime {
 
     /// Returns when the mailbox of a process of this node may have room, or it is dead.
     async fn local_room(&self, process: &Process) {
-        let mut waited = false;
+        let mut waiting = None;
         poll_fn(|cx| {
-            if waited || !process.wait_for_room(cx.waker()) {
+            let waker = waiting.get_or_insert_with(|| Arc::new(cx.waker().clone()));
+            if Arc::weak_count(waker) > 0 || !process.wait_for_room(waker) {
                 return Poll::Ready(());
             }
-            waited = true;
             Poll::Pending
         })
         .await;

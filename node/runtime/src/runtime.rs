@@ -361,6 +361,10 @@ impl Runtime {
         let new = process.relations(|relations| relations.nodes.insert(node)).unwrap_or(false);
         if new {
             lock(&self.0.index).entry(node).or_default().insert(process.serial);
+            if self.process(process.serial).is_none() {
+                // It has ended meanwhile, before it was listed.
+                self.unrelate(process.serial, &BTreeSet::from([node]));
+            }
         }
     }
 

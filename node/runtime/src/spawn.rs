@@ -295,8 +295,17 @@ impl Runtime {
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
         self.0.table.insert(Arc::clone(&process));
         self.relate_birth(&process, link, monitor);
-        let body = body(Arc::clone(&process));
-        self.0.executor.spawn(Running::new(Arc::clone(&process), body));
+        // From here on it ends as every process does, whatever happens.
+        let end = End(Arc::clone(&process));
+        let body = match catch_unwind(AssertUnwindSafe(|| body(Arc::clone(&process)))) {
+            Ok(body) => body,
+            Err(panic) => {
+                let reason = panics::reason(panic);
+                process.set_exit(&reason);
+                return Err(SpawnError::Start(reason));
+            }
+        };
+        self.0.executor.spawn(Running { body: Some(body), end });
         if let Some(name) = name {
             self.observe(|| What::NameRegistered { name, pid: process.pid() });
         }
@@ -412,12 +421,6 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = ExitReason>> Running<F> {
-    fn new(process: Arc<Process>, body: F) -> Self {
-        Self { body: Some(body), end: End(process) }
-    }
-}
-
 impl<F: Future<Output = ExitReason>> Future for Running<F> {
     type Output = ();
 
@@ -434,17 +437,15 @@ impl<F: Future<Output = ExitReason>> Future for Running<F> {
                 match catch_unwind(AssertUnwindSafe(|| running.poll(cx))) {
                     Ok(Poll::Pending) => return Poll::Pending,
                     Ok(Poll::Ready(reason)) => reason,
-                    Err(panic) => panics::reason(&*panic),
+                    Err(panic) => panics::reason(panic),
                 }
             }
         };
         process.set_exit(&reason);
         // As the current process, so that replies that the body held become orphans.
         let _enter = Enter::new(process);
-        let dropped = catch_unwind(AssertUnwindSafe(|| this.body.set(None)));
-        if let Err(panic) = dropped {
-            let reason = panics::reason(&*panic);
-            tracing::error!(pid = %process.pid(), %reason, "panic while a process was dropped");
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| this.body.set(None))) {
+            process.set_exit(&panics::reason(panic));
         }
         Poll::Ready(())
     }
@@ -473,6 +474,8 @@ impl Runtime {
         let spawner = process.born_linked.then(|| process.parent_address()).flatten();
         self.0.table.remove(serial);
         if let Some(name) = &remains.name {
+            // Given to it while it was being cleaned up.
+            self.release(name, serial);
             self.observe(|| What::NameReleased { name: name.clone(), pid: process.pid() });
         }
         self.unrelate(serial, &remains.relations.nodes);

@@ -4,10 +4,12 @@
 //! `await` takes one of them from all others; `ctx.blocking` is the way out. Each thread that polls
 //! processes notes whose turn it is; whoever owns the runtime looks every 100 ms or so
 //! ([`Runtime::check_workers`], a node does), from a thread that processes cannot hold up. So one
-//! that never yields is seen while it does not, and a poll costs two stores.
+//! that never yields is seen while it does not, and a poll costs two stores. The looks are counted, as
+//! a clock: a process whose handlers are slow lets others have their turn after 100 ms, and not after
+//! so many messages as fast ones handle.
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::process::Process;
@@ -28,7 +30,11 @@ pub(crate) struct Worker {
 
 /// The threads that poll a runtime's processes.
 #[derive(Default)]
-pub(crate) struct Workers(Mutex<Vec<Weak<Worker>>>);
+pub(crate) struct Workers {
+    threads: Mutex<Vec<Weak<Worker>>>,
+    /// How often somebody has looked: a coarse clock that costs nothing to read.
+    looks: AtomicU32,
+}
 
 thread_local! {
     /// This thread's notes, one for each runtime that it has polled for.
@@ -68,7 +74,7 @@ fn note(notes: &mut Vec<(Weak<Shared>, Arc<Worker>)>, runtime: &Runtime) -> Arc<
     notes.retain(|(shared, _)| shared.strong_count() > 0);
     let worker = Arc::new(Worker::default());
     notes.push((Arc::downgrade(&runtime.0), Arc::clone(&worker)));
-    let mut workers = lock(&runtime.0.workers.0);
+    let mut workers = lock(&runtime.0.workers.threads);
     workers.retain(|worker| worker.strong_count() > 0);
     workers.push(Arc::downgrade(&worker));
     worker
@@ -78,7 +84,9 @@ impl Runtime {
     /// Looks for handlers that have held a worker since the last look, and counts and warns of each
     /// once. To be called every 100 ms or so, from a thread that no process runs on.
     pub fn check_workers(&self) {
-        let workers: Vec<_> = lock(&self.0.workers.0).iter().filter_map(Weak::upgrade).collect();
+        self.0.workers.looks.fetch_add(1, Ordering::Relaxed);
+        let workers: Vec<_> =
+            lock(&self.0.workers.threads).iter().filter_map(Weak::upgrade).collect();
         for worker in workers {
             let serial = worker.polling.load(Ordering::Acquire);
             let polls = worker.polls.load(Ordering::Relaxed);
@@ -87,6 +95,12 @@ impl Runtime {
                 self.report_held(serial);
             }
         }
+    }
+
+    /// Changes every 100 ms or so: a process that has kept its worker since the last change lets
+    /// others have their turn, however few messages it has handled.
+    pub(crate) fn coarse_time(&self) -> u32 {
+        self.0.workers.looks.load(Ordering::Relaxed)
     }
 
     fn report_held(&self, serial: u64) {
