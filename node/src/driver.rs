@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use purlin_cluster::{Event, Input, Membership, Output, Ring};
 use purlin_proto::admin::What;
 use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, NodeName, Refusal};
@@ -183,19 +182,13 @@ impl Driver {
         }
     }
 
-    /// Sends a datagram; without a link, something else that makes one.
+    /// Sends a datagram; without a link it makes one, and waits for it.
     fn datagram(&self, to: NodeId, address: SocketAddr, frame: &Frame) {
+        let Ok(bytes) = frame.to_bytes() else { return };
         match self.endpoint.link(&to) {
-            Some(link) => {
-                if let Ok(bytes) = frame.to_bytes() {
-                    link.send_datagram(bytes);
-                }
-            }
-            None => {
-                let ping: Bytes = Frame::Ping.to_bytes().unwrap_or_default();
-                // Lost like any datagram if the node cannot be reached.
-                let _ = self.endpoint.send_bytes(to, address, Flow(0), Priority::User, &ping);
-            }
+            Some(link) => drop(link.send_datagram(bytes)),
+            // Lost like any datagram if the node cannot be reached.
+            None => drop(self.endpoint.send_bytes(to, address, Flow(0), Priority::User, &bytes)),
         }
     }
 

@@ -72,9 +72,16 @@ impl Membership {
             return;
         }
         self.heard(life.id);
+        let known = self.synced && self.table.is_live(life.id);
         // The certificate proves that this life lives: an older one is over.
         self.apply(now, std::iter::once(Update::alive(life)));
-        self.say_full(life.id, true);
+        if !known {
+            self.say_full(life.id, true);
+        } else if self.me.id.name < life.id.name {
+            // To one who knows us as well, one digest is enough for both.
+            self.say_digest(life.id);
+        }
+        self.accuse(life.id);
     }
 
     /// Tells everyone; nothing that comes later counts.

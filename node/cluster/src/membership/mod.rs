@@ -10,6 +10,7 @@
 //! - **Who comes back** ([`heal`]) when two lives cannot both go on.
 //! - **Anti-entropy** ([`sync`]): digests are compared, two seconds after a change and every half
 //!   minute.
+//! - **Suspicion** ([`refute`]) is told to its subject face to face, and ends with its answer.
 //! - **Stalls**: a node whose own jobs are late puts off all that waited by as much, so it accuses
 //!   nobody for what it slept through.
 //! - **Hints** ([`hints`]): a closed port starts an immediate confirmation.
@@ -22,6 +23,7 @@ mod heal;
 mod hints;
 mod jobs;
 mod join;
+mod refute;
 mod sync;
 mod table;
 mod types;
@@ -264,25 +266,22 @@ impl Membership {
             return;
         }
         let gossip = match Gossip::parse(bytes) {
-            // Who speaks is proved by the connection; nobody speaks for another.
-            Ok(gossip) if gossip.from.id == from => gossip,
-            Ok(gossip) => {
-                tracing::debug!(%from, claimed = %gossip.from.id, "gossip in another's name");
-                return;
-            }
+            Ok(gossip) => gossip,
             Err(error) => {
                 tracing::debug!(%from, %error, "malformed gossip");
                 return;
             }
         };
         self.heard(from);
-        if self.table.get(from).is_none_or(|known| known.address != gossip.from.address) {
+        let Some(address) = self.table.get(from).map(|known| known.address) else {
             tracing::debug!(%from, "gossip of a node that is no member");
             return;
-        }
+        };
+        let (src, dst) = (Life { id: from, address }, *self.foca.identity());
+        let Ok(header) = gossip.for_foca(src, dst) else { return };
         self.apply(now, gossip.updates.into_iter());
         if self.table.is_live(from) {
-            self.with_foca(now, |foca, wishes| foca.handle_data(gossip.header, wishes));
+            self.with_foca(now, |foca, wishes| foca.handle_data(&header, wishes));
         }
     }
 
@@ -338,6 +337,8 @@ impl Membership {
         if let Err(error) = run(&mut self.foca, &mut wishes) {
             tracing::debug!(%error, "membership input not taken");
         }
+        let suspects: Vec<_> =
+            wishes.timers.iter().filter_map(|(timer, _)| refute::suspected(timer)).collect();
         for (timer, after) in wishes.timers {
             self.jobs.schedule(now + after, Job::Foca(timer));
         }
@@ -362,6 +363,9 @@ impl Membership {
         for (to, bytes) in wishes.datagrams {
             let Life { id, address } = to;
             self.outputs.push_back(Output::Datagram { to: id, address, bytes });
+        }
+        for suspect in suspects {
+            self.accuse(suspect);
         }
     }
 

@@ -63,6 +63,8 @@ impl Membership {
             Ok(Said::Digest(theirs)) if theirs == self.table.digest() => {}
             Ok(Said::Digest(_)) => self.say_full(from, true),
             Ok(Said::Leaving) => self.leaving(now, from),
+            Ok(Said::Suspected(incarnation)) => self.refute(now, from, incarnation),
+            Ok(Said::Refuted(incarnation)) => self.refuted(now, from, incarnation),
             Err(error) => tracing::warn!(%from, %error, "malformed membership state"),
         }
     }
@@ -131,6 +133,10 @@ impl Membership {
             return;
         }
         let chosen = others[self.chance.random_range(0..others.len())];
-        self.say(chosen, &Said::Digest(self.table.digest()));
+        self.say_digest(chosen);
+    }
+
+    pub(super) fn say_digest(&mut self, to: NodeId) {
+        self.say(to, &Said::Digest(self.table.digest()));
     }
 }

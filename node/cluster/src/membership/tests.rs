@@ -226,6 +226,95 @@ fn leaving_is_told_with_the_state_and_not_gossiped_as_a_death() {
     assert_eq!(events(&mut third), [Event::Left(life(2, 1).id)]);
 }
 
+/// What the node says on streams, in order.
+fn said(outputs: &[Output]) -> Vec<(NodeId, Said)> {
+    let said = |output: &Output| match output {
+        Output::State { to, bytes } => Some((*to, codec::from_bytes(bytes, STATE_BYTES).unwrap())),
+        _ => None,
+    };
+    outputs.iter().filter_map(said).collect()
+}
+
+#[test]
+fn a_suspect_is_told_so_and_its_answer_ends_the_suspicion() {
+    let mut node = connected_to(1);
+    let first_probe_failed = run(&mut node, NOW, Duration::from_millis(1_100));
+    assert_eq!(said(&first_probe_failed), [(life(1, 1).id, Said::Suspected(0))]);
+    assert_eq!(state_of(&node, life(1, 1)), Some(State::Suspect));
+
+    say(&mut node, life(1, 1), &Said::Refuted(1));
+
+    run(&mut node, NOW + Duration::from_millis(1_100), Duration::from_millis(200));
+    assert_eq!(state_of(&node, life(1, 1)), Some(State::Up));
+}
+
+#[test]
+fn a_suspect_that_was_not_connected_is_told_so_when_it_is() {
+    let mut node = connected_to(1);
+    run(&mut node, NOW, Duration::from_millis(1_100));
+
+    let Life { id, address } = life(1, 1);
+    node.handle(NOW, Input::Connected { peer: id, address });
+
+    assert!(said(&outputs(&mut node)).contains(&(id, Said::Suspected(0))));
+}
+
+#[test]
+fn who_is_suspected_answers_with_its_next_incarnation() {
+    let mut node = connected_to(2);
+    say(&mut node, life(1, 1), &Said::Suspected(4));
+    assert_eq!(said(&outputs(&mut node)), [(life(1, 1).id, Said::Refuted(5))]);
+
+    say(&mut node, life(2, 1), &Said::Suspected(u16::MAX));
+    assert_eq!(outputs(&mut node), [Output::Reincarnate { at_least: 2 }]);
+}
+
+#[test]
+fn the_dead_refute_nothing() {
+    let mut node = connected_to(2);
+    gossip(&mut node, life(1, 1), &[Update::down(life(2, 1))]);
+    say(&mut node, life(2, 1), &Said::Refuted(9));
+    assert_eq!(state_of(&node, life(2, 1)), Some(State::Down));
+}
+
+#[test]
+fn members_that_know_each_other_compare_one_digest_when_they_connect() {
+    let mut node = connected_to(2);
+    say_full(&mut node, life(1, 1), vec![known(life(2, 1), State::Up)]);
+    outputs(&mut node);
+    let mut connect = |number| {
+        let Life { id, address } = life(number, 1);
+        node.handle(NOW, Input::Connected { peer: id, address });
+        said(&outputs(&mut node))
+    };
+    assert!(matches!(connect(2)[..], [(_, Said::Digest(_))]), "the smaller name speaks");
+    assert!(matches!(connect(3)[..], [(_, Said::Full { answer: true, .. })]), "a stranger");
+}
+
+#[test]
+fn the_greater_side_does_not_yield_to_one_of_the_lesser_that_declared_first() {
+    let mut node = connected_to(3);
+    let (by, at) = (life(9, 1).id, life(9, 1).address);
+    let view = Box::new(view_of([by, life(8, 1).id].into_iter()).unwrap());
+
+    node.handle(NOW, Input::DeclaredDown { creation: 1, by, at, view });
+
+    let outputs = outputs(&mut node);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Reincarnate { .. })));
+    assert_eq!(state_of(&node, life(9, 1)), Some(State::Down));
+}
+
+#[test]
+fn a_node_without_a_state_takes_the_first_even_if_it_disputes_who_is_connected() {
+    let mut node = connected_to(3);
+    let others = (4..20).map(|number| known(life(number, 1), State::Up));
+    let dead = [2, 3].map(|number| known(life(number, 1), State::Down));
+    say_full(&mut node, life(1, 1), others.chain(dead).collect());
+
+    assert_eq!(state_of(&node, life(2, 1)), Some(State::Down));
+    assert_eq!(state_of(&node, life(4, 1)), Some(State::Up));
+}
+
 #[test]
 fn a_node_that_has_left_does_nothing_more() {
     let mut node = connected_to(2);

@@ -1,12 +1,12 @@
 //! What membership says on the wire.
 //!
-//! Datagrams are foca's: a header, `u16 count` (big-endian), then so many members, each
-//! `u16 length | bytes`. On the control stream goes [`Said`].
+//! Datagrams are foca's but for the header: a [`Heading`], `u16 count` (big-endian), then so many
+//! members, each `u16 length | bytes`. On the control stream goes [`Said`].
 
 use std::net::SocketAddr;
 
 use bytes::{Buf, BufMut};
-use foca::{Codec, Header};
+use foca::{Codec, Header, Message};
 use purlin_proto::codec::{self, DecodeError};
 use purlin_proto::limits::DATAGRAM_BYTES;
 use purlin_proto::{Labels, NodeId, NodeName};
@@ -55,6 +55,10 @@ pub(super) enum Said {
     Digest(u64),
     /// The sender is leaving.
     Leaving,
+    /// The sender suspects the receiver, in this incarnation.
+    Suspected(u16),
+    /// The sender is alive, in this incarnation.
+    Refuted(u16),
 }
 
 /// All that the sender knows of one life.
@@ -79,19 +83,24 @@ impl Known {
     }
 }
 
+/// What is left of foca's header: both ends are proved by the connection, and would be half of what
+/// is sent.
+#[derive(Debug, Serialize, Deserialize)]
+struct Heading {
+    incarnation: u16,
+    message: Message<Life>,
+}
+
 /// A datagram, taken apart.
-pub(super) struct Gossip<'a> {
-    pub(super) from: Life,
-    /// What foca makes an empty datagram of.
-    pub(super) header: &'a [u8],
+pub(super) struct Gossip {
+    heading: Heading,
     pub(super) updates: Vec<Update>,
 }
 
-impl<'a> Gossip<'a> {
-    pub(super) fn parse(datagram: &'a [u8]) -> Result<Self, DecodeError> {
+impl Gossip {
+    pub(super) fn parse(datagram: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = datagram;
-        let from = FocaCodec.decode_header(&mut rest)?.src;
-        let header = &datagram[..datagram.len() - rest.len()];
+        let heading = take(&mut rest)?;
         let mut updates = Vec::new();
         if !rest.is_empty() {
             let count = rest.try_get_u16().map_err(|_| too_short())?;
@@ -99,10 +108,21 @@ impl<'a> Gossip<'a> {
                 updates.push(FocaCodec.decode_member(&mut rest)?);
             }
         }
-        Ok(Self { from, header, updates })
+        Ok(Self { heading, updates })
+    }
+
+    /// An empty datagram as foca wants it, with both ends.
+    pub(super) fn for_foca(&self, src: Life, dst: Life) -> Result<Vec<u8>, DecodeError> {
+        let Heading { incarnation, message } = &self.heading;
+        let (src_incarnation, message) = (*incarnation, message.clone());
+        let mut bytes = Vec::new();
+        put(&Header { src, src_incarnation, dst, message }, &mut bytes)?;
+        Ok(bytes)
     }
 }
 
+/// What foca writes goes out, so headers are written short; what it reads comes from
+/// [`Gossip::for_foca`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FocaCodec;
 
@@ -142,7 +162,8 @@ impl Codec<Life> for FocaCodec {
         header: &Header<Life>,
         buf: impl BufMut,
     ) -> Result<(), DecodeError> {
-        put(header, buf)
+        let (incarnation, message) = (header.src_incarnation, header.message.clone());
+        put(&Heading { incarnation, message }, buf)
     }
 
     fn decode_header(&mut self, buf: impl Buf) -> Result<Header<Life>, DecodeError> {

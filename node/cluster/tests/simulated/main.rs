@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod figures;
+mod stalls;
 mod world;
 
 use std::time::Duration;

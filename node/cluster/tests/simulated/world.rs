@@ -18,6 +18,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<NodeName, Simulated>,
     queue: BTreeMap<(Time, u64), Delivery>,
     number: u64,
+    /// When each node next does something by itself; an entry may have become stale.
+    agenda: BTreeSet<(Time, NodeName)>,
     pub(crate) loss: f64,
     cuts: BTreeSet<(NodeName, NodeName)>,
     links: BTreeSet<(NodeId, NodeId)>,
@@ -28,6 +30,18 @@ pub(crate) struct World {
     pub(crate) log: Vec<(Time, NodeName, Event)>,
     /// Whether closed ports give hints.
     pub(crate) hints: bool,
+    /// So many of the first nodes are seeds.
+    pub(crate) seeds: usize,
+    pub(crate) traffic: Traffic,
+}
+
+/// What all nodes together have wanted sent.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Traffic {
+    pub(crate) datagrams: u64,
+    pub(crate) datagram_bytes: u64,
+    pub(crate) state_bytes: u64,
+    pub(crate) pings: u64,
 }
 
 pub(crate) struct Simulated {
@@ -36,6 +50,8 @@ pub(crate) struct Simulated {
     pub(crate) frozen_until: Option<Time>,
     heard: BTreeSet<NodeId>,
     next_look: Time,
+    /// Where it stands in the agenda.
+    planned: Option<Time>,
 }
 
 enum Delivery {
@@ -64,6 +80,7 @@ impl World {
             nodes: BTreeMap::new(),
             queue: BTreeMap::new(),
             number: 0,
+            agenda: BTreeSet::new(),
             loss: 0.0,
             cuts: BTreeSet::new(),
             links: BTreeSet::new(),
@@ -71,10 +88,12 @@ impl World {
             chance: StdRng::seed_from_u64(seed),
             log: Vec::new(),
             hints: true,
+            seeds: 2,
+            traffic: Traffic::default(),
         }
     }
 
-    /// Nodes `n0`, `n1`, …, all joining through `n0` and a seed that does not exist.
+    /// Nodes `n0`, `n1`, …, all joining through the first of them and a seed that does not exist.
     pub(crate) fn with(count: usize, seed: u64) -> Self {
         let mut world = Self::new(seed);
         for number in 0..count {
@@ -91,11 +110,15 @@ impl World {
         let seed = self.chance.random();
         let mut membership = Membership::new(Config::default(), me, seed, self.now);
         let nowhere = SocketAddr::from(([10, 0, 0, 9], 9));
-        let seeds = vec![nowhere, address(named(0)), address(named(1))];
+        let mut seeds = vec![nowhere];
+        seeds.extend((0..self.seeds).map(|seed| address(named(seed))));
         membership.handle(self.now, Input::Join { seeds });
         let (heard, next_look) = (BTreeSet::new(), self.now);
-        let node = Simulated { membership, alive: true, frozen_until: None, heard, next_look };
-        self.nodes.insert(name, node);
+        let (alive, frozen_until, planned) = (true, None, None);
+        let node = Simulated { membership, alive, frozen_until, heard, next_look, planned };
+        if let Some(Simulated { planned: Some(due), .. }) = self.nodes.insert(name, node) {
+            self.agenda.remove(&(due, name));
+        }
         self.drain(name);
     }
 
@@ -106,6 +129,7 @@ impl World {
 
     pub(crate) fn freeze(&mut self, number: usize, length: Duration) {
         self.nodes.get_mut(&named(number)).unwrap().frozen_until = Some(self.now + length);
+        self.plan(named(number));
     }
 
     pub(crate) fn cut(&mut self, side: &[usize], other: &[usize]) {
@@ -157,8 +181,8 @@ impl World {
     pub(crate) fn run(&mut self, length: Duration) {
         let end = self.now + length;
         loop {
-            let next_delivery = self.queue.keys().next().map(|(due, _)| *due);
-            let next_tick = self.nodes.values().filter_map(Simulated::due).min();
+            let next_delivery = self.queue.first_key_value().map(|((due, _), _)| *due);
+            let next_tick = self.agenda.first().map(|(due, _)| *due);
             let next = [next_delivery, next_tick].into_iter().flatten().min().unwrap_or(end);
             if next > end {
                 self.now = end;
@@ -174,14 +198,13 @@ impl World {
         }
     }
 
+    /// Lets the node do what it does by itself that is first in the agenda.
     fn tick(&mut self) {
-        let names: Vec<_> = self.nodes.keys().copied().collect();
-        for name in names {
-            let now = self.now;
-            let node = self.nodes.get_mut(&name).unwrap();
-            if !node.alive || node.due().is_none_or(|due| due > now) {
-                continue;
-            }
+        let Some((_, name)) = self.agenda.pop_first() else { return };
+        let now = self.now;
+        let node = self.nodes.get_mut(&name).unwrap();
+        node.planned = None;
+        if node.due().is_some_and(|due| due <= now) {
             node.frozen_until = None;
             if node.next_look <= now {
                 node.next_look = now + HEARD_EVERY;
@@ -190,8 +213,8 @@ impl World {
                 }
             }
             node.membership.handle(now, Input::Tick);
-            self.drain(name);
         }
+        self.drain(name);
     }
 
     /// Hands an input to a node, or puts it off while the node is frozen.
@@ -208,6 +231,20 @@ impl World {
         while let Some(output) = self.nodes.get_mut(&name).unwrap().membership.poll_output() {
             self.act(name, output);
         }
+        self.plan(name);
+    }
+
+    /// Puts into the agenda when a node next does something by itself.
+    fn plan(&mut self, name: NodeName) {
+        let node = self.nodes.get_mut(&name).unwrap();
+        let due = node.due();
+        if due == node.planned {
+            return;
+        }
+        if let Some(before) = std::mem::replace(&mut node.planned, due) {
+            self.agenda.remove(&(before, name));
+        }
+        self.agenda.extend(due.map(|due| (due, name)));
     }
 
     fn id(&self, name: NodeName) -> NodeId {
@@ -221,6 +258,8 @@ impl World {
                 self.send(Delivery::Dial { from: name, address });
             }
             Output::Datagram { to, address, bytes } => {
+                self.traffic.datagrams += 1;
+                self.traffic.datagram_bytes += bytes.len() as u64;
                 if self.has_link(from, to) {
                     self.lossy(Delivery::Datagram { from, to, bytes });
                 } else {
@@ -229,11 +268,13 @@ impl World {
                 self.hint_if_closed(name, to, address);
             }
             Output::Probe { to, address } => {
+                self.traffic.pings += 1;
                 self.lossy(Delivery::Ping { from, to });
                 self.hint_if_closed(name, to, address);
             }
             Output::State { to, bytes } => {
                 if self.has_link(from, to) {
+                    self.traffic.state_bytes += bytes.len() as u64;
                     let state = Delivery::State { from, to, bytes };
                     self.stream(from.name, to.name, state);
                 }
@@ -326,8 +367,11 @@ impl World {
     }
 
     fn dial(&mut self, from: NodeName, at: SocketAddr) {
-        let found = self.nodes.keys().find(|name| address(**name) == at).copied();
-        let Some(to) = found.filter(|to| *to != from && self.nodes[to].alive) else { return };
+        let found = at.port().checked_sub(1).map(|number| named(number.into()));
+        let Some(to) = found.filter(|to| address(*to) == at && *to != from) else { return };
+        if self.nodes.get(&to).is_none_or(|node| !node.alive) {
+            return;
+        }
         let frozen = self.nodes[&to].frozen_until.is_some_and(|until| until > self.now);
         if frozen || self.cuts.contains(&(from, to)) {
             return;
