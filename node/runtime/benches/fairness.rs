@@ -157,6 +157,7 @@ impl Stage {
         let measuring = Arc::new(AtomicBool::new(false));
         let (took, late) = (Arc::new(Histogram::new()), Arc::new(Histogram::new()));
         let runtime = Runtime::local("a".into());
+        watch(&runtime);
         Self { runtime, took, late, measuring, flooded: Mutex::default() }
     }
 
@@ -271,6 +272,18 @@ async fn polite(
         stage.computes(millis).await;
     }
     stage
+}
+
+/// Looks at the workers as a node does, from a thread of its own, as long as anything runs.
+fn watch(runtime: &Runtime) {
+    let runtime = runtime.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        while runtime.process_count() > 0 {
+            runtime.check_workers();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
 }
 
 fn main() {

@@ -367,7 +367,7 @@ impl<A: Actor> Context<A> {
         &self,
         message: &str,
         error: &DecodeError,
-        reply: Option<EncodedReply>,
+        reply: Option<Box<EncodedReply>>,
     ) {
         self.count_not_understood(message);
         if let Some(reply) = reply {

@@ -89,7 +89,8 @@ impl<M: Message> LocalMessage for Delivery<M> {
 pub(crate) struct EncodedMessage {
     pub(crate) name: MessageName,
     pub(crate) payload: Payload,
-    pub(crate) reply: Option<EncodedReply>,
+    /// Boxed, for it is large and few messages have one.
+    pub(crate) reply: Option<Box<EncodedReply>>,
 }
 
 /// What the system tells a process.

@@ -141,7 +141,7 @@ fn decode<A: Handler<M>, M: Message>(
     let EncodedMessage { payload, reply, .. } = encoded;
     match payload.decode::<M>() {
         Ok(message) => {
-            let reply = reply.map_or(Reply::None, |reply| Reply::Encoded(Box::new(reply)));
+            let reply = reply.map_or(Reply::None, Reply::Encoded);
             let delivery = Delivery { message: Some(message), reply, via: None };
             Some(Local(Box::new(delivery)))
         }

@@ -1,15 +1,15 @@
 //! Calls and spawns that are out to other nodes, until they are answered, given up or lost.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use purlin_proto::{CallError, NodeId, NodeName, Payload, Pid, Reference, SpawnError};
+use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use crate::runtime::lock;
 
 #[derive(Default)]
-pub(crate) struct Pending(Mutex<HashMap<Reference, Entry>>);
+pub(crate) struct Pending(Mutex<FxHashMap<Reference, Entry>>);
 
 struct Entry {
     node: NodeName,

@@ -17,7 +17,7 @@ use crate::mailbox::Batch;
 use crate::process::Process;
 use crate::refs::Ref;
 use crate::relations::Address;
-use crate::reply::{EncodedReply, Reply};
+use crate::reply::Reply;
 use crate::runtime::Runtime;
 use crate::spawn::SpawnOptions;
 use crate::supervisor::{Supervisor, SupervisorRef};
@@ -299,8 +299,7 @@ impl Untyped {
                 let EncodedMessage { payload, reply, .. } = *message;
                 match payload.decode() {
                     Ok(value) => {
-                        let boxed = |reply| Reply::Encoded(Box::new(reply));
-                        let reply = reply.map_or(Reply::None, boxed);
+                        let reply = reply.map_or(Reply::None, Reply::Encoded);
                         Ok(Ok((value, Answer(reply))))
                     }
                     Err(error) => {
@@ -338,7 +337,7 @@ impl Untyped {
             Form::Local(local) => local.fail(error),
             Form::Encoded(encoded) => {
                 if let Some(reply) = encoded.reply {
-                    EncodedReply::send(reply, Err(error));
+                    reply.send(Err(error));
                 }
             }
         }

@@ -127,10 +127,10 @@ impl<R: Serialize + Send + 'static> Reply<R> {
 
 impl<R: Serialize + serde::de::DeserializeOwned + Send + 'static> Reply<R> {
     /// For a receiver that answers in bytes: translates them for a caller that knows the type.
-    pub(crate) fn into_encoded(self, codec: Codec) -> Option<EncodedReply> {
+    pub(crate) fn into_encoded(self, codec: Codec) -> Option<Box<EncodedReply>> {
         match self {
             Self::None => None,
-            Self::Encoded(encoded) => Some(*encoded),
+            Self::Encoded(encoded) => Some(encoded),
             Self::Typed(mut typed) => {
                 let sender = typed.sender.take()?;
                 let sink = Sink::Translate(Box::new(move |result| {
@@ -156,8 +156,9 @@ impl<R> Drop for TypedReply<R> {
 }
 
 impl EncodedReply {
-    pub(crate) fn new(codec: Codec, deadline: Instant, sink: Sink) -> Self {
-        Self { codec, deadline, sink: Some(sink) }
+    #[expect(clippy::unnecessary_box_returns, reason = "it is kept in a box")]
+    pub(crate) fn new(codec: Codec, deadline: Instant, sink: Sink) -> Box<Self> {
+        Box::new(Self { codec, deadline, sink: Some(sink) })
     }
 
     pub(crate) fn is_expired(&self) -> bool {

@@ -2,16 +2,18 @@
 //!
 //! Sharded, so that processes that start, end and send on many threads seldom meet at one lock.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+
+use rustc_hash::FxHashMap;
 
 use crate::process::Process;
 
 /// A power of two.
 const SHARDS: usize = 32;
 
-type Shard = RwLock<HashMap<u64, Arc<Process>>>;
+/// Serials are made here, so nobody can choose them to collide.
+type Shard = RwLock<FxHashMap<u64, Arc<Process>>>;
 
 #[derive(Default)]
 pub(crate) struct Table {
