@@ -15,7 +15,7 @@ use super::history::{Exit, History};
 use super::intensity::Intensity;
 use super::process::SUPERVISOR;
 use super::reference::{Asked, SupervisorRef};
-use super::spec::{AutoShutdown, ChildSpec, Restart};
+use super::spec::{AutoShutdown, ChildSpec};
 use crate::actor::{Interrupt, Outcome};
 use crate::process::Process;
 use crate::raw::{RawContext, Received};
@@ -191,12 +191,7 @@ impl Dynamic {
         mut child: Child,
         reason: ExitReason,
     ) -> Outcome<Result<(), GiveUp>> {
-        let restart = match child.spec.restart {
-            Restart::Permanent => true,
-            Restart::Transient => !reason.is_orderly(),
-            Restart::Temporary => false,
-        };
-        if !restart {
+        if !child.spec.restart.follows(&reason) {
             return Ok(Ok(()));
         }
         let lived = child.started.elapsed();

@@ -199,12 +199,7 @@ impl Supervising {
     ) -> Outcome<Result<(), GiveUp>> {
         let child = &mut self.children[index];
         let lived = child.note_exit(&reason);
-        let restart = match child.spec.restart {
-            Restart::Permanent => true,
-            Restart::Transient => !reason.is_orderly(),
-            Restart::Temporary => false,
-        };
-        if restart {
+        if child.spec.restart.follows(&reason) {
             return self.restart_later(index, reason, lived).await;
         }
         let significant = child.spec.significant;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::{Name, SpawnError};
+use purlin_proto::{ExitReason, Name, SpawnError};
 
 use super::backoff::Backoff;
 use super::dynamic::DynamicSupervisor;
@@ -38,6 +38,17 @@ pub enum Restart {
     Transient,
     /// Never; it is forgotten.
     Temporary,
+}
+
+impl Restart {
+    /// Whether a child is started again that has ended with this reason.
+    pub(super) fn follows(self, reason: &ExitReason) -> bool {
+        match self {
+            Self::Permanent => true,
+            Self::Transient => !reason.is_orderly(),
+            Self::Temporary => false,
+        }
+    }
 }
 
 /// How a child is stopped by its supervisor.
