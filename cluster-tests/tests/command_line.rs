@@ -187,3 +187,28 @@ fn a_node_whose_application_gives_up_exits_with_1_and_why_tells_the_rest() {
     cluster.run(&app, &["exit", "hits", "--kill"]);
     assert_eq!(app.wait(Duration::from_secs(10)).code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_client() {
+    let cluster = Cluster::default();
+    let a = cluster.start("a", &[]);
+    let credentials = Credentials::from_dir(cluster.data_dir()).unwrap();
+    let connect = || Client::connect([&a.address], credentials.clone());
+    let (watcher, closed, dropped) =
+        (connect().await.unwrap(), connect().await.unwrap(), connect().await.unwrap());
+    let of_closed = watcher.monitor(closed.session().unwrap()).await.unwrap();
+    let of_dropped = watcher.monitor(dropped.session().unwrap()).await.unwrap();
+
+    closed.close().await;
+    let down = tokio::time::timeout(SOON, of_closed.down()).await.unwrap();
+    assert_eq!(down.reason, ExitReason::Normal);
+
+    drop(dropped);
+    let down = tokio::time::timeout(SOON, of_dropped.down()).await.unwrap();
+    assert_eq!(down.reason, ExitReason::Normal);
+
+    // The watcher's, and the one that asks.
+    let processes = cluster.json(&a, &["ps"]);
+    let sessions = processes.as_array().unwrap().iter().filter(|row| row["kind"] == "session");
+    assert_eq!(sessions.count(), 2, "{processes}");
+}

@@ -16,6 +16,7 @@ use purlin_proto::{
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -26,7 +27,8 @@ use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// A connection to a cluster. Cheap to clone; ends when the last clone is dropped.
+/// A connection to a cluster. Cheap to clone; ends, in the background, when the last clone is
+/// dropped: [`close`](Self::close) waits for the end.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -39,8 +41,14 @@ struct Inner {
 }
 
 impl Drop for Inner {
+    /// The link's own tasks would keep it alive.
     fn drop(&mut self) {
         self.keeper.abort();
+        // Without a runtime those tasks are gone too, and the node hears silence.
+        if let Ok(runtime) = Handle::try_current() {
+            let endpoint = self.endpoint.clone();
+            runtime.spawn(async move { endpoint.close(&Refusal::Stopping).await });
+        }
     }
 }
 
@@ -166,7 +174,8 @@ impl Client {
     }
 
     /// Ends the connection in good order: what was sent is delivered, within 2 s, and the node knows
-    /// at once. For all clones. Without it the node notices after some seconds of silence.
+    /// at once. For all clones. A program that ends without waiting for it may lose what it sent last,
+    /// and its node notices after some seconds of silence.
     pub async fn close(&self) {
         self.0.keeper.abort();
         self.0.endpoint.close(&Refusal::Stopping).await;

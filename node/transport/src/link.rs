@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -101,14 +101,23 @@ struct Inner {
     control: control::Outbox,
     bulk: [bulk::Outbox; BULK_STREAMS],
     next_bulk: AtomicU64,
-    receiver: OnceLock<Arc<dyn Receiver>>,
-    /// `true` when nothing may be delivered any more. Read for each delivery, written once.
-    over: RwLock<bool>,
+    /// Read for each delivery, written when the link starts and when it ends.
+    delivery: RwLock<Delivery>,
     incoming: Mutex<Incoming>,
     held: Vec<Mutex<Held>>,
     /// Something held was delivered.
     released: Notify,
     tasks: Mutex<JoinSet<()>>,
+}
+
+/// Where frames go.
+///
+/// A receiver keeps its link, so the link must let the receiver go at its end, or neither is ever
+/// freed; what the receiver feeds learns of the end by that.
+enum Delivery {
+    NotYet,
+    To(Arc<dyn Receiver>),
+    Over,
 }
 
 /// Large frames on their way in: bytes that arrive, bytes that wait for their marker, markers that
@@ -146,8 +155,7 @@ impl Link {
             control: control::Outbox::default(),
             bulk: std::array::from_fn(|_| bulk::Outbox::default()),
             next_bulk: AtomicU64::new(1),
-            receiver: OnceLock::new(),
-            over: RwLock::new(false),
+            delivery: RwLock::new(Delivery::NotYet),
             incoming: Mutex::default(),
             held: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
             released: Notify::new(),
@@ -270,8 +278,12 @@ impl Link {
         streams: ControlStreams,
         ended: impl FnOnce(&Self, &Closed) + Send + 'static,
     ) {
-        // Run once, right after it was made.
-        drop(self.0.receiver.set(receiver));
+        {
+            let mut delivery = self.0.delivery.write().unwrap_or_else(PoisonError::into_inner);
+            if matches!(*delivery, Delivery::NotYet) {
+                *delivery = Delivery::To(receiver);
+            }
+        }
         let ControlStreams { writer, reader } = streams;
         for index in 0..self.0.lanes.len() {
             self.guard(|link| async move { link.write_lane(index).await });
@@ -293,11 +305,12 @@ impl Link {
 
     /// Lets nothing more be delivered, and ends the tasks; `false` if that has been done before.
     pub(crate) fn end(&self) -> bool {
-        let mut over = self.0.over.write().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *over, true) {
+        let mut delivery = self.0.delivery.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *delivery, Delivery::Over);
+        drop(delivery);
+        if matches!(before, Delivery::Over) {
             return false;
         }
-        drop(over);
         for lane in &self.0.lanes {
             lane.close();
         }
@@ -505,8 +518,8 @@ impl Link {
 
     /// Hands something to the receiver, unless the link is over.
     fn deliver(&self, deliver: impl FnOnce(&dyn Receiver)) {
-        let over = self.0.over.read().unwrap_or_else(PoisonError::into_inner);
-        if !*over && let Some(receiver) = self.0.receiver.get() {
+        let delivery = self.0.delivery.read().unwrap_or_else(PoisonError::into_inner);
+        if let Delivery::To(receiver) = &*delivery {
             deliver(&**receiver);
         }
     }
