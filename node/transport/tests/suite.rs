@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,7 @@ on_both! {
     two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing
     a_graceful_close_delivers_everything_accepted_before_it
     a_newer_life_replaces_the_older_ones_link
+    a_link_lets_its_receiver_go_when_it_ends
     another_cluster_is_refused_with_its_name
     a_refusal_of_the_owner_reaches_the_dialer
     a_client_certificate_is_refused_as_a_node
@@ -127,6 +129,21 @@ async fn a_newer_life_replaces_the_older_ones_link(world: World) {
         matches!(again, Err(DialError::Refused(Refusal::Superseded { newest: 2 })) | Ok(_)),
         "{again:?}"
     );
+}
+
+async fn a_link_lets_its_receiver_go_when_it_ends(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    let idle = Arc::strong_count(&b.record);
+    a.send(&b, Flow(1), &frame(0, 10)).await;
+    b.record.until("a frame", |seen| count_frames(seen) == 1).await;
+    // As a receiver would that answers.
+    let link = b.endpoint.links().pop().unwrap();
+    assert_eq!(Arc::strong_count(&b.record), idle + 1);
+
+    a.endpoint.close(&Refusal::Stopping).await;
+
+    b.record.until("the end", |seen| matches!(seen.last(), Some(Seen::Down(..)))).await;
+    assert_eq!(Arc::strong_count(&b.record), idle, "{}", link.peer().name);
 }
 
 async fn another_cluster_is_refused_with_its_name(world: World) {
