@@ -229,3 +229,21 @@ async fn answers_to_questions_that_nobody_asked_are_nothing() {
     let (reply, ()) = tokio::join!(ask(&client, SECOND), answers);
     assert_eq!(reply, Ok(number(5)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_before_the_last_clone_is_dropped_arrives() {
+    let mut cluster = Cluster::empty();
+    let mut node = Fake::start(&mut cluster, "a");
+    let (client, _link) = connect(&mut cluster, &mut [&mut node]).await;
+
+    let message = MessageName::from(Name::from("test.tell"));
+    for n in 0..1_000 {
+        client.send_raw("x", message.clone(), number(n)).await.unwrap();
+    }
+    drop(client);
+
+    for n in 0..1_000 {
+        let Request::Send { payload, .. } = node.request().await else { panic!("another request") };
+        assert_eq!(payload, number(n));
+    }
+}
