@@ -16,7 +16,8 @@ use purlin::proto::{
 use purlin_client::{Client, Monitor};
 use purlin_cluster_tests::memory::Cluster;
 use purlin_transport::{
-    Closed, Config, DialError, Endpoint, Events, Flow, Link, Peer, Priority, Receiver, WireConfig,
+    Closed, Config, DialError, Endpoint, Events, Flow, Frames, Link, Peer, Priority, Receiver,
+    WireConfig,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -57,9 +58,11 @@ impl Events for Ear {
 }
 
 impl Receiver for Taker {
-    fn frame(&self, _: Flow, frame: Bytes) {
-        if let Frame::Request(request) = Frame::decode(frame).unwrap() {
-            drop(self.0.send((self.1.clone(), Said::Request(request))));
+    fn frames(&self, frames: &Frames<'_>) {
+        for (_, frame) in frames.owned() {
+            if let Frame::Request(request) = Frame::decode(frame).unwrap() {
+                drop(self.0.send((self.1.clone(), Said::Request(request))));
+            }
         }
     }
 

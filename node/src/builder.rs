@@ -65,6 +65,9 @@ pub struct NodeBuilder {
     memory: Option<(Network, SocketAddr, Credentials)>,
     clock: WallClock,
     chance: Option<u64>,
+    pub(crate) inflow_bytes: usize,
+    pub(crate) lane_bytes: usize,
+    pub(crate) mtu: u16,
 }
 
 /// Tells the time of day: for creations, and for the times of events.
@@ -123,6 +126,9 @@ impl Default for NodeBuilder {
             memory: None,
             clock: Arc::new(SystemTime::now),
             chance: None,
+            inflow_bytes: purlin_runtime::INFLOW_BYTES,
+            lane_bytes: purlin_transport::LANE_BYTES,
+            mtu: purlin_transport::MTU,
         }
     }
 }
@@ -225,6 +231,33 @@ impl NodeBuilder {
         self
     }
 
+    /// What messages of each other node may take up in mailboxes here, in bytes; 256 MiB unless said
+    /// otherwise. Beyond that the other node's senders wait, or their messages are dropped and
+    /// counted.
+    #[must_use]
+    pub fn inflow_bytes(mut self, bytes: usize) -> Self {
+        self.inflow_bytes = bytes;
+        self
+    }
+
+    /// What may wait to be sent in each of the four lanes to another node, in bytes; 4 MiB unless
+    /// said otherwise. Beside it, up to four times as much of messages larger than 64 KiB, and the
+    /// one that exceeds it.
+    #[must_use]
+    pub fn lane_bytes(mut self, bytes: usize) -> Self {
+        self.lane_bytes = bytes;
+        self
+    }
+
+    /// The largest UDP payload that is tried on the way to another node, 1,200 to 65,527 bytes;
+    /// 8,952 unless said otherwise, which is right for jumbo frames and loopback. What the way does
+    /// not carry is found out and not used.
+    #[must_use]
+    pub fn mtu(mut self, bytes: u16) -> Self {
+        self.mtu = bytes.clamp(1_200, 65_527);
+        self
+    }
+
     /// Seeds what membership leaves to chance; different for each life of each node unless said
     /// otherwise.
     #[must_use]
@@ -308,6 +341,7 @@ impl NodeBuilder {
         let mut config = RuntimeConfig::new(id);
         config.kinds = self.kinds;
         config.observer = Some(Arc::clone(&observer));
+        config.inflow_bytes = self.inflow_bytes;
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
@@ -320,7 +354,9 @@ impl NodeBuilder {
         let _net = ground.net.handle().enter();
         let mut attempt = 0;
         let endpoint = loop {
-            let config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
+            let mut config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
+            config.lane_bytes = self.lane_bytes;
+            config.mtu = self.mtu;
             let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
             match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
                 Ok(endpoint) => break endpoint,

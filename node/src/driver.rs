@@ -111,9 +111,7 @@ impl Driver {
                     self.handle(input);
                     self.work_off();
                 }
-                Some(Told::Open(from, gate)) => {
-                    gate.open(|envelope| self.runtime.receive(from, envelope));
-                }
+                Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
                 None => return,

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
-use purlin_proto::{Envelope, Frame, NodeId, Refusal};
-use purlin_runtime::Runtime;
-use purlin_transport::{Closed, DialError, Events, Flow, Link, Peer, Receiver};
+use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
+use purlin_runtime::{Flood, Inbound, Runtime};
+use purlin_transport::{Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::session;
@@ -22,37 +22,48 @@ pub(crate) enum Told {
     /// Something for membership.
     Input(Input),
     /// Membership knows of a life by now: what it sends may be delivered.
-    Open(NodeId, Arc<Gate>),
+    Open(Arc<Gate>),
     /// All that was told before has been done; for whoever waits for that.
     Done(oneshot::Sender<()>),
 }
 
 /// Holds what a new life sends until the node knows that it is up, so that `NodeEvent::Up` comes
 /// before any message of it.
-#[derive(Default)]
 pub(crate) struct Gate {
+    inbound: Inbound,
     open: AtomicBool,
     /// At most what arrives within one turn of the driver.
     held: Mutex<Vec<Envelope>>,
 }
 
 impl Gate {
-    /// Delivers an envelope, now or when the gate opens; in order either way, because what is held
-    /// is delivered under the lock.
-    fn pass(&self, runtime: &Runtime, from: NodeId, envelope: Envelope) {
-        if !self.open.load(Ordering::Acquire) {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if !self.open.load(Ordering::Acquire) {
-                held.push(envelope);
-                return;
-            }
-        }
-        runtime.receive(from, envelope);
+    fn new(inbound: Inbound) -> Self {
+        Self { inbound, open: AtomicBool::new(false), held: Mutex::default() }
     }
 
-    pub(crate) fn open(&self, deliver: impl Fn(Envelope)) {
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Delivers an envelope, now or when the gate opens; in order either way, because what is held
+    /// is delivered under the lock.
+    fn pass(&self, envelope: Envelope) -> Result<(), Flood> {
+        if !self.is_open() {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_open() {
+                held.push(envelope);
+                return Ok(());
+            }
+        }
+        self.inbound.envelope(envelope)
+    }
+
+    pub(crate) fn open(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.drain(..).for_each(deliver);
+        for envelope in held.drain(..) {
+            // Far less can have been held than would be too much.
+            drop(self.inbound.envelope(envelope));
+        }
         self.open.store(true, Ordering::Release);
     }
 }
@@ -98,15 +109,15 @@ impl Events for Ear {
         match &link.peer().node {
             Some(node) => {
                 self.tell(Input::Connected { peer: node.id, address: node.address });
+                let inbound = self.runtime.inbound(node.id);
                 let receiver = Arc::new(NodeReceiver {
-                    runtime: self.runtime.clone(),
                     inputs: self.inputs.clone(),
                     from: node.id,
                     link: link.clone(),
-                    gate: Arc::new(Gate::default()),
+                    gate: Arc::new(Gate::new(inbound)),
                 });
                 // As for `tell`.
-                let _ = self.inputs.send(Told::Open(node.id, Arc::clone(&receiver.gate)));
+                let _ = self.inputs.send(Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
             None => session::open(&self.runtime, link),
@@ -139,7 +150,6 @@ impl Events for Ear {
 
 /// Takes the frames of one life of another node.
 struct NodeReceiver {
-    runtime: Runtime,
     inputs: Inputs,
     from: NodeId,
     link: Link,
@@ -152,11 +162,17 @@ impl NodeReceiver {
         self.link.close(&Refusal::Protocol { detail });
     }
 
+    fn check(&self, taken: Result<(), Flood>) {
+        if let Err(flood) = taken {
+            self.violation(flood.to_string());
+        }
+    }
+
     fn take(&self, frame: Bytes) {
         match Frame::decode(frame) {
-            Ok(Frame::Envelope(envelope)) => {
-                self.gate.pass(&self.runtime, self.from, envelope);
-            }
+            Ok(Frame::Envelope(envelope)) => self.check(self.gate.pass(envelope)),
+            Ok(Frame::Stop(target)) => self.gate.inbound.stop(target),
+            Ok(Frame::GoOn(target)) => self.gate.inbound.go_on(&target),
             Ok(Frame::Gossip(bytes)) => {
                 let _ = self.inputs.send(Told::Input(Input::Datagram { from: self.from, bytes }));
             }
@@ -171,8 +187,24 @@ impl NodeReceiver {
 }
 
 impl Receiver for NodeReceiver {
-    fn frame(&self, _: Flow, frame: Bytes) {
-        self.take(frame);
+    fn frames(&self, frames: &Frames<'_>) {
+        if !self.gate.is_open() {
+            return frames.owned().for_each(|(_, frame)| self.take(frame));
+        }
+        let mut messages = Vec::with_capacity(frames.len());
+        for (index, (_, frame)) in frames.iter().enumerate() {
+            match MessageRef::read(frame).filter(|_| frame.len() <= Inbound::SMALL) {
+                Some(Ok(message)) => messages.push(message),
+                Some(Err(error)) => return self.violation(error.to_string()),
+                None => {
+                    // What came before it goes first.
+                    self.check(self.gate.inbound.messages(&messages));
+                    messages.clear();
+                    self.take(frames.bytes(index));
+                }
+            }
+        }
+        self.check(self.gate.inbound.messages(&messages));
     }
 
     fn control(&self, frame: Bytes) {

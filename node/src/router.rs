@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use purlin_proto::NodeId;
+use purlin_proto::{Frame, NodeId, NodeName};
 use purlin_runtime::{Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
 use purlin_transport::{Endpoint, Flow};
@@ -48,20 +48,37 @@ impl Remote for Router {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
-        let place = match self.find(to) {
-            Ok(place) => place,
-            Err(sent) => return sent,
-        };
         let priority = match priority {
             Priority::User => transport::Priority::User,
             Priority::System => transport::Priority::System,
         };
-        let sent = self.endpoint.send(place.id, place.address, flow_of(from), priority, encode);
+        let flow = flow_of(from);
+        // Where there is a link to just this life, nothing needs to be looked up.
+        let sent = match to {
+            Peer::Life(id) => self.endpoint.send_now(&id, flow, priority, encode),
+            Peer::Name(_) => None,
+        };
+        let sent = match sent {
+            Some(sent) => sent,
+            None => match self.find(to) {
+                Ok(place) => self.endpoint.send(place.id, place.address, flow, priority, encode),
+                Err(sent) => return sent,
+            },
+        };
         match sent {
             transport::Sent::Accepted => Sent::Accepted,
             transport::Sent::Full => Sent::Full,
             transport::Sent::Unreachable => Sent::Unreachable,
             transport::Sent::NotEncodable => Sent::NotEncodable,
+        }
+    }
+
+    fn tell(&self, to: NodeName, frame: &Frame) {
+        let link = self.directory.find(to).and_then(|place| self.endpoint.link(&place.id));
+        if let (Some(link), Ok(bytes)) = (link, frame.to_bytes()) {
+            // A control stream that is full this far is of a peer that does not read at all, whose
+            // connection is about to end.
+            let _ = link.send_control(bytes);
         }
     }
 

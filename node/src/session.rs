@@ -10,7 +10,7 @@ use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{Codec, Frame, Reference, Refusal};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime};
-use purlin_transport::{Flow, Link, Priority, Receiver};
+use purlin_transport::{Flow, Frames, Link, Priority, Receiver};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -36,7 +36,21 @@ struct ClientReceiver {
 }
 
 impl Receiver for ClientReceiver {
-    fn frame(&self, _: Flow, frame: Bytes) {
+    fn frames(&self, frames: &Frames<'_>) {
+        frames.owned().for_each(|(_, frame)| self.take(frame));
+    }
+
+    fn control(&self, _: Bytes) {
+        self.violation("a control frame from a client");
+    }
+
+    fn datagram(&self, _: Bytes) {
+        self.violation("a datagram from a client");
+    }
+}
+
+impl ClientReceiver {
+    fn take(&self, frame: Bytes) {
         match Frame::decode(frame) {
             Ok(Frame::Request(request)) => {
                 if let Err(mpsc::error::TrySendError::Full(_)) = self.requests.try_send(request) {
@@ -50,16 +64,6 @@ impl Receiver for ClientReceiver {
         }
     }
 
-    fn control(&self, _: Bytes) {
-        self.violation("a control frame from a client");
-    }
-
-    fn datagram(&self, _: Bytes) {
-        self.violation("a datagram from a client");
-    }
-}
-
-impl ClientReceiver {
     fn violation(&self, detail: &str) {
         tracing::warn!(client = %self.link.peer().name, detail, "protocol violation");
         self.link.close(&Refusal::Protocol { detail: detail.to_owned() });

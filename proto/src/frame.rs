@@ -2,7 +2,9 @@
 //!
 //! | number | frame | rides on | who sends it |
 //! |---|---|---|---|
-//! | `0x10`–`0x1d` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x10`–`0x1d`, `0x1f` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x20` | stop: a receiver is full | control stream | nodes |
+//! | `0x21` | go on: it has room | control stream | nodes |
 //! | `0x30` | gossip | datagrams | nodes |
 //! | `0x31` | membership state | control stream | nodes |
 //! | `0x40` | a client's [`Request`] | lanes | clients |
@@ -17,7 +19,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::limits::{FRAME_BYTES, STATE_BYTES};
 use crate::session::{Request, Update};
-use crate::signal::Envelope;
+use crate::signal::{Envelope, Target};
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,10 @@ use crate::signal::Envelope;
 pub enum Frame {
     /// A signal between processes.
     Envelope(Envelope),
+    /// Messages for this receiver are to wait at their senders; [`Target::Node`] for all receivers.
+    Stop(Target),
+    /// They may come again.
+    GoOn(Target),
     /// A datagram of the membership protocol.
     Gossip(Bytes),
     /// State of the membership protocol.
@@ -37,6 +43,8 @@ pub enum Frame {
     Ping,
 }
 
+const STOP: u8 = 0x20;
+const GO_ON: u8 = 0x21;
 const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
 const REQUEST: u8 = 0x40;
@@ -48,6 +56,8 @@ impl Frame {
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         match self {
             Self::Envelope(envelope) => envelope.encode(out),
+            Self::Stop(target) => put_target(STOP, target, out),
+            Self::GoOn(target) => put_target(GO_ON, target, out),
             Self::Gossip(bytes) => put(GOSSIP, bytes, out),
             Self::State(bytes) => put(STATE, bytes, out),
             Self::Request(request) => put_value(REQUEST, request, out),
@@ -73,6 +83,8 @@ impl Frame {
         }
         frame.advance(1);
         match number {
+            STOP => Target::decode(frame).map(Self::Stop),
+            GO_ON => Target::decode(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
             STATE if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
@@ -85,6 +97,13 @@ impl Frame {
             unknown => Err(DecodeError::malformed(format_args!("unknown frame {unknown:#04x}"))),
         }
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as its siblings")]
+fn put_target(number: u8, target: &Target, out: &mut BytesMut) -> Result<(), EncodeError> {
+    out.put_u8(number);
+    target.encode(out);
+    Ok(())
 }
 
 fn put(number: u8, bytes: &[u8], out: &mut BytesMut) -> Result<(), EncodeError> {

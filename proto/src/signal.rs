@@ -51,6 +51,8 @@ pub enum Signal {
         message: MessageName,
         /// Its body.
         payload: Payload,
+        /// Whether the sender waits where there is no room, so that it must not be dropped there.
+        waits: bool,
     },
     /// A message that wants an answer.
     Call {
@@ -141,9 +143,9 @@ pub struct Spawn {
 }
 
 /// The numbers of the signals on the wire. Never changed, never reused.
-mod number {
-    pub(super) const SEND: u8 = 0x10;
-    pub(super) const CALL: u8 = 0x11;
+pub(crate) mod number {
+    pub(crate) const SEND: u8 = 0x10;
+    pub(crate) const CALL: u8 = 0x11;
     pub(super) const REPLY: u8 = 0x12;
     pub(super) const REPLY_ERROR: u8 = 0x13;
     pub(super) const EXIT: u8 = 0x14;
@@ -156,9 +158,10 @@ mod number {
     pub(super) const DOWN: u8 = 0x1b;
     pub(super) const SPAWN: u8 = 0x1c;
     pub(super) const SPAWNED: u8 = 0x1d;
+    pub(crate) const SEND_WAIT: u8 = 0x1f;
 }
 
-const TARGET_SERIAL: u8 = 0;
+pub(crate) const TARGET_SERIAL: u8 = 0;
 const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
 
@@ -182,6 +185,8 @@ pub struct Direct<'a, T> {
 pub enum DirectKind {
     /// A message of this name.
     Send(&'static str),
+    /// A message of this name whose sender waits where there is no room.
+    SendWait(&'static str),
     /// A call with a message of this name.
     Call {
         /// The message's name.
@@ -207,6 +212,11 @@ impl<T: Serialize> Direct<'_, T> {
             let codec = match self.what {
                 DirectKind::Send(message) => {
                     put_head(number::SEND, self.from, self.to, out);
+                    put_name(message, out);
+                    Codec::Bincode
+                }
+                DirectKind::SendWait(message) => {
+                    put_head(number::SEND_WAIT, self.from, self.to, out);
                     put_name(message, out);
                     Codec::Bincode
                 }
@@ -253,8 +263,8 @@ impl Envelope {
     fn encode_unchecked(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         use number as n;
         match &self.signal {
-            Signal::Send { message, payload } => {
-                self.head(n::SEND, out);
+            Signal::Send { message, payload, waits } => {
+                self.head(if *waits { n::SEND_WAIT } else { n::SEND }, out);
                 put_message(message, payload, out);
                 Ok(())
             }
@@ -319,9 +329,9 @@ impl Envelope {
 fn decode_signal(kind: u8, mut rest: Bytes) -> Result<Signal, DecodeError> {
     use number as n;
     Ok(match kind {
-        n::SEND => {
+        n::SEND | n::SEND_WAIT => {
             let (message, payload) = take_message(rest)?;
-            Signal::Send { message, payload }
+            Signal::Send { message, payload, waits: kind == n::SEND_WAIT }
         }
         n::CALL => {
             let reference = Reference(take_u64(&mut rest)?);
@@ -369,17 +379,7 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 fn put_head(number: u8, from: u64, to: &Target, out: &mut BytesMut) {
     out.put_u8(number);
     out.put_u64_le(from);
-    match to {
-        Target::Serial(serial) => {
-            out.put_u8(TARGET_SERIAL);
-            out.put_u64_le(*serial);
-        }
-        Target::Name(name) => {
-            out.put_u8(TARGET_NAME);
-            put_name(name.as_str(), out);
-        }
-        Target::Node => out.put_u8(TARGET_NODE),
-    }
+    to.encode(out);
 }
 
 fn put_call(reference: Reference, remaining: Duration, out: &mut BytesMut) {
@@ -460,5 +460,28 @@ impl Target {
     /// The process `pid`; the caller has made sure that it belongs to the far node's present life.
     pub const fn pid(pid: Pid) -> Self {
         Self::Serial(pid.serial)
+    }
+
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Serial(serial) => {
+                out.put_u8(TARGET_SERIAL);
+                out.put_u64_le(*serial);
+            }
+            Self::Name(name) => {
+                out.put_u8(TARGET_NAME);
+                put_name(name.as_str(), out);
+            }
+            Self::Node => out.put_u8(TARGET_NODE),
+        }
+    }
+
+    /// Reads a target that fills the bytes.
+    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, DecodeError> {
+        let target = take_target(&mut bytes)?;
+        match bytes.len() {
+            0 => Ok(target),
+            extra => Err(DecodeError::Trailing { extra }),
+        }
     }
 }

@@ -13,9 +13,9 @@ use purlin_proto::hello::Capabilities;
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
-    CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName, Name,
-    NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Signal, Spawn, SpawnError,
-    Target, Versions, View,
+    CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName,
+    MessageRef, Name, NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Signal, Spawn,
+    SpawnError, Target, Versions, View,
 };
 
 #[global_allocator]
@@ -53,7 +53,7 @@ fn signals() -> Vec<Signal> {
     };
     let unknown = SpawnError::UnknownKind { kind: "x".into(), known: vec!["y".into()] };
     vec![
-        Signal::Send { message: message(), payload: payload() },
+        Signal::Send { message: message(), payload: payload(), waits: false },
         Signal::Call { reference, remaining, message: message(), payload: payload() },
         Signal::Reply { reference, result: Ok(payload()) },
         Signal::Reply { reference, result: Err(CallError::Exited(reason.clone())) },
@@ -68,6 +68,7 @@ fn signals() -> Vec<Signal> {
         Signal::Spawn(spawn),
         Signal::Spawned { reference, result: Ok(9) },
         Signal::Spawned { reference, result: Err(unknown) },
+        Signal::Send { message: message(), payload: payload(), waits: true },
     ]
 }
 
@@ -87,6 +88,9 @@ fn frames() -> Vec<Frame> {
         Frame::Gossip(Bytes::from_static(b"gossip")),
         Frame::State(Bytes::from_static(b"state")),
         Frame::Ping,
+        Frame::Stop(Target::Serial(42)),
+        Frame::Stop(Target::Node),
+        Frame::GoOn(Target::Name(name("hits"))),
         Frame::Request(Request::Send { to: hits.clone(), message: message(), payload: payload() }),
         Frame::Request(Request::Call {
             reference,
@@ -217,14 +221,14 @@ fn what_follows_a_value_is_an_error() {
 
 #[test]
 fn unknown_frames_targets_codecs_and_variants_are_errors() {
-    for number in [0x00, 0x01, 0x1e, 0x1f, 0x32, 0x42, 0x51, 0xff] {
+    for number in [0x00, 0x01, 0x1e, 0x22, 0x32, 0x42, 0x51, 0xff] {
         let bytes = Bytes::from(vec![number; 40]);
         assert!(Frame::decode(bytes).is_err(), "{number:#04x}");
     }
     let send = Envelope {
         to: Target::Node,
         from: 0,
-        signal: Signal::Send { message: message(), payload: payload() },
+        signal: Signal::Send { message: message(), payload: payload(), waits: false },
     };
     let mut bytes = BytesMut::new();
     send.encode(&mut bytes).unwrap();
@@ -340,13 +344,41 @@ proptest! {
 
     #[test]
     fn random_bytes_are_an_error_or_a_frame_but_never_a_panic(
-        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x31, 0x40, 0x41]),
+        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x1f, 0x20, 0x21, 0x31, 0x40, 0x41]),
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut frame = vec![number];
         frame.extend(bytes);
-        let _ = Frame::decode(frame.into());
+        let in_place = MessageRef::read(&frame).map(|read| read.is_ok());
+        let decoded = Frame::decode(frame.clone().into());
+        // Two readers of the same bytes must not differ.
+        if let Some(readable) = in_place {
+            prop_assert_eq!(readable, decoded.is_ok());
+        }
     }
+}
+
+#[test]
+fn a_message_read_in_place_says_what_its_envelope_says() {
+    let mut read = 0;
+    for signal in signals() {
+        let envelope = Envelope { to: Target::Serial(42), from: 3, signal };
+        let mut bytes = BytesMut::new();
+        envelope.encode(&mut bytes).unwrap();
+        let Some(found) = MessageRef::read(&bytes) else { continue };
+        let found = found.unwrap();
+        read += 1;
+        let (name, codec, body) = (found.name, found.codec, Bytes::copy_from_slice(found.body));
+        let (message, payload) =
+            (MessageName::from(name.parse::<Name>().unwrap()), Payload { codec, bytes: body });
+        let signal = match found.call {
+            Some((reference, remaining)) => Signal::Call { reference, remaining, message, payload },
+            None => Signal::Send { message, payload, waits: found.waits },
+        };
+        let again = Envelope { to: Target::Serial(found.to), from: found.from, signal };
+        assert_eq!(again, envelope);
+    }
+    assert_eq!(read, 3, "two ways to send and the call");
 }
 
 #[test]
@@ -359,6 +391,7 @@ fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
     for to in [Target::Serial(5), Target::Name(name("hits")), Target::Node] {
         for (what, codec, signal) in [
             (DirectKind::Send("a.b"), Codec::Bincode, None),
+            (DirectKind::SendWait("a.b"), Codec::Bincode, None),
             (
                 DirectKind::Call { message: "a.b", reference, remaining },
                 Codec::Bincode,
@@ -372,7 +405,10 @@ fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
             let signal = match (what, signal) {
                 (DirectKind::Reply { .. }, _) => Signal::Reply { reference, result: Ok(payload) },
                 (_, Some(remaining)) => Signal::Call { reference, remaining, message, payload },
-                (_, None) => Signal::Send { message, payload },
+                (_, None) => {
+                    let waits = what == DirectKind::SendWait("a.b");
+                    Signal::Send { message, payload, waits }
+                }
             };
             let envelope = Envelope { to: to.clone(), from: 3, signal };
             let (mut one, mut other) = (BytesMut::new(), BytesMut::new());

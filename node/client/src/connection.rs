@@ -13,7 +13,7 @@ use purlin_proto::{
     SpawnError,
 };
 use purlin_transport::{
-    Closed, DialError, Endpoint, Events, Flow, Link, Peer, Priority, Receiver, Sent,
+    Closed, DialError, Endpoint, Events, Flow, Frames, Link, Peer, Priority, Receiver, Sent,
 };
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
@@ -399,12 +399,14 @@ struct NodeReceiver {
 }
 
 impl Receiver for NodeReceiver {
-    fn frame(&self, _: Flow, frame: Bytes) {
+    fn frames(&self, frames: &Frames<'_>) {
         let Some(connection) = self.connection.upgrade() else { return };
-        match Frame::decode(frame) {
-            Ok(Frame::Update(update)) => connection.update(update),
-            Ok(_) => {}
-            Err(error) => self.link.close(&Refusal::Protocol { detail: error.to_string() }),
+        for (_, frame) in frames.owned() {
+            match Frame::decode(frame) {
+                Ok(Frame::Update(update)) => connection.update(update),
+                Ok(_) => {}
+                Err(error) => self.link.close(&Refusal::Protocol { detail: error.to_string() }),
+            }
         }
     }
 

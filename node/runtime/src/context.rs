@@ -238,7 +238,7 @@ impl<A: Actor> Context<A> {
     pub fn demonitor_flush(&mut self, reference: Reference) -> bool {
         let active = self.demonitor(reference);
         if !active {
-            self.batch.retain(|item| !item.is_down(reference));
+            self.batch.flush_down(reference);
             self.process.flush_down(reference);
         }
         active
@@ -399,7 +399,7 @@ impl<A: Actor> Context<A> {
             return Poll::Ready(Ok(item));
         }
         let item = loop {
-            if let Some(item) = self.batch.pop() {
+            if let Some(item) = self.batch.pop(&self.process) {
                 break item;
             }
             match self.process.poll_take(cx, &mut self.batch) {
@@ -507,6 +507,13 @@ fn handle_item<'a, A: Actor>(
     match message {
         Some(message) => Either::Right(A::Messages::dispatch(actor, message, ctx)),
         None => Either::Left(Box::pin(std::future::ready(Ok(()))) as BoxFuture<'a, _>),
+    }
+}
+
+/// Calls that it has taken out of the mailbox and not handled are told its exit reason.
+impl<A: Actor> Drop for Context<A> {
+    fn drop(&mut self) {
+        self.batch.clear(&self.process);
     }
 }
 

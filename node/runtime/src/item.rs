@@ -14,6 +14,7 @@ use purlin_proto::{
     Reference,
 };
 
+use crate::inflow::Charge;
 use crate::reply::{EncodedReply, Reply};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -77,7 +78,7 @@ impl<M: Message> LocalMessage for Delivery<M> {
         let message = self.message.as_ref().expect("not handled yet");
         let payload = Payload::encode(codec, message)?;
         let reply = self.reply.into_encoded(codec);
-        Ok(EncodedMessage { name: MessageName::of::<M>(), payload, reply })
+        Ok(EncodedMessage { name: MessageName::of::<M>(), payload, reply, charge: None })
     }
 
     fn fail(self: Box<Self>, error: CallError) {
@@ -91,6 +92,8 @@ pub(crate) struct EncodedMessage {
     pub(crate) payload: Payload,
     /// Boxed, for it is large and few messages have one.
     pub(crate) reply: Option<Box<EncodedReply>>,
+    /// What it takes up of another node's share, if it came alone from there.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// What the system tells a process.
@@ -113,6 +116,14 @@ impl Item {
 
     pub(crate) fn notice(notice: Notice) -> Self {
         Self::Notice(Box::new(notice))
+    }
+
+    /// What it takes up of another node's share.
+    pub(crate) fn charged(&self) -> usize {
+        match self {
+            Self::Encoded(message) => message.charge.as_ref().map_or(0, Charge::bytes),
+            Self::Local(_) | Self::Notice(_) => 0,
+        }
     }
 
     /// Whether it is what a monitor has to say.

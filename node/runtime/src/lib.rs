@@ -26,9 +26,11 @@
 //! poll (`current.rs`, `panics.rs`, `watchdog.rs`), and the panic hook is the program's.
 
 mod actor;
+mod arrivals;
 mod context;
 mod counters;
 mod current;
+mod inflow;
 mod info;
 mod item;
 mod kind;
@@ -64,6 +66,7 @@ pub use purlin_proto::{
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
 pub use crate::context::Context;
 pub use crate::counters::Counters;
+pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};
 pub use crate::messages::Messages;

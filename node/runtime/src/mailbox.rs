@@ -15,9 +15,14 @@
 //! Every drop is counted, for the node by reason and for the process (`purlin info`).
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use purlin_proto::{MessageRef, NodeId, Reference};
+
+use crate::arrivals::Arrivals;
+use crate::inflow::Inflow;
 use crate::item::Item;
+use crate::process::Process;
 
 /// The bound of a mailbox and what happens at it; see [`Actor::MAILBOX`](crate::Actor::MAILBOX).
 ///
@@ -85,15 +90,125 @@ pub(crate) fn inner<T>(mutex: &mut Mutex<T>) -> &mut T {
     mutex.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What waits for a process, in order.
+#[derive(Default)]
+pub(crate) struct Queue {
+    slots: VecDeque<Slot>,
+    /// Messages beyond one for each slot.
+    more: usize,
+    /// What messages of other nodes take up.
+    bytes: usize,
+}
+
+enum Slot {
+    Item(Item),
+    Arrivals(Box<Arrivals>),
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() + self.more
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// What messages of other nodes take up in it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn push(&mut self, item: Item) {
+        self.bytes += item.charged();
+        self.slots.push_back(Slot::Item(item));
+    }
+
+    /// Adds a small message of another node.
+    pub(crate) fn arrive(&mut self, from: NodeId, inflow: &Arc<Inflow>, message: &MessageRef<'_>) {
+        if let Some(Slot::Arrivals(last)) = self.slots.back_mut()
+            && let Some(bytes) = last.add(from, inflow, message)
+        {
+            self.bytes += bytes;
+            self.more += 1;
+            return;
+        }
+        let mut first = Arrivals::new(from, inflow);
+        self.bytes += first.add(from, inflow, message).expect("there is room for the first");
+        self.slots.push_back(Slot::Arrivals(first));
+    }
+
+    /// Takes out the first; `owner` is whose it is.
+    pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
+        if !matches!(self.slots.front()?, Slot::Arrivals(_)) {
+            return self.pop_slot(owner);
+        }
+        let Some(Slot::Arrivals(arrivals)) = self.slots.front_mut() else { return None };
+        if arrivals.len() > 1 {
+            self.more -= 1;
+            return arrivals.pop(&owner.runtime, owner.serial);
+        }
+        self.pop_slot(owner)
+    }
+
+    fn pop_slot(&mut self, owner: &Process) -> Option<Item> {
+        match self.slots.pop_front()? {
+            Slot::Item(item) => {
+                self.bytes -= item.charged();
+                Some(item)
+            }
+            Slot::Arrivals(mut arrivals) => {
+                self.bytes -= arrivals.charged();
+                arrivals.pop(&owner.runtime, owner.serial)
+            }
+        }
+    }
+
+    /// Takes out the oldest message, leaving what the system has to say.
+    pub(crate) fn pop_message(&mut self, owner: &Process) -> Option<Item> {
+        let is_message = |slot: &Slot| !matches!(slot, Slot::Item(Item::Notice(_)));
+        let oldest = self.slots.iter().position(is_message)?;
+        if oldest == 0 {
+            return self.pop(owner);
+        }
+        if let Slot::Arrivals(arrivals) = &mut self.slots[oldest]
+            && arrivals.len() > 1
+        {
+            self.more -= 1;
+            return arrivals.pop(&owner.runtime, owner.serial);
+        }
+        match self.slots.remove(oldest)? {
+            Slot::Item(item) => {
+                self.bytes -= item.charged();
+                Some(item)
+            }
+            Slot::Arrivals(mut arrivals) => {
+                self.bytes -= arrivals.charged();
+                arrivals.pop(&owner.runtime, owner.serial)
+            }
+        }
+    }
+
+    /// Takes away what a monitor has to say.
+    pub(crate) fn flush_down(&mut self, reference: Reference) {
+        let is_it = |slot: &Slot| matches!(slot, Slot::Item(item) if item.is_down(reference));
+        self.slots.retain(|slot| !is_it(slot));
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.slots.shrink_to_fit();
+    }
+}
+
 /// What a process has taken out of its mailbox and not handled yet. One word while it is empty.
 ///
 /// The mutex is never locked: it lets a `&Context` be shared, though messages need not be `Sync`.
 #[derive(Default)]
-pub(crate) struct Batch(Option<Box<Mutex<VecDeque<Item>>>>);
+pub(crate) struct Batch(Option<Box<Mutex<Queue>>>);
 
 impl Batch {
-    pub(crate) fn pop(&mut self) -> Option<Item> {
-        inner(self.0.as_mut()?).pop_front()
+    pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
+        inner(self.0.as_mut()?).pop(owner)
     }
 
     pub(crate) fn len(&mut self) -> usize {
@@ -101,16 +216,23 @@ impl Batch {
     }
 
     /// Takes all there is; it must itself be empty.
-    pub(crate) fn take(&mut self, mailbox: &mut VecDeque<Item>) {
+    pub(crate) fn take(&mut self, mailbox: &mut Queue) {
         let items = inner(self.0.get_or_insert_default());
         debug_assert!(items.is_empty(), "a batch is taken when the last is done");
         std::mem::swap(mailbox, items);
     }
 
-    /// Takes away what is not to be kept.
-    pub(crate) fn retain(&mut self, keep: impl FnMut(&Item) -> bool) {
+    /// Takes away what a monitor has to say.
+    pub(crate) fn flush_down(&mut self, reference: Reference) {
         if let Some(items) = &mut self.0 {
-            inner(items).retain(keep);
+            inner(items).flush_down(reference);
+        }
+    }
+
+    /// Drops what is left, message by message, as their callers must be told.
+    pub(crate) fn clear(&mut self, owner: &Process) {
+        while let Some(item) = self.pop(owner) {
+            drop(item);
         }
     }
 

@@ -16,7 +16,6 @@
 //! | an actor that has started | `Shutdown` | ends after the present handler, `Actor::stop` is called |
 //! | does not trap | any other | ends at its next `await` |
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -28,8 +27,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use crate::actor::Actor;
+use crate::inflow::Stop;
 use crate::item::{Item, Notice};
-use crate::mailbox::{Batch, Mailbox, WhenFull};
+use crate::mailbox::{Batch, Mailbox, Queue, WhenFull};
 use crate::messages::Messages;
 use crate::registry::Cleanup;
 use crate::relations::{Address, ChildMark, Link, Monitoring, Relations};
@@ -52,6 +52,10 @@ impl Class {
         Self { kind: A::KIND, messages, mailbox: A::MAILBOX }
     }
 }
+
+mod arrive;
+
+pub(crate) use arrive::Arrived;
 
 pub(crate) struct Process {
     pub(crate) serial: u64,
@@ -101,7 +105,9 @@ pub(crate) enum Phase {
 }
 
 struct State {
-    mailbox: VecDeque<Item>,
+    mailbox: Queue,
+    /// What messages of other nodes take up that the process has taken out of the mailbox.
+    taken_bytes: usize,
     /// Wakes the task.
     task: Option<Waker>,
     exit: Option<ExitReason>,
@@ -162,7 +168,8 @@ impl Process {
             deadline: AtomicU64::new(0),
             born_linked: birth.linked,
             state: Mutex::new(State {
-                mailbox: VecDeque::new(),
+                mailbox: Queue::default(),
+                taken_bytes: 0,
                 task: None,
                 exit: None,
                 name: birth.name,
@@ -229,11 +236,10 @@ impl Process {
             if self.class.mailbox.when_full() != WhenFull::DropOldest {
                 return Err((Rejected::Full, item));
             }
-            let oldest = state.mailbox.iter().position(|item| !matches!(item, Item::Notice(_)));
-            match oldest {
-                Some(oldest) => dropped = state.mailbox.remove(oldest),
+            dropped = state.mailbox.pop_message(self);
+            if dropped.is_none() {
                 // All that waits is in the hands of the process already.
-                None => return Err((Rejected::Full, item)),
+                return Err((Rejected::Full, item));
             }
         }
         Self::enqueue(state, item);
@@ -241,7 +247,11 @@ impl Process {
     }
 
     fn enqueue(mut state: MutexGuard<'_, State>, item: Item) {
-        state.mailbox.push_back(item);
+        state.mailbox.push(item);
+        Self::wake_receiver(state);
+    }
+
+    fn wake_receiver(mut state: MutexGuard<'_, State>) {
         let waker = state.take_receiver();
         drop(state);
         if let Some(waker) = waker {
@@ -307,6 +317,12 @@ impl Process {
         }
         // What was taken before has been handled: there is room for those who wait.
         self.note_taken(0);
+        state.taken_bytes = 0;
+        let room = state.mailbox.len() <= self.limit() / 2;
+        let stopped = match &mut state.relations {
+            Some(relations) if room => std::mem::take(&mut relations.stopped),
+            Some(_) | None => Vec::new(),
+        };
         let senders = match &mut state.relations {
             Some(relations) => std::mem::take(&mut relations.senders),
             None => Vec::new(),
@@ -315,22 +331,24 @@ impl Process {
         if empty {
             state.wait(cx.waker());
         } else {
+            state.taken_bytes = state.mailbox.bytes();
             batch.take(&mut state.mailbox);
             self.note_taken(batch.len());
         }
         drop(state);
+        stopped.iter().for_each(Stop::go_on);
         senders.iter().filter_map(Weak::upgrade).for_each(|sender| sender.wake_by_ref());
         if empty { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     /// Takes out of the mailbox what a monitor has to say.
     pub(crate) fn flush_down(&self, reference: Reference) {
-        self.lock().mailbox.retain(|item| !item.is_down(reference));
+        self.lock().mailbox.flush_down(reference);
     }
 
     /// Gives memory back that the mailbox does not need now.
     pub(crate) fn shrink(&self) {
-        self.lock().mailbox.shrink_to_fit();
+        self.lock().mailbox.shrink();
     }
 
     pub(crate) fn note_taken(&self, left: usize) {

@@ -101,7 +101,7 @@ impl RawContext {
     /// As [`receive`](Self::receive), for hand-written futures.
     pub fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Received, Ended>> {
         let item = loop {
-            if let Some(item) = self.batch.pop() {
+            if let Some(item) = self.batch.pop(&self.process) {
                 break item;
             }
             ready!(self.process.poll_take(cx, &mut self.batch)).map_err(Ended)?;
@@ -150,7 +150,7 @@ impl RawContext {
     pub fn demonitor_flush(&mut self, reference: Reference) -> bool {
         let active = self.demonitor(reference);
         if !active {
-            self.batch.retain(|item| !item.is_down(reference));
+            self.batch.flush_down(reference);
             self.process.flush_down(reference);
         }
         active
@@ -224,6 +224,13 @@ impl RawContext {
 
     pub(crate) fn process(&self) -> &Arc<Process> {
         &self.process
+    }
+}
+
+/// Calls that it has taken out of the mailbox and not handled are told its exit reason.
+impl Drop for RawContext {
+    fn drop(&mut self) {
+        self.batch.clear(&self.process);
     }
 }
 

@@ -7,6 +7,7 @@ use std::task::Waker;
 use purlin_proto::{Dest, NodeName, Pid, Reference};
 use tokio::task::AbortHandle;
 
+use crate::inflow::Stop;
 use crate::registry::Cleanup;
 use crate::reply::{Orphan, WeakDeferred};
 use crate::spawn::Announce;
@@ -50,6 +51,8 @@ pub(crate) struct Relations {
     pub(crate) deferred: Vec<WeakDeferred>,
     /// Senders that wait for room in the mailbox.
     pub(crate) senders: Vec<Weak<Waker>>,
+    /// Nodes that have been told to stop sending to it.
+    pub(crate) stopped: Vec<Stop>,
 }
 
 /// One end of a link.

@@ -1,13 +1,13 @@
 //! What is left of a process when it has ended.
 
-use std::collections::VecDeque;
 use std::sync::Weak;
 
 use purlin_proto::{CallError, ExitReason, Name, SpawnError};
 
-use crate::item::Item;
+use crate::inflow::Stop;
+use crate::mailbox::Queue;
 use crate::panics;
-use crate::process::Starter;
+use crate::process::{Process, Starter};
 use crate::relations::Relations;
 
 /// What is left of a process when it has ended.
@@ -18,7 +18,7 @@ pub(crate) struct Remains {
     pub(crate) name: Option<Name>,
     pub(crate) relations: Relations,
     pub(crate) starter: Option<Starter>,
-    pub(crate) mailbox: VecDeque<Item>,
+    pub(crate) mailbox: Queue,
 }
 
 impl Remains {
@@ -27,7 +27,7 @@ impl Remains {
     }
 
     /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
-    pub(crate) fn settle(&mut self, reason: &ExitReason) {
+    pub(crate) fn settle(&mut self, process: &Process, reason: &ExitReason) {
         let not_started = self.not_started(reason);
         if let Some(announce) = self.relations.announce.take() {
             announce.tell(Err(not_started.clone()));
@@ -37,7 +37,7 @@ impl Remains {
             drop(starter.send(Err(not_started)));
         }
         let exited = || CallError::Exited(reason.clone());
-        for item in std::mem::take(&mut self.mailbox) {
+        while let Some(item) = self.mailbox.pop(process) {
             panics::contained("a message was dropped", || item.fail(exited()));
         }
         for orphan in self.relations.orphans.drain(..) {
@@ -49,6 +49,7 @@ impl Remains {
         for timer in self.relations.timers.values() {
             timer.abort();
         }
+        self.relations.stopped.iter().for_each(Stop::go_on);
         let senders = self.relations.senders.iter().filter_map(Weak::upgrade);
         senders.for_each(|sender| sender.wake_by_ref());
     }

@@ -1,17 +1,22 @@
 //! The border to other nodes: what goes out ([`Remote`]) and what comes in
-//! ([`Runtime::receive`]).
+//! ([`Inbound`](crate::Inbound)).
 
-use bytes::BytesMut;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Direct, DirectKind, Envelope, ExitReason, NodeId, NodeName, Pid, Reference, Signal,
-    Spawn, SpawnError, Target,
+    CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
+    NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
 };
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::inflow::{Charge, Inbound, OVERHEAD};
 use crate::item::{BoxFuture, EncodedMessage, Item};
+use crate::panics;
 use crate::pending::{Newborn, Wanted};
+use crate::process::{Arrived, Process};
 use crate::relations::{Address, Monitoring};
 use crate::reply::{EncodedReply, Sink};
 use crate::runtime::{Runtime, lock};
@@ -33,6 +38,10 @@ pub trait Remote: Send + Sync + 'static {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent;
+
+    /// Tells a node something about the way itself, ahead of all envelopes; nothing if there is no
+    /// connection to it now.
+    fn tell(&self, to: NodeName, frame: &Frame);
 
     /// Returns when an envelope of this sender to that node has a chance of being accepted: there
     /// is room, or the node cannot be reached. Cancel safe.
@@ -149,26 +158,23 @@ impl Runtime {
         }
     }
 
-    /// Takes an envelope that the node `from` sent; envelopes of one sender in their order.
-    pub fn receive(&self, from: NodeId, envelope: Envelope) {
+    pub(crate) fn receive_envelope(&self, inbound: &Inbound, envelope: Envelope) {
+        let from = inbound.from;
         let Envelope { to, from: sender, signal } = envelope;
         match signal {
-            Signal::Send { message, payload } => {
-                let message = EncodedMessage { name: message, payload, reply: None };
-                self.receive_message(&to, message);
+            Signal::Send { message, payload, waits } => {
+                self.receive_item(
+                    inbound,
+                    &to,
+                    waits,
+                    arrived_item(inbound, message, payload, None),
+                );
             }
             Signal::Call { reference, remaining, message, payload } => {
-                let callee = self.serial_at(&to).unwrap_or(0);
-                let sink = Sink::Wire {
-                    runtime: self.clone(),
-                    caller: from,
-                    to: sender,
-                    callee,
-                    reference,
-                };
-                let deadline = Instant::now() + remaining;
-                let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
-                self.receive_message(&to, EncodedMessage { name: message, payload, reply });
+                let (callee, codec) = (self.serial_at(&to).unwrap_or(0), payload.codec);
+                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
+                let item = arrived_item(inbound, message, payload, Some(reply));
+                self.receive_item(inbound, &to, true, item);
             }
             Signal::Reply { reference, result } => {
                 match self.0.pending.take(reference, from) {
@@ -202,9 +208,75 @@ impl Runtime {
         }
     }
 
-    fn receive_message(&self, to: &Target, message: EncodedMessage) {
-        let process = self.serial_at(to).and_then(|serial| self.process(serial));
-        self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+    /// Puts a message into a mailbox on its own: one to a name, a large one, or one that came alone.
+    fn receive_item(&self, inbound: &Inbound, to: &Target, waits: bool, item: Item) {
+        let Some(process) = self.serial_at(to).and_then(|serial| self.process(serial)) else {
+            return self.dropped_dead(item);
+        };
+        let (arrived, refused) = process.arrive_alone(inbound, to, waits, item);
+        match refused {
+            Some(item) if arrived.dead => self.dropped_dead(item),
+            Some(item) => self.dropped_full(&process, item),
+            None => {}
+        }
+        self.settle_arrived(&process, arrived);
+    }
+
+    /// Puts small messages to one process into its mailbox.
+    pub(crate) fn receive_run(&self, inbound: &Inbound, run: &[MessageRef<'_>]) {
+        let Some(first) = run.first() else { return };
+        if let [message] = run {
+            let item = self.item_of(inbound, message);
+            return self.receive_item(inbound, &Target::Serial(message.to), message.waits, item);
+        }
+        let dead = |message: &MessageRef<'_>| self.dropped_dead(self.item_of(inbound, message));
+        let Some(process) = self.process(first.to) else { return run.iter().for_each(dead) };
+        let arrived = process.arrive(inbound, run);
+        if arrived.dead {
+            return run.iter().for_each(dead);
+        }
+        for &refused in &arrived.refused {
+            self.dropped_full(&process, self.item_of(inbound, &run[refused]));
+        }
+        self.settle_arrived(&process, arrived);
+    }
+
+    fn item_of(&self, inbound: &Inbound, message: &MessageRef<'_>) -> Item {
+        let name = MessageName::from_wire(Bytes::copy_from_slice(message.name.as_bytes()));
+        let payload = Payload { codec: message.codec, bytes: Bytes::copy_from_slice(message.body) };
+        let reply = message.call.map(|(reference, remaining)| {
+            self.reply_to(inbound, message.from, message.to, reference, remaining, message.codec)
+        });
+        arrived_item(inbound, name.expect("read before"), payload, reply)
+    }
+
+    /// The way back of a call from another node.
+    #[expect(clippy::unnecessary_box_returns, reason = "it is kept in a box")]
+    fn reply_to(
+        &self,
+        inbound: &Inbound,
+        caller: u64,
+        callee: u64,
+        reference: Reference,
+        remaining: Duration,
+        codec: Codec,
+    ) -> Box<EncodedReply> {
+        let runtime = self.clone();
+        let sink = Sink::Wire { runtime, caller: inbound.from, to: caller, callee, reference };
+        EncodedReply::new(codec, Instant::now() + remaining, sink)
+    }
+
+    fn settle_arrived(&self, process: &Process, arrived: Arrived) {
+        for oldest in arrived.oldest {
+            // Its owner's, and dropped in the network's thread.
+            panics::contained("a message was dropped", || self.dropped_full(process, oldest));
+        }
+        if let Some(stop) = arrived.stop {
+            stop.tell();
+            if process.has_gone_on(&stop) {
+                stop.go_on();
+            }
+        }
     }
 
     fn receive_signal(&self, from: Pid, to: &Target, signal: Signal) {
@@ -350,6 +422,17 @@ impl Runtime {
             process.apply(from, signal);
         }
     }
+}
+
+/// A message of another node that is an item of its own.
+fn arrived_item(
+    inbound: &Inbound,
+    name: MessageName,
+    payload: Payload,
+    reply: Option<Box<EncodedReply>>,
+) -> Item {
+    let charge = Some(Charge::new(&inbound.inflow, payload.bytes.len() + OVERHEAD));
+    Item::Encoded(Box::new(EncodedMessage { name, payload, reply, charge }))
 }
 
 /// What a node answers for a process that is dead.

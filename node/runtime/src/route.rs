@@ -78,11 +78,11 @@ impl Runtime {
     pub fn send_encoded(&self, to: impl Into<Dest>, name: MessageName, payload: Payload) {
         match self.route(&to.into()) {
             Route::Here(process) => {
-                let message = EncodedMessage { name, payload, reply: None };
+                let message = EncodedMessage { name, payload, reply: None, charge: None };
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
             }
             Route::There(peer, target) => {
-                let signal = Signal::Send { message: name, payload };
+                let signal = Signal::Send { message: name, payload, waits: false };
                 self.send_user(peer, target, signal);
             }
         }
@@ -105,10 +105,11 @@ impl Runtime {
                 let (sender, receiver) = oneshot::channel();
                 let sink = Sink::Channel(sender);
                 let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
-                let message = EncodedMessage { name, payload, reply };
+                let message = EncodedMessage { name, payload, reply, charge: None };
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
                 Ok((None, receiver))
             }
+            Route::There(peer, to) if self.is_stopped(peer, &to) => Err(CallError::Overloaded),
             Route::There(peer, to) => self
                 .call_remote(peer, deadline, |reference, remaining| {
                     let signal = Signal::Call { reference, remaining, message: name, payload };
@@ -150,12 +151,12 @@ impl Runtime {
         }
     }
 
-    fn dropped_dead(&self, item: Item) {
+    pub(crate) fn dropped_dead(&self, item: Item) {
         self.counters().dropped_no_process.add();
         item.fail(CallError::NoProcess);
     }
 
-    fn dropped_full(&self, process: &Process, item: Item) {
+    pub(crate) fn dropped_full(&self, process: &Process, item: Item) {
         self.counters().dropped_mailbox_full.add();
         process.count_dropped();
         item.fail(CallError::Overloaded);
@@ -198,6 +199,9 @@ impl Runtime {
             Route::Here(process) => {
                 self.deliver(process.as_deref(), Item::local(message, Reply::None, via));
             }
+            Route::There(peer, to) if self.is_stopped(*peer, to) => {
+                self.counters().dropped_mailbox_full.add();
+            }
             Route::There(peer, to) => {
                 let what = DirectKind::Send(M::NAME);
                 let direct = Direct { to, from: self.sender(), what, value: &message };
@@ -209,7 +213,15 @@ impl Runtime {
         }
     }
 
+    /// Whether a receiver on another node has no room, as that node has told.
+    fn is_stopped(&self, peer: Peer, to: &Target) -> bool {
+        self.0.stopped.holds(peer.name(), to)
+    }
+
     fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
+        if self.is_stopped(peer, &to) {
+            return self.counters().dropped_mailbox_full.add();
+        }
         let envelope = Envelope { to, from: self.sender(), signal };
         let sent = self.send_remote(peer, &envelope, Priority::User);
         self.count_sent(sent);
@@ -243,8 +255,11 @@ impl Runtime {
             Route::There(peer, to) => {
                 // As for a process of this node.
                 consume_budget().await;
-                let (from, what) = (self.sender(), DirectKind::Send(M::NAME));
+                let (from, what) = (self.sender(), DirectKind::SendWait(M::NAME));
                 loop {
+                    if self.is_stopped(peer, &to) {
+                        self.0.stopped.free(peer.name(), &to).await;
+                    }
                     // Made anew each time: a message that is shared across an await need be `Sync`.
                     let direct = Direct { to: &to, from, what, value: &message };
                     match (self.send_direct(peer, &direct, Priority::User), self.0.remote.get()) {
@@ -310,6 +325,11 @@ impl Runtime {
             }
             Route::There(peer, target) => {
                 let (reference, receiver) = loop {
+                    if self.is_stopped(peer, &target) {
+                        let free = self.0.stopped.free(peer.name(), &target);
+                        let free = tokio::time::timeout_at(deadline, free).await;
+                        free.map_err(|_| CallError::Overloaded)?;
+                    }
                     let asked = self.call_remote(peer, deadline, |reference, remaining| {
                         let message_name = M::NAME;
                         let what = DirectKind::Call { message: message_name, reference, remaining };

@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
 
+use rustc_hash::FxHashMap;
 use tokio::time::{Duration, Instant};
 
 use crate::counters::Counters;
+use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
@@ -48,6 +50,9 @@ pub struct Config {
     pub observer: Option<Observer>,
     /// The most messages that wait in one mailbox; [`MAILBOX_LIMIT`] unless said otherwise.
     pub mailbox_limit: usize,
+    /// The most bytes that messages of one other node take up in mailboxes here;
+    /// [`INFLOW_BYTES`] unless said otherwise.
+    pub inflow_bytes: usize,
     /// The most processes; [`PROCESS_LIMIT`] unless said otherwise.
     pub process_limit: usize,
 }
@@ -60,6 +65,7 @@ impl Config {
             kinds: Kinds::default(),
             observer: None,
             mailbox_limit: MAILBOX_LIMIT,
+            inflow_bytes: INFLOW_BYTES,
             process_limit: PROCESS_LIMIT,
         }
     }
@@ -88,6 +94,11 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     observer: Option<Observer>,
     pub(crate) mailbox_limit: usize,
+    pub(crate) inflow_bytes: usize,
+    /// What other nodes' messages take up here.
+    pub(crate) inflows: Mutex<FxHashMap<NodeName, Arc<Inflow>>>,
+    /// Receivers of other nodes that have no room.
+    pub(crate) stopped: Stopped,
     process_limit: usize,
     pub(crate) reports: Reports,
     pub(crate) workers: Workers,
@@ -149,6 +160,9 @@ impl Runtime {
             counters: Counters::default(),
             observer: config.observer,
             mailbox_limit: config.mailbox_limit,
+            inflow_bytes: config.inflow_bytes,
+            inflows: Mutex::default(),
+            stopped: Stopped::default(),
             process_limit: config.process_limit,
             reports: Reports::new(),
             workers: Workers::default(),
@@ -395,6 +409,7 @@ impl Runtime {
         }
         lock(&self.0.watched_by_name).retain(|(watcher, _), _| watcher.node.name != node);
         self.0.pending.connection_lost(node);
+        self.inflow_lost(node);
     }
 
     /// Tells every process that watches nodes. To be called after [`connection_lost`] for a node

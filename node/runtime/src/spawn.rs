@@ -502,7 +502,7 @@ impl Runtime {
         for (reference, monitoring) in &remains.relations.monitors {
             self.send_demonitor(serial, *reference, monitoring);
         }
-        remains.settle(reason);
+        remains.settle(process, reason);
     }
 
     /// Ends every process, roots of the supervision tree first, each with `Shutdown`; what has not

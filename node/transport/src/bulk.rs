@@ -19,6 +19,7 @@ use purlin_proto::limits::FRAME_BYTES;
 
 use crate::finish::{Finish, Finished};
 use crate::lanes::{BadEntry, LARGE, Lane};
+use crate::link::Flow;
 
 pub(crate) const CHUNK: usize = 16 << 10;
 const HEAD: usize = 16;
@@ -39,13 +40,14 @@ struct Outgoing {
     total: u32,
     rest: Bytes,
     lane: Arc<Lane>,
+    flow: Flow,
 }
 
 impl Outbox {
     /// The frame's lane already counts its bytes, which bounds this queue.
-    pub(crate) fn push(&self, id: u64, bytes: Bytes, lane: Arc<Lane>) {
+    pub(crate) fn push(&self, id: u64, bytes: Bytes, lane: Arc<Lane>, flow: Flow) {
         let total = u32::try_from(bytes.len()).expect("FRAME_BYTES fits");
-        let outgoing = Outgoing { id, total, rest: bytes, lane };
+        let outgoing = Outgoing { id, total, rest: bytes, lane, flow };
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(outgoing);
         self.wake.notify_one();
     }
@@ -79,7 +81,7 @@ impl Outbox {
         head.put_u64_le(turn.id);
         head.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));
         head.put_u32_le(turn.total);
-        let sent = Sent { lane: Arc::clone(&turn.lane), bytes: chunk.len() };
+        let sent = Sent { lane: Arc::clone(&turn.lane), flow: turn.flow, bytes: chunk.len() };
         if !turn.rest.is_empty() {
             queue.push_back(turn);
         }
@@ -90,12 +92,13 @@ impl Outbox {
 /// A chunk on its way; to be settled when the stream has taken it.
 pub(crate) struct Sent {
     lane: Arc<Lane>,
+    flow: Flow,
     bytes: usize,
 }
 
 impl Sent {
     pub(crate) fn settle(self) {
-        self.lane.bulk_sent(self.bytes);
+        self.lane.bulk_sent(self.flow, self.bytes);
     }
 }
 

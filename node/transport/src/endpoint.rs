@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,9 +22,15 @@ use crate::credentials::Credentials;
 use crate::error::{BindError, Closed, DialError};
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
 use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
-use crate::peers::{Peers, Queued};
+use crate::peers::{Links, Peers, Queued, is_of};
 use crate::stats::{Stats, count};
 use crate::wire::{Connection, Incoming, Wire, WireConfig, memory, quic};
+
+/// Bytes that may wait in one lane: some milliseconds of a fast network.
+pub const LANE_BYTES: usize = 4 << 20;
+
+/// The largest UDP payload that is tried: that of jumbo frames.
+pub const MTU: u16 = 8_952;
 
 /// What an endpoint is made of.
 #[derive(Debug, Clone)]
@@ -40,8 +47,12 @@ pub struct Config {
     pub keep_alive: Duration,
     /// Lanes of each connection, 1 to 16; 4 unless said otherwise.
     pub lanes: usize,
-    /// Bytes that may wait in one lane before user frames are refused; 4 MiB unless said otherwise.
+    /// Bytes that may wait in one lane before user frames are refused; [`LANE_BYTES`] unless said
+    /// otherwise. Large frames may take up four times as much beside it, and are taken while there
+    /// is any room.
     pub lane_bytes: usize,
+    /// The largest UDP payload that is tried, 1,200 to 65,527 bytes; [`MTU`] unless said otherwise.
+    pub mtu: u16,
     /// Connections at most, whoever began them; 4,096 unless said otherwise.
     pub max_connections: usize,
 }
@@ -56,7 +67,8 @@ impl Config {
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
             lanes: 4,
-            lane_bytes: 4 << 20,
+            lane_bytes: LANE_BYTES,
+            mtu: MTU,
             max_connections: 4096,
         }
     }
@@ -92,6 +104,9 @@ struct Shared {
     events: Arc<dyn Events>,
     node: Mutex<Option<NodeHello>>,
     peers: Mutex<Peers>,
+    /// The present links of `peers`, for all who send: read without a lock, replaced under that of
+    /// `peers`.
+    links: ArcSwap<Links>,
     /// Links to clients, which no node name leads to.
     clients: Mutex<Vec<Link>>,
     connections: AtomicU64,
@@ -138,6 +153,7 @@ impl Endpoint {
             wire,
             events,
             peers: Mutex::default(),
+            links: ArcSwap::default(),
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
             associations: AtomicU64::new(first_association),
@@ -190,12 +206,12 @@ impl Endpoint {
 
     /// The present link to this life of a node.
     pub fn link(&self, node: &NodeId) -> Option<Link> {
-        lock(&self.0.peers).link(node).cloned()
+        self.0.links.load().get(&node.name).filter(|link| is_of(link, node)).cloned()
     }
 
     /// The present links to nodes.
     pub fn links(&self) -> Vec<Link> {
-        lock(&self.0.peers).links()
+        self.0.links.load().values().cloned().collect()
     }
 
     /// Sends a frame to a node, dialing it at `address` if there is no link.
@@ -210,11 +226,11 @@ impl Endpoint {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
+        if let Some(sent) = self.send_now(&to, flow, priority, encode) {
+            return sent;
+        }
         if self.0.closing.load(Ordering::Acquire) {
             return Sent::Unreachable;
-        }
-        if let Some(link) = self.link(&to) {
-            return link.send(flow, priority, encode);
         }
         let queued = lock(&self.0.peers).queue(to, flow, priority, Instant::now(), || {
             let mut frame = BytesMut::new();
@@ -230,6 +246,23 @@ impl Endpoint {
             }
             Queued::Refused(sent) => sent,
         }
+    }
+
+    /// Sends a frame over the present link to this life of a node; `None`, and `encode` is not
+    /// called, if there is none.
+    pub fn send_now(
+        &self,
+        to: &NodeId,
+        flow: Flow,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Option<Sent> {
+        let links = self.0.links.load();
+        let link = links.get(&to.name).filter(|link| is_of(link, to))?;
+        Some(match self.0.closing.load(Ordering::Acquire) {
+            true => Sent::Unreachable,
+            false => link.send(flow, priority, encode),
+        })
     }
 
     /// Returns when a frame of this flow may be taken, or the node cannot be reached. Cancel safe.
@@ -432,7 +465,10 @@ impl Endpoint {
         self.0.connections.fetch_add(1, Ordering::Relaxed);
         let receiver = self.0.events.up(&link);
         match node {
-            Some(id) => drop(peers.install(id, &link)),
+            Some(id) => {
+                drop(peers.install(id, &link));
+                self.0.links.store(Arc::new(peers.links()));
+            }
             None => lock(&self.0.clients).push(link.clone()),
         }
         drop(peers);
@@ -453,7 +489,9 @@ impl Endpoint {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
         match &link.peer().node {
             Some(node) => {
-                lock(&self.0.peers).remove(node.id, link);
+                let mut peers = lock(&self.0.peers);
+                peers.remove(node.id, link);
+                self.0.links.store(Arc::new(peers.links()));
             }
             None => {
                 let association = link.peer().association;

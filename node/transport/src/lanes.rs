@@ -14,6 +14,16 @@
 //!
 //! all little-endian.
 //!
+//! # What a full lane refuses
+//!
+//! A lane holds so many bytes of small frames that the wire has not taken, and beside them some
+//! large ones. Users' frames beyond that are refused; their senders wait or drop them. One flow
+//! cannot fill a lane on its own: it may put in as much as it leaves free (a dynamic threshold;
+//! Choudhury and Hahne, 1998), so a process that floods its lane has half of it, and whoever sends
+//! little finds room. A large frame counts for its own flow and for other large ones, never for
+//! small frames of others. System frames are bounded by what processes have asked for; they are
+//! taken where users are refused.
+//!
 //! # Why a large frame cannot overtake, or be overtaken
 //!
 //! A frame above [`LARGE`] leaves the lane: its bytes go in chunks over a bulk stream, and a marker
@@ -25,15 +35,17 @@
 //! complete before their marker comes wait for it. If the connection is lost in between, the large
 //! frame and all after it of its flow are lost: a prefix has been delivered.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 
 use purlin_proto::limits::FRAME_BYTES;
 
 use crate::finish::{Finish, Finished};
+use crate::frames::Cut;
 use crate::link::{Flow, Priority, Sent};
 
 /// Frames above this many bytes travel as bulk.
@@ -43,9 +55,15 @@ const MARKER: u32 = 1 << 31;
 const HEAD: usize = 8;
 const MARKER_BODY: usize = 12;
 
-/// System frames may fill a lane up to this many times its bound; then the far end is not reading
-/// at all and the connection is given up.
+/// Large frames of a lane may wait up to this many times its bound.
+const BULK_FACTOR: usize = 4;
+
+/// System frames may fill a lane up to this many times what users may. Small ones beyond that mean
+/// that the far end is not reading at all, and the connection is given up; large ones are refused.
 const SYSTEM_FACTOR: usize = 8;
+
+/// Flows are counted in this many groups.
+const GROUPS: usize = 64;
 
 /// The sending side of a lane.
 pub(crate) struct Lane {
@@ -58,10 +76,15 @@ pub(crate) struct Lane {
 
 struct State {
     buffer: BytesMut,
+    /// What of the buffer is of which group of flows.
+    groups: [usize; GROUPS],
     /// Bytes taken by the writer that the stream has not accepted yet.
     writing: usize,
-    /// Bytes of large frames of this lane that are still to be sent.
+    /// Bytes of large frames of this lane that are still to be sent, in all and by flow.
     bulk: usize,
+    bulk_of: FxHashMap<Flow, usize>,
+    /// Flows whose last frame was large and refused.
+    bulk_wanted: FxHashSet<Flow>,
     closed: bool,
 }
 
@@ -75,9 +98,35 @@ pub(crate) enum Put {
     Jammed,
 }
 
+impl State {
+    fn small(&self) -> usize {
+        self.buffer.len() + self.writing
+    }
+
+    /// Whether users of a flow may put a frame in, as far as can be told before it is made.
+    fn has_room(&self, flow: Flow, limit: usize) -> bool {
+        let free = limit.saturating_sub(self.small());
+        let own_bulk = || self.bulk_of.get(&flow).copied().unwrap_or(0);
+        let bulk_full = || self.bulk >= limit * BULK_FACTOR && self.bulk_wanted.contains(&flow);
+        self.groups[group(flow)] < free && (self.bulk == 0 || (own_bulk() < limit && !bulk_full()))
+    }
+}
+
+fn group(flow: Flow) -> usize {
+    flow.0 as usize / 16 % GROUPS
+}
+
 impl Lane {
     pub(crate) fn new(limit: usize) -> Self {
-        let state = State { buffer: BytesMut::new(), writing: 0, bulk: 0, closed: false };
+        let state = State {
+            buffer: BytesMut::new(),
+            groups: [0; GROUPS],
+            writing: 0,
+            bulk: 0,
+            bulk_of: FxHashMap::default(),
+            bulk_wanted: FxHashSet::default(),
+            closed: false,
+        };
         let (wake, room) = (Notify::new(), Notify::new());
         Self { state: Mutex::new(state), wake, room, finish: Finish::default(), limit }
     }
@@ -95,15 +144,15 @@ impl Lane {
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Put {
         let mut state = self.lock();
-        let filled = state.buffer.len() + state.writing + state.bulk;
         if state.closed {
             return Put::Refused(Sent::Unreachable);
         }
-        match priority {
-            Priority::User if filled >= self.limit => return Put::Refused(Sent::Full),
-            Priority::System if filled >= self.limit * SYSTEM_FACTOR => return Put::Jammed,
-            Priority::User | Priority::System => {}
-        }
+        let bulk_limit = match priority {
+            Priority::User if !state.has_room(flow, self.limit) => return Put::Refused(Sent::Full),
+            Priority::System if state.small() >= self.limit * SYSTEM_FACTOR => return Put::Jammed,
+            Priority::User => self.limit * BULK_FACTOR,
+            Priority::System => self.limit * BULK_FACTOR * SYSTEM_FACTOR,
+        };
         let start = state.buffer.len();
         state.buffer.put_u32_le(0);
         state.buffer.put_u32_le(flow.0);
@@ -114,19 +163,30 @@ impl Lane {
             return Put::Refused(Sent::NotEncodable);
         }
         let length_word = u32::try_from(length).expect("FRAME_BYTES fits");
-        let put = if length > LARGE {
+        let put = if length <= LARGE {
+            set_length(&mut state.buffer, start, length_word);
+            Put::Done
+        } else if state.bulk >= bulk_limit {
+            state.buffer.truncate(start);
+            state.bulk_wanted.insert(flow);
+            return Put::Refused(Sent::Full);
+        } else {
             let body = state.buffer.split_off(start + HEAD).freeze();
             set_length(&mut state.buffer, start, MARKER);
             state.buffer.put_u64_le(id());
             state.buffer.put_u32_le(length_word);
             state.bulk += length;
+            *state.bulk_of.entry(flow).or_default() += length;
+            state.bulk_wanted.remove(&flow);
             Put::Bulk(body)
-        } else {
-            set_length(&mut state.buffer, start, length_word);
-            Put::Done
         };
+        let added = state.buffer.len() - start;
+        state.groups[group(flow)] += added;
         drop(state);
-        self.wake.notify_one();
+        // Whoever found the lane empty has woken the writer, who takes all there is.
+        if start == 0 {
+            self.wake.notify_one();
+        }
         put
     }
 
@@ -140,6 +200,7 @@ impl Lane {
                 if !state.buffer.is_empty() {
                     let batch = state.buffer.split().freeze();
                     state.writing = batch.len();
+                    state.groups = [0; GROUPS];
                     drop(state);
                     self.room.notify_waiters();
                     return Ok(batch);
@@ -154,39 +215,37 @@ impl Lane {
     }
 
     /// So many bytes of a large frame have left.
-    pub(crate) fn bulk_sent(&self, bytes: usize) {
+    pub(crate) fn bulk_sent(&self, flow: Flow, bytes: usize) {
         let mut state = self.lock();
         state.bulk = state.bulk.saturating_sub(bytes);
+        if let Some(of_flow) = state.bulk_of.get_mut(&flow) {
+            *of_flow = of_flow.saturating_sub(bytes);
+            if *of_flow == 0 {
+                state.bulk_of.remove(&flow);
+            }
+        }
         drop(state);
         self.room.notify_waiters();
     }
 
-    /// Returns when a frame may fit, or the lane is closed. Cancel safe.
-    pub(crate) async fn ready(&self) {
-        loop {
-            let room = self.room.notified();
-            tokio::pin!(room);
-            room.as_mut().enable();
-            {
-                let state = self.lock();
-                let filled = state.buffer.len() + state.writing + state.bulk;
-                if state.closed || filled < self.limit {
-                    return;
-                }
-            }
-            room.await;
-        }
+    /// Returns when a frame of this flow may fit, or the lane is closed. Cancel safe.
+    pub(crate) async fn ready(&self, flow: Flow) {
+        self.until(|state| state.has_room(flow, self.limit)).await;
     }
 
     /// Returns when everything has been handed to the streams.
     pub(crate) async fn drained(&self) {
+        self.until(|state| state.small() + state.bulk == 0).await;
+    }
+
+    async fn until(&self, condition: impl Fn(&State) -> bool) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
             {
                 let state = self.lock();
-                if state.closed || state.buffer.len() + state.writing + state.bulk == 0 {
+                if state.closed || condition(&state) {
                     return;
                 }
             }
@@ -211,10 +270,10 @@ fn set_length(buffer: &mut BytesMut, at: usize, length: u32) {
     buffer[at..at + 4].copy_from_slice(&length.to_le_bytes());
 }
 
-/// One entry of a lane as it was read.
+/// One entry of a lane as it was read; a frame by its place in the chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
-    Frame(Flow, Bytes),
+    Frame(Cut),
     Marker { flow: Flow, id: u64, length: usize },
 }
 
@@ -227,32 +286,34 @@ pub(crate) struct BadEntry(pub(crate) String);
 #[derive(Default)]
 pub(crate) struct Parser {
     rest: BytesMut,
+    entries: Vec<Entry>,
 }
 
 impl Parser {
-    /// Gives every entry that is complete with this chunk.
+    /// Gives every entry that is complete with this chunk, and where it lies: what was begun in the
+    /// chunk before comes in a chunk of its own.
     pub(crate) fn feed(
         &mut self,
         mut chunk: Bytes,
-        mut give: impl FnMut(Entry),
+        mut give: impl FnMut(&Bytes, &[Entry]) -> Result<(), BadEntry>,
     ) -> Result<(), BadEntry> {
-        // What is left of the chunk before: complete its entry first, then go on without copying.
         while !self.rest.is_empty() && !chunk.is_empty() {
-            let want = match entry_size(&self.rest)? {
-                Some(size) => size,
-                None => HEAD,
-            };
+            let want = entry_size(&self.rest)?.unwrap_or(HEAD);
             let take = want.saturating_sub(self.rest.len()).min(chunk.len());
             self.rest.extend_from_slice(&chunk.split_to(take));
             if entry_size(&self.rest)?.is_some_and(|size| self.rest.len() >= size) {
-                give(parse(self.rest.split().freeze()));
+                let whole = self.rest.split().freeze();
+                give(&whole, &[parse(&whole, 0, whole.len())])?;
             }
         }
-        while let Some(size) = entry_size(&chunk)?.filter(|&size| chunk.len() >= size) {
-            give(parse(chunk.split_to(size)));
+        self.entries.clear();
+        let mut at = 0;
+        while let Some(size) = entry_size(&chunk[at..])?.filter(|&size| chunk.len() - at >= size) {
+            self.entries.push(parse(&chunk, at, size));
+            at += size;
         }
-        self.rest.extend_from_slice(&chunk);
-        Ok(())
+        self.rest.extend_from_slice(&chunk[at..]);
+        if self.entries.is_empty() { Ok(()) } else { give(&chunk, &self.entries) }
     }
 }
 
@@ -270,22 +331,23 @@ fn entry_size(bytes: &[u8]) -> Result<Option<usize>, BadEntry> {
     }
 }
 
-/// An entry, of exactly its size.
-fn parse(mut entry: Bytes) -> Entry {
+/// An entry that lies in these bytes.
+fn parse(bytes: &[u8], at: usize, size: usize) -> Entry {
+    let mut entry = &bytes[at..at + size];
     let word = entry.get_u32_le();
     let flow = Flow(entry.get_u32_le());
     if word == MARKER {
         let id = entry.get_u64_le();
         Entry::Marker { flow, id, length: entry.get_u32_le() as usize }
     } else {
-        Entry::Frame(flow, entry)
+        Entry::Frame(Cut { flow, at: at + HEAD..at + size })
     }
 }
 
 /// The flows of one lane that wait for a large frame, and what waits behind it.
 #[derive(Default)]
 pub(crate) struct Held {
-    flows: HashMap<Flow, VecDeque<Waiting>>,
+    flows: FxHashMap<Flow, VecDeque<Waiting>>,
     bytes: usize,
 }
 
@@ -301,16 +363,15 @@ impl Held {
         self.bytes
     }
 
-    /// A frame of this flow has come; it is given back if it may be delivered now.
-    pub(crate) fn frame(&mut self, flow: Flow, frame: Bytes) -> Option<Bytes> {
-        match self.flows.get_mut(&flow) {
-            None => Some(frame),
-            Some(queue) => {
-                self.bytes += frame.len();
-                queue.push_back(Waiting::Frame(frame));
-                None
-            }
-        }
+    /// Whether what comes of this flow is to wait.
+    pub(crate) fn holds(&self, flow: Flow) -> bool {
+        !self.flows.is_empty() && self.flows.contains_key(&flow)
+    }
+
+    /// A frame of a flow that is held has come.
+    pub(crate) fn frame(&mut self, flow: Flow, frame: Bytes) {
+        self.bytes += frame.len();
+        self.flows.entry(flow).or_default().push_back(Waiting::Frame(frame));
     }
 
     /// A marker of this flow has come, with its bytes if they are complete already.

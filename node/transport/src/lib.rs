@@ -10,7 +10,7 @@
 //! # Where to look
 //!
 //! Who may connect: `handshake.rs`, `credentials.rs`. Two dials at once, reconnects: `peers.rs`.
-//! Order, batches, large frames: `lanes.rs`, `bulk.rs`. A connection and its tasks: `link.rs`.
+//! Order, batches, large frames: `lanes.rs`, `bulk.rs`; what arrives: `frames.rs`. A connection and its tasks: `link.rs`.
 //! Clock, chance, socket: `environment.rs`. The system's hint that a peer is dead: `wire/socket.rs`.
 //!
 //! # Absent on purpose
@@ -24,6 +24,7 @@ mod endpoint;
 mod environment;
 mod error;
 mod finish;
+mod frames;
 mod handshake;
 mod lanes;
 mod link;
@@ -34,9 +35,10 @@ mod wire;
 pub use crate::credentials::{
     Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
 };
-pub use crate::endpoint::{Config, Endpoint, Events};
+pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU};
 pub use crate::environment::Environment;
 pub use crate::error::{BindError, Closed, DialError};
+pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
 pub use crate::stats::Stats;
 pub use crate::wire::{WireConfig, memory::Network};

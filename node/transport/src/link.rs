@@ -20,6 +20,7 @@ use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
 use crate::error::{Closed, StreamEnded};
 use crate::finish::Finished;
+use crate::frames::{Cut, Frames, keep};
 use crate::lanes::{BadEntry, Entry, Held, Lane, Parser, Put};
 use crate::wire::{Connection, SendStream};
 
@@ -82,8 +83,8 @@ impl Peer {
 
 /// Takes what arrives on one link. Called by the link's tasks, so it must not block.
 pub trait Receiver: Send + Sync {
-    /// A frame of a flow; frames of one flow come in their order.
-    fn frame(&self, flow: Flow, frame: Bytes);
+    /// Frames that came together; frames of one flow come in their order.
+    fn frames(&self, frames: &Frames<'_>);
     /// A control frame; in order among themselves.
     fn control(&self, frame: Bytes);
     /// A datagram; may be lost, never doubled by us.
@@ -104,7 +105,7 @@ struct Inner {
     /// Read for each delivery, written when the link starts and when it ends.
     delivery: RwLock<Delivery>,
     incoming: Mutex<Incoming>,
-    held: Vec<Mutex<Held>>,
+    arriving: Vec<Mutex<Arriving>>,
     /// Something held was delivered.
     released: Notify,
     tasks: Mutex<JoinSet<()>>,
@@ -128,6 +129,14 @@ struct Incoming {
     complete: HashMap<u64, Bytes>,
     complete_bytes: usize,
     markers: HashMap<u64, (Flow, usize)>,
+}
+
+/// What arrives in one lane.
+#[derive(Default)]
+struct Arriving {
+    held: Held,
+    /// Frames that may be delivered; kept for its memory.
+    free: Vec<Cut>,
 }
 
 const BULK_STREAMS: usize = 2;
@@ -157,7 +166,7 @@ impl Link {
             next_bulk: AtomicU64::new(1),
             delivery: RwLock::new(Delivery::NotYet),
             incoming: Mutex::default(),
-            held: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
+            arriving: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
             released: Notify::new(),
             tasks: Mutex::new(JoinSet::new()),
         }))
@@ -196,7 +205,7 @@ impl Link {
             Put::Done => Sent::Accepted,
             Put::Bulk(bytes) => {
                 let stream = usize::try_from(bulk_id % BULK_STREAMS as u64).expect("small");
-                inner.bulk[stream].push(bulk_id, bytes, Arc::clone(lane));
+                inner.bulk[stream].push(bulk_id, bytes, Arc::clone(lane), flow);
                 Sent::Accepted
             }
             Put::Refused(sent) => sent,
@@ -218,7 +227,7 @@ impl Link {
 
     /// Returns when a frame of this flow may fit, or the link has ended. Cancel safe.
     pub async fn ready(&self, flow: Flow) {
-        self.lane(flow).ready().await;
+        self.lane(flow).ready(flow).await;
     }
 
     fn lane(&self, flow: Flow) -> &Arc<Lane> {
@@ -409,21 +418,16 @@ impl Link {
         }
         let (first, mut stream) = reader.into_parts();
         let mut parser = Parser::default();
-        let mut chunk = Some(first);
-        while let Some(bytes) = chunk {
-            let mut bad = None;
-            parser.feed(bytes, |entry| {
-                if let Err(error) = self.entry(index, entry) {
-                    bad.get_or_insert(error);
-                }
-            })?;
-            if let Some(error) = bad {
-                return Err(error.into());
+        let mut chunks = vec![first];
+        loop {
+            for chunk in chunks.drain(..) {
+                parser.feed(chunk, |chunk, entries| self.entries(index, chunk, entries))?;
             }
             self.wait_for_release(index).await;
-            chunk = stream.read().await?;
+            if !stream.read_many(&mut chunks).await? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Stops reading a lane while too much waits behind markers in it.
@@ -432,56 +436,73 @@ impl Link {
             let released = self.0.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            if self.held(index).bytes() < HELD_BYTES {
+            if self.arriving(index).held.bytes() < HELD_BYTES {
                 return;
             }
             released.await;
         }
     }
 
-    fn held(&self, index: usize) -> MutexGuard<'_, Held> {
-        self.0.held[index].lock().unwrap_or_else(PoisonError::into_inner)
+    fn arriving(&self, lane: usize) -> MutexGuard<'_, Arriving> {
+        self.0.arriving[lane].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn incoming(&self) -> MutexGuard<'_, Incoming> {
         self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn entry(&self, lane: usize, entry: Entry) -> Result<(), BadEntry> {
-        match entry {
-            Entry::Frame(flow, frame) => {
-                let free = self.held(lane).frame(flow, frame);
-                if let Some(frame) = free {
-                    self.deliver(|receiver| receiver.frame(flow, frame));
+    /// Takes entries that came together: what is free is delivered together.
+    fn entries(&self, lane: usize, chunk: &Bytes, entries: &[Entry]) -> Result<(), BadEntry> {
+        let mut arriving = self.arriving(lane);
+        let Arriving { held, free } = &mut *arriving;
+        free.clear();
+        for entry in entries {
+            match entry {
+                Entry::Frame(cut) if held.holds(cut.flow) => {
+                    held.frame(cut.flow, keep(chunk, cut.at.clone()));
+                }
+                Entry::Frame(cut) => free.push(cut.clone()),
+                Entry::Marker { flow, id, length } => {
+                    let bytes = self.marker(lane, *flow, *id, *length)?;
+                    held.marker(*flow, *id, bytes);
+                    // What came before it goes first.
+                    self.deliver_frames(chunk, free);
+                    free.clear();
+                    self.release(held, *flow);
                 }
             }
-            Entry::Marker { flow, id, length } => {
-                let bytes = {
-                    let mut incoming = self.incoming();
-                    let complete = incoming.complete.remove(&id);
-                    match &complete {
-                        Some(bytes) if bytes.len() != length => {
-                            return Err(BadEntry("a marker of another length".to_owned()));
-                        }
-                        Some(bytes) => incoming.complete_bytes -= bytes.len(),
-                        None => {
-                            incoming.markers.insert(id, (flow, lane));
-                        }
-                    }
-                    complete
-                };
-                let mut held = self.held(lane);
-                held.marker(flow, id, bytes);
-                self.release(&mut held, flow);
+        }
+        self.deliver_frames(chunk, free);
+        Ok(())
+    }
+
+    /// A marker has come; the bytes that it stands for, if they are complete.
+    fn marker(
+        &self,
+        lane: usize,
+        flow: Flow,
+        id: u64,
+        length: usize,
+    ) -> Result<Option<Bytes>, BadEntry> {
+        let mut incoming = self.incoming();
+        let complete = incoming.complete.remove(&id);
+        match &complete {
+            Some(bytes) if bytes.len() != length => {
+                return Err(BadEntry("a marker of another length".to_owned()));
+            }
+            Some(bytes) => incoming.complete_bytes -= bytes.len(),
+            None => {
+                incoming.markers.insert(id, (flow, lane));
             }
         }
-        Ok(())
+        Ok(complete)
     }
 
     /// Delivers what is free of a flow, under the lock of its lane.
     fn release(&self, held: &mut Held, flow: Flow) {
         while let Some(frame) = held.next(flow) {
-            self.deliver(|receiver| receiver.frame(flow, frame));
+            let at = 0..frame.len();
+            self.deliver_frames(&frame, &[Cut { flow, at }]);
         }
         self.0.released.notify_waiters();
     }
@@ -510,10 +531,16 @@ impl Link {
             return Ok(());
         };
         drop(incoming);
-        let mut held = self.held(lane);
-        held.complete(flow, id, frame);
-        self.release(&mut held, flow);
+        let mut arriving = self.arriving(lane);
+        arriving.held.complete(flow, id, frame);
+        self.release(&mut arriving.held, flow);
         Ok(())
+    }
+
+    fn deliver_frames(&self, chunk: &Bytes, cuts: &[Cut]) {
+        if !cuts.is_empty() {
+            self.deliver(|receiver| receiver.frames(&Frames::new(chunk, cuts)));
+        }
     }
 
     /// Hands something to the receiver, unless the link is over.

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +36,9 @@ const WAITING_BYTES: usize = 16 << 20;
 /// After a dial has failed sends are refused for this long, doubled for each failure.
 const BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Present links by name.
+pub(crate) type Links = FxHashMap<NodeName, Link>;
 
 #[derive(Default)]
 pub(crate) struct Peers(BTreeMap<NodeName, Entry>);
@@ -79,10 +83,6 @@ impl Peers {
         })
     }
 
-    pub(crate) fn link(&self, id: &NodeId) -> Option<&Link> {
-        self.link_to(id.name).filter(|link| is_of(link, id))
-    }
-
     pub(crate) fn link_to(&self, name: NodeName) -> Option<&Link> {
         match &self.0.get(&name)?.state {
             State::Up(link) => Some(link),
@@ -90,12 +90,12 @@ impl Peers {
         }
     }
 
-    pub(crate) fn links(&self) -> Vec<Link> {
-        let up = |entry: &Entry| match &entry.state {
-            State::Up(link) => Some(link.clone()),
+    pub(crate) fn links(&self) -> Links {
+        let up = |(name, entry): (&NodeName, &Entry)| match &entry.state {
+            State::Up(link) => Some((*name, link.clone())),
             State::Idle | State::Dialing(_) => None,
         };
-        self.0.values().filter_map(up).collect()
+        self.0.iter().filter_map(up).collect()
     }
 
     pub(crate) fn ended(&self, name: NodeName) -> u64 {
@@ -228,6 +228,7 @@ impl Peers {
     }
 }
 
-fn is_of(link: &Link, id: &NodeId) -> bool {
+/// Whether a link leads to this life of a node.
+pub(crate) fn is_of(link: &Link, id: &NodeId) -> bool {
     link.peer().node.as_ref().is_some_and(|node| node.id == *id)
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use purlin_proto::{Envelope, Signal};
+use purlin_proto::{Envelope, Frame, NodeName, Signal};
 use purlin_runtime::{
     Actor, Config, Context, Deferred, Dest, Down, ExitReason, Handler, LinkDown, Message, Name,
     NodeEvent, NodeId, Outcome, Peer, Pid, Priority, RawContext, RawKind, Received, Ref, Registry,
@@ -226,6 +226,8 @@ async fn drift(mut ctx: RawContext, seed: u64, known: Vec<Pid>) -> Outcome {
 struct Nowhere(AtomicU64);
 
 impl Remote for Nowhere {
+    fn tell(&self, _: NodeName, _: &Frame) {}
+
     fn send(
         &self,
         _: Peer,

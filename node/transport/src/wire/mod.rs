@@ -245,6 +245,27 @@ impl RecvStream {
     }
 }
 
+impl RecvStream {
+    /// Appends all the bytes that are there, waiting for some; `false` at the end.
+    pub(crate) async fn read_many(&mut self, chunks: &mut Vec<Bytes>) -> Result<bool, StreamEnded> {
+        const AT_ONCE: usize = 32;
+        match self {
+            Self::Quic(stream) => {
+                let mut read: [Bytes; AT_ONCE] = Default::default();
+                let count = stream.read_chunks(&mut read).await.map_err(ended)?;
+                chunks.extend(read.into_iter().take(count.unwrap_or(0)));
+                Ok(count.is_some())
+            }
+            Self::Memory(stream) => {
+                let chunk = stream.read().await?;
+                let more = chunk.is_some();
+                chunks.extend(chunk);
+                Ok(more)
+            }
+        }
+    }
+}
+
 fn ended(error: impl std::fmt::Display) -> StreamEnded {
     StreamEnded(error.to_string())
 }

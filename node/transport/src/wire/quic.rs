@@ -56,6 +56,8 @@ impl Wire {
         let server = server_config(&config.credentials, environment, &transport).map_err(bad)?;
         let mut endpoint_config = quinn::EndpointConfig::default();
         endpoint_config.rng_seed(environment.seed);
+        let largest = endpoint_config.max_udp_payload_size(config.mtu);
+        largest.map_err(|error| bad(error.to_string()))?;
         let runtime = Arc::clone(&environment.runtime);
         let bound = match &environment.socket {
             Some(socket) => socket::Bound { socket: Arc::clone(socket), errors: None },
@@ -195,6 +197,9 @@ fn alert_text(alert: u8) -> String {
 
 fn transport(config: &Config) -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut discovery = quinn::MtuDiscoveryConfig::default();
+    discovery.upper_bound(config.mtu);
+    transport.mtu_discovery_config(Some(discovery));
     let idle = IdleTimeout::try_from(config.idle_timeout).unwrap_or(VarInt::MAX.into());
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))

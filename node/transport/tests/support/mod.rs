@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::{NodeHello, NodeId, NodeName, Refusal};
 use purlin_transport::{
-    Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Flow, Identity, Link,
-    Network, Peer, Receiver, WireConfig,
+    Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Flow, Frames, Identity,
+    Link, Network, Peer, Receiver, WireConfig,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
@@ -169,8 +169,8 @@ impl Events for Recorder {
 }
 
 impl Receiver for Recorder {
-    fn frame(&self, flow: Flow, frame: Bytes) {
-        self.0.add(Seen::Frame(flow, frame));
+    fn frames(&self, frames: &Frames<'_>) {
+        frames.owned().for_each(|(flow, frame)| self.0.add(Seen::Frame(flow, frame)));
     }
 
     fn control(&self, frame: Bytes) {
