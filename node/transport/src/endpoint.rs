@@ -487,7 +487,8 @@ impl Endpoint {
         }
     }
 
-    /// Ends everything: what was accepted is delivered first, within 2 s.
+    /// Ends everything: what was accepted is delivered first, as long as something gets through
+    /// ([`Link::close_gracefully`]).
     pub async fn close(&self, why: &Refusal) {
         self.0.closing.store(true, Ordering::Release);
         // What waits for a dial was accepted as well.

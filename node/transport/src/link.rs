@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
 use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
@@ -137,8 +138,11 @@ const LANE_PRIORITY: i32 = 0;
 /// What may wait behind markers in one lane before the lane is not read any more.
 const HELD_BYTES: usize = FRAME_BYTES;
 
-/// How long a graceful end may take.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A graceful end is given up when nothing has got through for so long,
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// and after so long in any case.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The two control streams of a connection that has said hello.
 pub(crate) struct ControlStreams {
@@ -245,7 +249,8 @@ impl Link {
         self.0.connection.close(why);
     }
 
-    /// Ends the connection when everything accepted so far has arrived, after 2 s at most.
+    /// Ends the connection when everything accepted so far has arrived; or when nothing has got
+    /// through for 2 s, as to a far end that does not read, and after 30 s at most.
     pub async fn close_gracefully(&self, why: &Refusal) {
         let flushed = async {
             for lane in &self.0.lanes {
@@ -260,8 +265,17 @@ impl Link {
                 drop(finished.await);
             }
         };
-        // A far end that does not read must not hold us.
-        drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
+        let mut flushed = std::pin::pin!(flushed);
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let mut before = self.0.connection.progress();
+        // On a bad road megabytes take their time; a far end that does not read must not hold us.
+        while tokio::time::timeout(FLUSH_PATIENCE, &mut flushed).await.is_err() {
+            let now = self.0.connection.progress();
+            if now.0 == before.0 || now.1 == before.1 || Instant::now() >= deadline {
+                break;
+            }
+            before = now;
+        }
         self.close(why);
     }
 
