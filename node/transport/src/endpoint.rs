@@ -487,27 +487,42 @@ impl Endpoint {
         }
     }
 
-    /// Ends everything: what was accepted is delivered first, as long as something gets through
-    /// ([`Link::close_gracefully`]).
-    pub async fn close(&self, why: &Refusal) {
+    /// Delivers every frame that was accepted, as long as something gets through
+    /// ([`Link::close_gracefully`]). Only control frames and datagrams are taken from then on: for a
+    /// farewell on them, which must not overtake what was said before.
+    pub async fn flush(&self) {
         self.0.closing.store(true, Ordering::Release);
         // What waits for a dial was accepted as well.
         drop(tokio::time::timeout(DIALS_TIMEOUT, self.dials_done()).await);
-        let mut links = self.links();
-        links.append(&mut lock(&self.0.clients).clone());
-        let mut closing = JoinSet::new();
-        for link in links {
+        self.for_each_link(|link| async move { link.finish_lanes().await }).await;
+    }
+
+    /// Ends everything: what was accepted is delivered first, as by [`flush`](Self::flush).
+    pub async fn close(&self, why: &Refusal) {
+        self.flush().await;
+        self.for_each_link(|link| {
             let why = why.clone();
-            closing.spawn(async move { link.close_gracefully(&why).await });
-        }
-        closing.join_all().await;
+            async move { link.close_gracefully(&why).await }
+        })
+        .await;
         self.0.wire.close().await;
         lock(&self.0.tasks).abort_all();
+    }
+
+    /// Does something with all links at once, to nodes and to clients.
+    async fn for_each_link<F>(&self, act: impl Fn(Link) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut links = self.links();
+        links.append(&mut lock(&self.0.clients).clone());
+        links.into_iter().map(act).collect::<JoinSet<()>>().join_all().await;
     }
 }
 
 /// How long a graceful end waits for dials that something waits for.
-const DIALS_TIMEOUT: Duration = Duration::from_secs(1);
+/// QUIC repeats a first packet that was lost after one second.
+const DIALS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts until the endpoint is gone; each handshake is a task of its own.
 async fn accept(endpoint: Weak<Shared>) {
