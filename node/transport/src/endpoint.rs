@@ -21,7 +21,7 @@ use crate::credentials::Credentials;
 use crate::error::{BindError, Closed, DialError};
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
 use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
-use crate::peers::{Peers, Queued};
+use crate::peers::{Greet, Peers, Queued};
 use crate::stats::{Stats, count};
 use crate::wire::{Connection, Incoming, Wire, WireConfig, memory, quic};
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub cluster: Name,
     /// Which life of a node we are; `None` for a client.
     pub node: Option<NodeHello>,
+    /// The versions of the protocol that we speak; all that this build knows unless said otherwise.
+    pub versions: Versions,
     /// A connection that is silent for so long is lost; 10 s unless said otherwise.
     pub idle_timeout: Duration,
     /// How often a silent connection is kept alive; 3 s unless said otherwise.
@@ -53,6 +55,7 @@ impl Config {
             credentials,
             cluster,
             node: None,
+            versions: Versions::OURS,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
             lanes: 4,
@@ -174,7 +177,7 @@ impl Endpoint {
 
     fn hello(&self, association: u64, ended: u64) -> Hello {
         Hello {
-            versions: Versions::OURS,
+            versions: self.0.config.versions,
             cluster: self.0.config.cluster.clone(),
             name: self.0.config.credentials.identity().name,
             node: lock(&self.0.node).clone(),
@@ -323,12 +326,22 @@ impl Endpoint {
             connection.close(&Refusal::Identity { detail });
             return Err(DialError::Unexpected { expected, found: proved.name });
         }
-        if let Some(link) = lock(&self.0.peers).link_to(proved.name) {
-            connection.close(&Refusal::Duplicate);
-            return Ok(link.clone());
-        }
+        let greet = lock(&self.0.peers).greet(proved.name);
+        let ended = match greet {
+            Greet::Go { ended } => ended,
+            Greet::Linked(link) => {
+                connection.close(&Refusal::Duplicate);
+                return Ok(link);
+            }
+            Greet::Welcoming => {
+                connection.close(&Refusal::Duplicate);
+                return Err(DialError::Refused(Refusal::Duplicate));
+            }
+        };
+        // Until it is established or has failed, also by a timeout.
+        let _greeting = OnDrop(|| lock(&self.0.peers).greeted(proved.name));
         let association = self.0.associations.fetch_add(2, Ordering::Relaxed);
-        let ours = self.hello(association, lock(&self.0.peers).ended(proved.name));
+        let ours = self.hello(association, ended);
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
         let (theirs, reader) = match handshake::hear_hello(&connection).await {
@@ -398,10 +411,12 @@ impl Endpoint {
         if let Some(node) = &theirs.node {
             lock(&self.0.peers).admit(self.us(), &theirs, node.id).map_err(refused)?;
         }
+        let _welcoming = theirs
+            .node
+            .as_ref()
+            .map(|node| OnDrop(|| lock(&self.0.peers).welcomed(node.id.name, theirs.association)));
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(connection, &ours).await.map_err(ended)?;
-        // While the answer was written another connection may have been accepted; asked again under
-        // the lock that puts this one in its place.
         count(&self.0.stats.accepted);
         self.establish(peer, connection.clone(), ControlStreams { writer, reader });
         Ok(())
@@ -517,6 +532,15 @@ impl Endpoint {
         let mut links = self.links();
         links.append(&mut lock(&self.0.clients).clone());
         links.into_iter().map(act).collect::<JoinSet<()>>().join_all().await;
+    }
+}
+
+/// Does something when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
