@@ -8,65 +8,14 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter, Echo, Kv, Read, Say};
 use purlin::{
-    CallError, ChildSpec, Dest, Down, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Pid,
-    RawContext, RawKind, Received, SpawnError, Strategy, Supervisor,
+    CallError, ChildSpec, Dest, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Received,
+    SpawnError, Strategy, Supervisor,
 };
 use purlin_cluster_tests::memory::{Cluster, until_sees};
-use tokio::sync::mpsc;
-
-static PROBE: RawKind = RawKind::new("probe");
+use purlin_cluster_tests::probe::{PROBE, Probe};
 
 fn kinds(builder: NodeBuilder) -> NodeBuilder {
     builder.actor::<Echo>().actor::<Counter>().actor::<Kv>()
-}
-
-/// A raw process that hands a test all it receives.
-struct Probe {
-    pid: Pid,
-    received: mpsc::UnboundedReceiver<Received>,
-}
-
-impl Probe {
-    fn start(node: &Node, begin: impl FnOnce(&mut RawContext)) -> Self {
-        let (tell, received) = mpsc::unbounded_channel();
-        let pid = node
-            .runtime()
-            .spawn_raw(&PROBE, |mut ctx| {
-                begin(&mut ctx);
-                async move {
-                    loop {
-                        let _ = tell.send(ctx.receive().await?);
-                    }
-                }
-            })
-            .unwrap();
-        Self { pid, received }
-    }
-
-    async fn next(&mut self) -> Received {
-        tokio::time::timeout(Duration::from_secs(30), self.received.recv())
-            .await
-            .expect("something within 30 s")
-            .expect("the probe lives")
-    }
-
-    async fn down(&mut self) -> Down {
-        match self.next().await {
-            Received::Down(down) => down,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn link_down(&mut self) -> LinkDown {
-        match self.next().await {
-            Received::LinkDown(link_down) => link_down,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn is_quiet(&mut self) -> bool {
-        tokio::time::timeout(Duration::from_secs(2), self.received.recv()).await.is_err()
-    }
 }
 
 /// Lets what is on its way arrive.

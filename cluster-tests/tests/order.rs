@@ -7,64 +7,10 @@ use std::time::Duration;
 
 use purlin::prelude::*;
 use purlin_cluster_tests::memory::until_sees;
+use purlin_cluster_tests::numbered::{Receiver, send, until_came};
 
 const PAIRS: u64 = 50;
 const MESSAGES: u64 = 2_000;
-
-/// A numbered message with a body.
-#[derive(Debug, Serialize, Deserialize)]
-struct Numbered {
-    number: u64,
-    #[serde(with = "serde_bytes")]
-    body: Vec<u8>,
-}
-
-impl Message for Numbered {
-    const NAME: &'static str = "order.numbered";
-    type Reply = ();
-}
-
-/// How many have come, and the first that was not the next.
-#[derive(Debug, Serialize, Deserialize)]
-struct Report;
-
-impl Message for Report {
-    const NAME: &'static str = "order.report";
-    type Reply = (u64, Option<u64>);
-}
-
-#[derive(Default)]
-struct Receiver {
-    next: u64,
-    wrong: Option<u64>,
-}
-
-impl Actor for Receiver {
-    const KIND: &'static str = "order.receiver";
-    type Args = ();
-    type Messages = (Numbered, Report);
-
-    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
-        Ok(Self::default())
-    }
-}
-
-impl Handler<Numbered> for Receiver {
-    async fn handle(&mut self, message: Numbered, _: &mut Context<Self>) -> Outcome {
-        let whole = message.body.iter().all(|byte| *byte == message.number.to_le_bytes()[0]);
-        if message.number != self.next || !whole {
-            self.wrong.get_or_insert(message.number);
-        }
-        self.next += 1;
-        Ok(())
-    }
-}
-
-impl Handler<Report> for Receiver {
-    async fn handle(&mut self, _: Report, _: &mut Context<Self>) -> Outcome<(u64, Option<u64>)> {
-        Ok((self.next, self.wrong))
-    }
-}
 
 /// 1 B to 1 MiB, most of them small, as in life.
 fn size(pair: u64, number: u64) -> usize {
@@ -95,10 +41,7 @@ async fn every_pair_keeps_its_order_and_nothing_is_lost_or_doubled() {
         let receiver = from.spawn_on::<Receiver>(&to.id().name, ()).await.unwrap();
         receivers.push(receiver.clone());
         senders.push(from.runtime().task(async move {
-            for number in 0..MESSAGES {
-                let body = vec![number.to_le_bytes()[0]; size(pair, number)];
-                receiver.send_wait(Numbered { number, body }).await;
-            }
+            send(&receiver, 0..MESSAGES, |number| size(pair, number)).await;
         }));
     }
     for sender in senders {
@@ -106,13 +49,8 @@ async fn every_pair_keeps_its_order_and_nothing_is_lost_or_doubled() {
     }
 
     for receiver in receivers {
-        let all = async {
-            while receiver.call(Report).await.unwrap().0 < MESSAGES {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_mins(1), all).await.expect("all messages");
-        assert_eq!(receiver.call(Report).await, Ok((MESSAGES, None)));
+        let runs = until_came(&receiver, MESSAGES - 1, Duration::from_mins(1)).await;
+        assert_eq!(runs, [(0, MESSAGES - 1)]);
     }
     a.stop().await;
     b.stop().await;

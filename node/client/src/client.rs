@@ -173,9 +173,10 @@ impl Client {
         }
     }
 
-    /// Ends the connection in good order: what was sent is delivered, within 2 s, and the node knows
-    /// at once. For all clones. A program that ends without waiting for it may lose what it sent last,
-    /// and its node notices after some seconds of silence.
+    /// Ends the connection in good order: what was sent is delivered, and the node knows at once.
+    /// That is given up when nothing gets through for 2 s, and after 30 s. For all clones. A program
+    /// that ends without waiting for it may lose what it sent last, and its node notices after some
+    /// seconds of silence.
     pub async fn close(&self) {
         self.0.keeper.abort();
         self.0.endpoint.close(&Refusal::Stopping).await;

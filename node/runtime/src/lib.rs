@@ -6,7 +6,7 @@
 //! again.
 //!
 //! A [`Runtime`] is a value: many fit in one test. It is joined to others through [`Remote`], which
-//! the owner hands in, and [`Runtime::receive`], which the owner calls.
+//! the owner hands in, and [`Inbound`], which the owner calls.
 //!
 //! # Where to look
 //!

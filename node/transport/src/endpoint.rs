@@ -22,7 +22,7 @@ use crate::credentials::Credentials;
 use crate::error::{BindError, Closed, DialError};
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
 use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
-use crate::peers::{Links, Peers, Queued, is_of};
+use crate::peers::{Greet, Links, Peers, Queued, is_of};
 use crate::stats::{Stats, count};
 use crate::wire::{Connection, Incoming, Wire, WireConfig, memory, quic};
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub cluster: Name,
     /// Which life of a node we are; `None` for a client.
     pub node: Option<NodeHello>,
+    /// The versions of the protocol that we speak; all that this build knows unless said otherwise.
+    pub versions: Versions,
     /// A connection that is silent for so long is lost; 10 s unless said otherwise.
     pub idle_timeout: Duration,
     /// How often a silent connection is kept alive; 3 s unless said otherwise.
@@ -64,6 +66,7 @@ impl Config {
             credentials,
             cluster,
             node: None,
+            versions: Versions::OURS,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
             lanes: 4,
@@ -190,7 +193,7 @@ impl Endpoint {
 
     fn hello(&self, association: u64, ended: u64) -> Hello {
         Hello {
-            versions: Versions::OURS,
+            versions: self.0.config.versions,
             cluster: self.0.config.cluster.clone(),
             name: self.0.config.credentials.identity().name,
             node: lock(&self.0.node).clone(),
@@ -356,12 +359,22 @@ impl Endpoint {
             connection.close(&Refusal::Identity { detail });
             return Err(DialError::Unexpected { expected, found: proved.name });
         }
-        if let Some(link) = lock(&self.0.peers).link_to(proved.name) {
-            connection.close(&Refusal::Duplicate);
-            return Ok(link.clone());
-        }
+        let greet = lock(&self.0.peers).greet(proved.name);
+        let ended = match greet {
+            Greet::Go { ended } => ended,
+            Greet::Linked(link) => {
+                connection.close(&Refusal::Duplicate);
+                return Ok(link);
+            }
+            Greet::Welcoming => {
+                connection.close(&Refusal::Duplicate);
+                return Err(DialError::Refused(Refusal::Duplicate));
+            }
+        };
+        // Until it is established or has failed, also by a timeout.
+        let _greeting = OnDrop(|| lock(&self.0.peers).greeted(proved.name));
         let association = self.0.associations.fetch_add(2, Ordering::Relaxed);
-        let ours = self.hello(association, lock(&self.0.peers).ended(proved.name));
+        let ours = self.hello(association, ended);
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
         let (theirs, reader) = match handshake::hear_hello(&connection).await {
@@ -431,10 +444,12 @@ impl Endpoint {
         if let Some(node) = &theirs.node {
             lock(&self.0.peers).admit(self.us(), &theirs, node.id).map_err(refused)?;
         }
+        let _welcoming = theirs
+            .node
+            .as_ref()
+            .map(|node| OnDrop(|| lock(&self.0.peers).welcomed(node.id.name, theirs.association)));
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(connection, &ours).await.map_err(ended)?;
-        // While the answer was written another connection may have been accepted; asked again under
-        // the lock that puts this one in its place.
         count(&self.0.stats.accepted);
         self.establish(peer, connection.clone(), ControlStreams { writer, reader });
         Ok(())
@@ -525,26 +540,51 @@ impl Endpoint {
         }
     }
 
-    /// Ends everything: what was accepted is delivered first, within 2 s.
-    pub async fn close(&self, why: &Refusal) {
+    /// Delivers every frame that was accepted, as long as something gets through
+    /// ([`Link::close_gracefully`]). Only control frames and datagrams are taken from then on: for a
+    /// farewell on them, which must not overtake what was said before.
+    pub async fn flush(&self) {
         self.0.closing.store(true, Ordering::Release);
         // What waits for a dial was accepted as well.
         drop(tokio::time::timeout(DIALS_TIMEOUT, self.dials_done()).await);
-        let mut links = self.links();
-        links.append(&mut lock(&self.0.clients).clone());
-        let mut closing = JoinSet::new();
-        for link in links {
+        self.for_each_link(|link| async move { link.finish_lanes().await }).await;
+    }
+
+    /// Ends everything: what was accepted is delivered first, as by [`flush`](Self::flush).
+    pub async fn close(&self, why: &Refusal) {
+        self.flush().await;
+        self.for_each_link(|link| {
             let why = why.clone();
-            closing.spawn(async move { link.close_gracefully(&why).await });
-        }
-        closing.join_all().await;
+            async move { link.close_gracefully(&why).await }
+        })
+        .await;
         self.0.wire.close().await;
         lock(&self.0.tasks).abort_all();
+    }
+
+    /// Does something with all links at once, to nodes and to clients.
+    async fn for_each_link<F>(&self, act: impl Fn(Link) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut links = self.links();
+        links.append(&mut lock(&self.0.clients).clone());
+        links.into_iter().map(act).collect::<JoinSet<()>>().join_all().await;
+    }
+}
+
+/// Does something when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
 /// How long a graceful end waits for dials that something waits for.
-const DIALS_TIMEOUT: Duration = Duration::from_secs(1);
+/// QUIC repeats a first packet that was lost after one second.
+const DIALS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts until the endpoint is gone; each handshake is a task of its own.
 async fn accept(endpoint: Weak<Shared>) {

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use purlin_proto::limits::HELLO_BYTES;
-use purlin_proto::{Hello, Refusal, Role, Versions, codec};
+use purlin_proto::{Hello, Refusal, Role, codec};
 
 use crate::control::{Reader, kind, put_frame};
 use crate::credentials::Identity;
@@ -109,8 +109,8 @@ pub(crate) fn believe(why: Refusal, proved: Identity) -> DialError {
 
 /// Checks a hello against our own and against the certificate.
 pub(crate) fn check(theirs: &Hello, ours: &Hello, proved: Identity) -> Result<(), Refusal> {
-    if Versions::OURS.agree(theirs.versions).is_none() {
-        return Err(Refusal::Version { theirs: Versions::OURS, ours: theirs.versions });
+    if ours.versions.agree(theirs.versions).is_none() {
+        return Err(Refusal::Version { theirs: ours.versions, ours: theirs.versions });
     }
     if theirs.cluster != ours.cluster {
         return Err(Refusal::Cluster { theirs: ours.cluster.clone() });

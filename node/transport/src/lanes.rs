@@ -107,7 +107,8 @@ impl State {
     fn has_room(&self, flow: Flow, limit: usize) -> bool {
         let free = limit.saturating_sub(self.small());
         let own_bulk = || self.bulk_of.get(&flow).copied().unwrap_or(0);
-        let bulk_full = || self.bulk >= limit * BULK_FACTOR && self.bulk_wanted.contains(&flow);
+        let bulk_full =
+            || self.bulk >= limit.saturating_mul(BULK_FACTOR) && self.bulk_wanted.contains(&flow);
         self.groups[group(flow)] < free && (self.bulk == 0 || (own_bulk() < limit && !bulk_full()))
     }
 }
@@ -149,9 +150,11 @@ impl Lane {
         }
         let bulk_limit = match priority {
             Priority::User if !state.has_room(flow, self.limit) => return Put::Refused(Sent::Full),
-            Priority::System if state.small() >= self.limit * SYSTEM_FACTOR => return Put::Jammed,
-            Priority::User => self.limit * BULK_FACTOR,
-            Priority::System => self.limit * BULK_FACTOR * SYSTEM_FACTOR,
+            Priority::System if state.small() >= self.limit.saturating_mul(SYSTEM_FACTOR) => {
+                return Put::Jammed;
+            }
+            Priority::User => self.limit.saturating_mul(BULK_FACTOR),
+            Priority::System => self.limit.saturating_mul(BULK_FACTOR * SYSTEM_FACTOR),
         };
         let start = state.buffer.len();
         state.buffer.put_u32_le(0);

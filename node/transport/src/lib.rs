@@ -18,6 +18,8 @@
 //! What a frame means. Membership, processes, names.
 
 mod bulk;
+#[cfg(test)]
+mod chopping;
 mod control;
 mod credentials;
 mod endpoint;

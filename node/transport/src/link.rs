@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
 use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
@@ -108,6 +109,7 @@ struct Inner {
     arriving: Vec<Mutex<Arriving>>,
     /// Something held was delivered.
     released: Notify,
+    lanes_finished: OnceCell<()>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -146,8 +148,11 @@ const LANE_PRIORITY: i32 = 0;
 /// What may wait behind markers in one lane before the lane is not read any more.
 const HELD_BYTES: usize = FRAME_BYTES;
 
-/// How long a graceful end may take.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A graceful end is given up when nothing has got through for so long,
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// and after so long in any case.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The two control streams of a connection that has said hello.
 pub(crate) struct ControlStreams {
@@ -168,6 +173,7 @@ impl Link {
             incoming: Mutex::default(),
             arriving: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
             released: Notify::new(),
+            lanes_finished: OnceCell::new(),
             tasks: Mutex::new(JoinSet::new()),
         }))
     }
@@ -254,24 +260,54 @@ impl Link {
         self.0.connection.close(why);
     }
 
-    /// Ends the connection when everything accepted so far has arrived, after 2 s at most.
+    /// Ends the connection when everything accepted so far has arrived; or when nothing has got
+    /// through for 2 s, as to a far end that does not read, and after 30 s at most.
     pub async fn close_gracefully(&self, why: &Refusal) {
-        let flushed = async {
+        self.finish_lanes().await;
+        self.get_through(async { drop(self.0.control.finish().await) }).await;
+        self.close(why);
+    }
+
+    /// Returns when every frame accepted so far has arrived, within the same bounds. Lanes take no
+    /// more from then on; control frames and datagrams still pass.
+    pub(crate) async fn finish_lanes(&self) {
+        let finish = async {
             for lane in &self.0.lanes {
                 // Large frames first: what follows them in their flow is in the lane already.
                 lane.drained().await;
             }
             let lanes = self.0.lanes.iter().map(|lane| lane.finish());
             let bulk = self.0.bulk.iter().map(bulk::Outbox::finish);
-            let finished: Vec<_> = lanes.chain(bulk).chain([self.0.control.finish()]).collect();
-            for finished in finished {
+            for finished in lanes.chain(bulk).collect::<Vec<_>>() {
                 // Ended with the connection: then there is nothing to wait for.
                 drop(finished.await);
             }
         };
-        // A far end that does not read must not hold us.
-        drop(tokio::time::timeout(FLUSH_TIMEOUT, flushed).await);
-        self.close(why);
+        let once = async {
+            self.get_through(finish).await;
+            self.0.lanes.iter().for_each(|lane| lane.close());
+        };
+        self.0.lanes_finished.get_or_init(|| once).await;
+    }
+
+    /// Waits for something that the far end is to have. On a bad road megabytes take their time; a
+    /// far end that does not read, or is not there, must not hold us.
+    async fn get_through(&self, sent: impl Future<Output = ()>) {
+        let mut sent = std::pin::pin!(async {
+            tokio::select! {
+                () = sent => {}
+                _ = self.0.connection.closed() => {}
+            }
+        });
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        let mut before = self.0.connection.progress();
+        while tokio::time::timeout(FLUSH_PATIENCE, &mut sent).await.is_err() {
+            let now = self.0.connection.progress();
+            if now.0 == before.0 || now.1 == before.1 || Instant::now() >= deadline {
+                return;
+            }
+            before = now;
+        }
     }
 
     // ----- the tasks -----

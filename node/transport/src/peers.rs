@@ -8,8 +8,9 @@
 //! | a hello arrives while | decision |
 //! |---|---|
 //! | nothing is known of the node | accepted |
-//! | we dial it, and its name is smaller than ours | accepted; ours will be refused there |
-//! | we dial it, and our name is smaller | refused: it accepts ours |
+//! | we dial or greet it, and its name is smaller than ours | accepted; ours will be refused there |
+//! | we dial or greet it, and our name is smaller | refused: it accepts ours |
+//! | we accept another connection of this life, or a newer one | refused |
 //! | connected to an older life of it | the old one is closed, the new accepted |
 //! | connected to a newer life of it | refused |
 //! | connected, and it says that our connection has ended on its side | replaced |
@@ -17,6 +18,20 @@
 //!
 //! Both sides come to the same choice, because the smaller name's dial is kept and a side that has
 //! accepted a connection does not dial.
+//!
+//! Who is at a seed's address is not known before the handshake. So a dial looks again when it
+//! knows, before it says hello ([`Peers::greet`]): from then on it counts as above until it is
+//! established or has failed; and it ends there if a connection of that node is accepted by now.
+//! Either the smaller name greets and refuses the other's hello, or it accepts that and does not
+//! greet: never both, so no connection that has carried anything is replaced by its twin.
+//!
+//! # When an address changes
+//!
+//! The side that has dialed keeps its connection when its address or port changes (RFC 9000, section
+//! 9): the other side sees its next packet come from there, asks the new address to prove itself and
+//! goes on. Until that packet, at the latest the next keep-alive, what is sent to it is lost and sent
+//! again. The side that was dialed cannot move: its packets from elsewhere are not believed, the link
+//! ends by silence, and a new one is dialed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,6 +62,10 @@ struct Entry {
     state: State,
     waiting: Vec<(Flow, Bytes)>,
     waiting_bytes: usize,
+    /// Connections that we have dialed and greet it on.
+    greeting: u32,
+    /// The association and life of a connection of it that we have accepted and not yet installed.
+    welcoming: Option<(u64, u64)>,
     /// The last association that we know has ended.
     ended: u64,
     failures: u32,
@@ -59,6 +78,16 @@ enum State {
     Idle,
     Dialing(NodeId),
     Up(Link),
+}
+
+/// What a dial finds when it knows which node it has reached.
+pub(crate) enum Greet {
+    /// It may say hello, and what it says of the last association that has ended.
+    Go { ended: u64 },
+    /// There is a link.
+    Linked(Link),
+    /// Another connection of it is being accepted.
+    Welcoming,
 }
 
 /// What became of a frame for a node.
@@ -76,6 +105,8 @@ impl Peers {
             state: State::Idle,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            greeting: 0,
+            welcoming: None,
             ended: 0,
             failures: 0,
             not_before: None,
@@ -96,10 +127,6 @@ impl Peers {
             State::Idle | State::Dialing(_) => None,
         };
         self.0.iter().filter_map(up).collect()
-    }
-
-    pub(crate) fn ended(&self, name: NodeName) -> u64 {
-        self.0.get(&name).map_or(0, |entry| entry.ended)
     }
 
     pub(crate) fn changes(&mut self, name: NodeName) -> watch::Receiver<u64> {
@@ -168,13 +195,38 @@ impl Peers {
         true
     }
 
-    /// Whether a connection that a node has begun is to be accepted; see the head.
-    pub(crate) fn admit(&self, us: NodeName, theirs: &Hello, id: NodeId) -> Result<(), Refusal> {
-        let Some(entry) = self.0.get(&id.name) else { return Ok(()) };
+    /// Whether a dial may say hello, now that it knows to whom; if so, [`greeted`](Self::greeted)
+    /// is called when it is established or has failed.
+    pub(crate) fn greet(&mut self, name: NodeName) -> Greet {
+        let entry = self.entry(name);
         match &entry.state {
-            State::Idle => Ok(()),
-            State::Dialing(_) if id.name < us => Ok(()),
-            State::Dialing(_) => Err(Refusal::Duplicate),
+            State::Up(link) => Greet::Linked(link.clone()),
+            State::Idle | State::Dialing(_) if entry.welcoming.is_some() => Greet::Welcoming,
+            State::Idle | State::Dialing(_) => {
+                entry.greeting += 1;
+                Greet::Go { ended: entry.ended }
+            }
+        }
+    }
+
+    pub(crate) fn greeted(&mut self, name: NodeName) {
+        self.entry(name).greeting -= 1;
+    }
+
+    /// Whether a connection that a node has begun is to be accepted; see the head. If so,
+    /// [`welcomed`](Self::welcomed) is called when it is installed or has failed.
+    pub(crate) fn admit(
+        &mut self,
+        us: NodeName,
+        theirs: &Hello,
+        id: NodeId,
+    ) -> Result<(), Refusal> {
+        let entry = self.entry(id.name);
+        let ours_is_kept = us < id.name;
+        match &entry.state {
+            State::Idle if entry.greeting > 0 && ours_is_kept => Err(Refusal::Duplicate),
+            State::Dialing(_) if ours_is_kept => Err(Refusal::Duplicate),
+            State::Idle | State::Dialing(_) => Ok(()),
             State::Up(link) => {
                 let known = link.peer().node.as_ref().map_or(0, |node| node.id.creation);
                 match id.creation.cmp(&known) {
@@ -184,7 +236,17 @@ impl Peers {
                     std::cmp::Ordering::Equal => Err(Refusal::Duplicate),
                 }
             }
+        }?;
+        if entry.welcoming.is_some_and(|(_, creation)| creation >= id.creation) {
+            return Err(Refusal::Duplicate);
         }
+        entry.welcoming = Some((theirs.association, id.creation));
+        Ok(())
+    }
+
+    pub(crate) fn welcomed(&mut self, name: NodeName, association: u64) {
+        let entry = self.entry(name);
+        entry.welcoming = entry.welcoming.filter(|(welcoming, _)| *welcoming != association);
     }
 
     /// Puts a link in its place; what waited goes out over it. The link it replaces is returned.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{NodeId, Refusal, Role, View};
-use purlin_transport::{Closed, DialError, Flow, Identity, Priority, Sent};
+use purlin_proto::{NodeId, Refusal, Role, Versions, View};
+use purlin_transport::{Closed, DialError, Flow, Identity, Network, Priority, Sent};
 use support::{Authority, Fabric, Node, Seen, World, by_flow};
 
 /// Runs a case over both carriers.
@@ -33,10 +33,12 @@ macro_rules! on_both {
 on_both! {
     frames_of_a_flow_keep_their_order_whatever_their_size
     two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing
+    two_that_dial_each_others_address_at_once_keep_one_connection_and_lose_nothing
     a_graceful_close_delivers_everything_accepted_before_it
     a_newer_life_replaces_the_older_ones_link
     a_link_lets_its_receiver_go_when_it_ends
     another_cluster_is_refused_with_its_name
+    without_a_common_version_either_side_is_told_what_the_other_speaks
     a_refusal_of_the_owner_reaches_the_dialer
     a_client_certificate_is_refused_as_a_node
     a_full_lane_refuses_users_and_is_ready_again
@@ -92,6 +94,46 @@ async fn two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing(world:
             assert_eq!(numbers, (0..10).collect::<Vec<_>>());
             assert_eq!(node.endpoint.links().len(), 1);
         }
+    }
+}
+
+/// As seeds are dialed: nobody knows beforehand which node is there.
+async fn two_that_dial_each_others_address_at_once_keep_one_connection_and_lose_nothing(
+    world: World,
+) {
+    for round in 0..50 {
+        let (a, b) = (Arc::new(world.node("a")), Arc::new(world.node("b")));
+        let speak = |from: &Arc<Node>, to: &Arc<Node>| {
+            let (from, to) = (Arc::clone(from), Arc::clone(to));
+            tokio::spawn(async move {
+                match from.endpoint.dial(to.address(), None).await {
+                    Ok(_) | Err(DialError::Refused(Refusal::Duplicate)) => {}
+                    Err(error) => panic!("round {round}: {error:?}"),
+                }
+                for n in 0..20 {
+                    from.send(&to, Flow(n % 2), &frame(n, 10)).await;
+                }
+            })
+        };
+        let (one, other) = (speak(&a, &b), speak(&b, &a));
+        one.await.unwrap();
+        other.await.unwrap();
+
+        for node in [&a, &b] {
+            node.record.until("twenty frames", |seen| count_frames(seen) == 20).await;
+            for (flow, frames) in by_flow(node.record.frames()) {
+                let numbers: Vec<_> = frames.iter().map(number).collect();
+                let sent: Vec<_> = (0..20).filter(|n| n % 2 == flow.0).collect();
+                assert_eq!(numbers, sent, "round {round}");
+            }
+            let seen = node.record.all();
+            let ups = seen.iter().filter(|seen| matches!(seen, Seen::Up(_))).count();
+            let downs = seen.iter().filter(|seen| matches!(seen, Seen::Down(..))).count();
+            assert_eq!((ups, downs), (1, 0), "round {round}");
+        }
+        let [at_a, at_b] = [&a, &b].map(|node| node.endpoint.links());
+        assert_eq!((at_a.len(), at_b.len()), (1, 1));
+        assert_eq!(at_a[0].peer().association, at_b[0].peer().association);
     }
 }
 
@@ -154,6 +196,28 @@ async fn another_cluster_is_refused_with_its_name(world: World) {
 
     let theirs = "other".parse().unwrap();
     assert_eq!(refused, DialError::Refused(Refusal::Cluster { theirs }));
+}
+
+async fn without_a_common_version_either_side_is_told_what_the_other_speaks(world: World) {
+    let speaks = |oldest, newest| Versions { oldest, newest };
+    let node = |name, versions| world.node_with(name, 1, |config| config.versions = versions);
+    let (old, new) = (node("old", speaks(1, 2)), node("new", speaks(3, 4)));
+    let both = node("both", speaks(2, 3));
+
+    let from_old = old.endpoint.dial(new.address(), None).await.unwrap_err();
+    let from_new = new.endpoint.dial(old.address(), None).await.unwrap_err();
+
+    let refusal = |theirs, ours| DialError::Refused(Refusal::Version { theirs, ours });
+    assert_eq!(from_old, refusal(speaks(3, 4), speaks(1, 2)));
+    assert_eq!(from_new, refusal(speaks(1, 2), speaks(3, 4)));
+    let text = from_old.to_string();
+    assert!(text.contains('2') && text.contains('3'), "it says which: {text}");
+    for node in [&old, &new] {
+        assert!(node.record.all().is_empty() && node.endpoint.links().is_empty());
+        let stats = node.endpoint.stats().snapshot();
+        assert!(stats.contains(&("connections.refused", 1)), "{stats:?}");
+        node.endpoint.dial(both.address(), None).await.unwrap();
+    }
 }
 
 async fn a_refusal_of_the_owner_reaches_the_dialer(world: World) {
@@ -303,7 +367,7 @@ async fn a_closed_port_gives_a_hint() {
 }
 
 /// Cuts need a network that can be cut, and time that can be skipped.
-fn memory_world() -> (World, purlin_transport::Network) {
+fn memory_world() -> (World, Network) {
     let world = World::new(Fabric::memory());
     let Fabric::Memory(network, _) = &world.fabric else { unreachable!() };
     let network = network.clone();
@@ -315,6 +379,42 @@ async fn connected(world: &World) -> (Node, Node) {
     a.send(&b, Flow(0), &frame(0, 10)).await;
     b.record.until("a frame", |seen| count_frames(seen) == 1).await;
     (a, b)
+}
+
+/// Whoever begins, and by whatever way: a seed's address, something to send, or both.
+#[tokio::test(start_paused = true)]
+async fn whenever_two_nodes_dial_each_other_one_connection_stays_and_carries_all() {
+    for seed in 0..300_u32 {
+        let world = World::new(Fabric::Memory(Network::new(seed.into()), 1.into()));
+        let Fabric::Memory(network, _) = &world.fabric else { unreachable!() };
+        network.set_latency(Duration::from_micros(u64::from(seed % 5) * 500));
+        let (a, b) = (world.node("a"), world.node("b"));
+        let mixed = seed.wrapping_mul(0x9e37_79b9);
+        let speak = async |from: &Node, to: &Node, chance: u32| {
+            tokio::time::sleep(Duration::from_micros(u64::from(chance >> 4) * 100)).await;
+            if chance & 1 == 0 {
+                let dialed = from.endpoint.dial(to.address(), None).await;
+                let fine = matches!(dialed, Ok(_) | Err(DialError::Refused(Refusal::Duplicate)));
+                assert!(fine, "seed {seed}: {dialed:?}");
+            }
+            for n in 0..10 {
+                from.send(to, Flow(n % 2), &frame(n, if n == 5 { 70_000 } else { 10 })).await;
+            }
+        };
+
+        tokio::join!(speak(&a, &b, (mixed >> 8) & 0xff), speak(&b, &a, (mixed >> 16) & 0xff));
+
+        for node in [&a, &b] {
+            node.record.until("ten frames", |seen| count_frames(seen) == 10).await;
+            for (flow, frames) in by_flow(node.record.frames()) {
+                let numbers: Vec<_> = frames.iter().map(number).collect();
+                let sent: Vec<_> = (0..10).filter(|n| n % 2 == flow.0).collect();
+                assert_eq!(numbers, sent, "seed {seed}");
+            }
+            let downs = node.record.all().iter().filter(|s| matches!(s, Seen::Down(..))).count();
+            assert_eq!((node.endpoint.links().len(), downs), (1, 0), "seed {seed}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -341,6 +341,12 @@ impl Connection {
         self.0.heard.load(Ordering::Relaxed)
     }
 
+    /// See [`super::Connection::progress`]: here the far end says what it has read.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        let read = self.0.far_heard.load(Ordering::Relaxed);
+        (read, read)
+    }
+
     fn check_open(&self) -> Result<(), StreamEnded> {
         match &*self.0.closed.borrow() {
             None => Ok(()),

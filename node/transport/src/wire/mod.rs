@@ -183,6 +183,18 @@ impl Connection {
         }
     }
 
+    /// Two counts that both rise while what we send gets through: what we had room to send, and
+    /// what was heard of it.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        match self {
+            Self::Quic(connection) => {
+                let stats = connection.stats();
+                (stats.frame_tx.stream, stats.udp_rx.datagrams)
+            }
+            Self::Memory(connection) => connection.progress(),
+        }
+    }
+
     pub(crate) fn close(&self, why: &Refusal) {
         match self {
             Self::Quic(connection) => quic::close(connection, why),

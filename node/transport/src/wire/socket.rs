@@ -5,8 +5,10 @@
 //! queue together with the address the packet was for. It is a hint, no more: anyone on the path
 //! can forge it.
 //!
-//! The same error would come back from `sendmsg` and `recvmsg`, where it says nothing about the
-//! packet at hand; those are hidden from quinn, which would stop its endpoint.
+//! The same error would come back from the next `sendmsg` or `recvmsg`, where it says nothing about
+//! the packet at hand. quinn's own socket takes it for the packet's and drops that, so that a closed
+//! port would cost packets to others; among them the one that asks a peer with a new address to prove
+//! it, which comes right after one to the old address. So packets are sent here, again if need be.
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -17,7 +19,7 @@ use std::task::{Context, Poll};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
-use quinn::udp::{RecvMeta, Transmit};
+use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -47,8 +49,10 @@ pub(crate) fn bind(address: SocketAddr, runtime: &dyn quinn::Runtime) -> Result<
     if errors.is_none() {
         tracing::warn!(%address, "no error queue: a killed node will be noticed by silence alone");
     }
+    let twin = socket.try_clone().map_err(failed)?;
+    let sender = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
-    Ok(Bound { socket: Arc::new(Hardened { inner }), errors })
+    Ok(Bound { socket: Arc::new(Hardened { inner, twin, sender }), errors })
 }
 
 /// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
@@ -64,8 +68,15 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 /// quinn's socket without the errors that are about other packets.
 #[derive(Debug)]
 struct Hardened {
+    /// Reads, and waits until the socket is ready.
     inner: Arc<dyn AsyncUdpSocket>,
+    /// The same socket, to send.
+    twin: UdpSocket,
+    sender: UdpSocketState,
 }
+
+/// Errors about other packets that one packet may meet; one more and it is taken for its own.
+const ERRORS: usize = 8;
 
 /// Errors that an ICMP message about some earlier packet leaves behind.
 fn is_about_another_packet(error: &io::Error) -> bool {
@@ -83,11 +94,24 @@ impl AsyncUdpSocket for Hardened {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        match self.inner.try_send(transmit) {
-            // The error was of another packet, and reading it cleared it.
-            Err(error) if is_about_another_packet(&error) => self.inner.try_send(transmit),
-            other => other,
+        for _ in 0..ERRORS {
+            match self.sender.try_send(UdpSockRef::from(&self.twin), transmit) {
+                Ok(()) => return Ok(()),
+                // Which cleared it.
+                Err(error) if is_about_another_packet(&error) => {}
+                // Tells tokio as well that the socket is to be waited for.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.inner.try_send(transmit);
+                }
+                Err(error) => {
+                    // As probes for a larger MTU are meant to be.
+                    tracing::trace!(to = %transmit.destination, %error, "packet not sent");
+                    return Ok(());
+                }
+            }
         }
+        // Lost, as any packet may be.
+        Ok(())
     }
 
     fn poll_recv(
@@ -109,7 +133,7 @@ impl AsyncUdpSocket for Hardened {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.sender.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -181,4 +205,43 @@ fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
         return Some(SocketAddr::from((v4.ip(), v4.port())));
     }
     address.as_sockaddr_in6().map(|v6| canonical(SocketAddr::from((v6.ip(), v6.port()))))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_port_costs_no_packet_to_another() {
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let Bound { socket, errors } = bind(local, &quinn::TokioRuntime).unwrap();
+        let watch = tokio::spawn(errors.unwrap().watch(|_| {}));
+        let mut poller = Arc::clone(&socket).create_io_poller();
+        std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+        let live = UdpSocket::bind(local).unwrap();
+        live.set_nonblocking(true).unwrap();
+        let closed = UdpSocket::bind(local).unwrap().local_addr().unwrap();
+        let send = |destination| {
+            let transmit = Transmit {
+                destination,
+                ecn: None,
+                contents: b"x",
+                segment_size: None,
+                src_ip: None,
+            };
+            socket.try_send(&transmit).unwrap();
+        };
+
+        let mut came = 0;
+        for _ in 0..100 {
+            send(closed);
+            send(live.local_addr().unwrap());
+            tokio::task::yield_now().await;
+            came += usize::from(live.recv(&mut [0; 8]).is_ok());
+        }
+
+        assert_eq!(came, 100);
+        watch.abort();
+    }
 }

@@ -1,0 +1,337 @@
+//! Nobody waits for another's traffic: round trips while something else is slow.
+//!
+//! Each test compares with what being held up would cost: the large message takes seconds, the one
+//! that does not read never goes on, a lost packet comes a round trip later.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use purlin::kinds::{Echo, Say};
+use purlin::prelude::*;
+use purlin::proto::{Name, NodeHello, NodeId, Refusal, Role};
+use purlin_cluster_tests::memory::Cluster;
+use purlin_cluster_tests::numbered::Numbered;
+use purlin_cluster_tests::relay::{Relay, Settings, Way};
+use purlin_cluster_tests::sockets::{Pair, until};
+use purlin_transport::{
+    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Link, Peer, Priority, Receiver,
+    Sent, WireConfig,
+};
+use tokio::sync::mpsc;
+
+/// As much as a frame takes, less what is around it.
+const LOAD: usize = (64 << 20) - 4_096;
+
+/// Takes large messages and says how many bytes have come.
+#[derive(Default)]
+struct Sink {
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Load(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Message for Load {
+    const NAME: &'static str = "sink.load";
+    type Reply = ();
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Total;
+
+impl Message for Total {
+    const NAME: &'static str = "sink.bytes";
+    type Reply = u64;
+}
+
+impl Actor for Sink {
+    const KIND: &'static str = "sink";
+    type Args = ();
+    type Messages = (Load, Total);
+
+    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self::default())
+    }
+}
+
+impl Handler<Load> for Sink {
+    async fn handle(&mut self, Load(bytes): Load, _: &mut Context<Self>) -> Outcome {
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Handler<Total> for Sink {
+    async fn handle(&mut self, _: Total, _: &mut Context<Self>) -> Outcome<u64> {
+        Ok(self.bytes)
+    }
+}
+
+/// Begins with its first message and never ends with it.
+struct Deaf;
+
+impl Actor for Deaf {
+    const KIND: &'static str = "deaf";
+    type Args = ();
+    type Messages = (Numbered,);
+
+    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self)
+    }
+}
+
+impl Handler<Numbered> for Deaf {
+    async fn handle(&mut self, _: Numbered, _: &mut Context<Self>) -> Outcome {
+        std::future::pending().await
+    }
+}
+
+/// Calls of 64 bytes by a process of its own, one after another, while a condition holds; how long
+/// each took, sorted. A process, because what is said by none is one flow.
+async fn round_trips(
+    from: &Node,
+    echo: &Ref<Echo>,
+    go_on: impl Fn(usize) -> bool + Send + 'static,
+) -> Vec<Duration> {
+    let echo = echo.clone();
+    let caller = from.runtime().task(async move {
+        let (mut took, text) = (Vec::new(), "x".repeat(64));
+        while go_on(took.len()) {
+            let begun = Instant::now();
+            assert_eq!(echo.call(Say(text.clone())).await.as_deref(), Ok(&*text));
+            took.push(begun.elapsed());
+        }
+        took.sort();
+        took
+    });
+    caller.join().await.unwrap()
+}
+
+fn share(sorted: &[Duration], of_hundred: usize) -> Duration {
+    sorted[(sorted.len() - 1) * of_hundred / 100]
+}
+
+/// Nineteen of twenty are as quick as ever, and none is held up for long.
+fn assert_quick(idle: &[Duration], busy: &[Duration]) {
+    let bound = (10 * share(idle, 50)).max(Duration::from_millis(100));
+    let (most, worst) = (share(busy, 95), share(busy, 100));
+    println!(
+        "idle {:?}, busy p50 {:?} p95 {most:?} max {worst:?}",
+        share(idle, 50),
+        share(busy, 50)
+    );
+    assert!(most < bound, "{most:?} of {} round trips, {bound:?} allowed", busy.len());
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
+    let pair = Pair::start(Settings::default(), |b| b.actor::<Sink>().actor::<Echo>()).await;
+    let (sink, echo) = (
+        pair.b.spawn_on::<Sink>(&"a".into(), ()).await.unwrap(),
+        pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap(),
+    );
+    pair.to_a.set(|road| {
+        road.bandwidth = Some(16 << 20);
+        road.delay = Duration::from_millis(1);
+    });
+    let idle = round_trips(&pair.b, &echo, |count| count < 100).await;
+
+    let begun = Instant::now();
+    let load = sink.clone();
+    let sender = pair.b.runtime().task(async move {
+        load.send_wait(Load(vec![7; LOAD])).await;
+    });
+    sender.join().await.unwrap();
+    let (watched, arrived) = (sink.clone(), Arc::new(OnceLock::new()));
+    let tell = Arc::clone(&arrived);
+    let watch = tokio::spawn(async move {
+        while watched.call(Total).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tell.set(begun.elapsed()).unwrap();
+    });
+    let under_way = Arc::clone(&arrived);
+    let busy = round_trips(&pair.b, &echo, move |_| under_way.get().is_none()).await;
+
+    watch.await.unwrap();
+    let took = *arrived.get().unwrap();
+    println!("64 MiB took {took:?}, {} round trips meanwhile", busy.len());
+    assert!(took > Duration::from_secs(3), "{took:?}: the road is too good to tell");
+    assert!(busy.len() > 100, "only {} while it was under way", busy.len());
+    assert_eq!(sink.call(Total).await, Ok(LOAD as u64));
+    assert_quick(&idle, &busy);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_does_not_read_does_not_delay_others() {
+    let pair = Pair::start(Settings::default(), |b| b.actor::<Deaf>().actor::<Echo>()).await;
+    let echo = pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap();
+    let idle = round_trips(&pair.b, &echo, |count| count < 200).await;
+    let deaf = pair.b.spawn_on::<Deaf>(&"a".into(), ()).await.unwrap();
+
+    // Eight senders, so all lanes are used; more than a mailbox holds.
+    let flood: Vec<_> = (0..8)
+        .map(|_| {
+            let deaf = deaf.clone();
+            pair.b.runtime().task(async move {
+                for number in 0..15_000 {
+                    let sent = deaf.send_wait(Numbered::new(number, 64));
+                    if tokio::time::timeout(Duration::from_secs(1), sent).await.is_err() {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    for sender in flood {
+        sender.join().await.unwrap();
+    }
+    let trickle = {
+        let deaf = deaf.clone();
+        pair.b.runtime().task(async move {
+            for number in 0.. {
+                deaf.send(Numbered::new(number, if number % 50 == 0 { 100_000 } else { 64 }));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+    };
+    // What is left of the flood in the lanes passes by.
+    round_trips(&pair.b, &echo, |count| count < 50).await;
+    let begun = Instant::now();
+    let go_on = move |_| begun.elapsed() < Duration::from_secs(2);
+    let busy = round_trips(&pair.b, &echo, go_on).await;
+
+    println!("{} round trips beside one that does not read", busy.len());
+    assert_quick(&idle, &busy);
+    drop(trickle);
+    pair.a.exit(deaf.pid(), ExitReason::Kill);
+    pair.stop().await;
+}
+
+// ----- one lane, at the transport -----
+
+type Came = mpsc::UnboundedReceiver<(Flow, Instant)>;
+
+/// Tells a test when each frame has come.
+struct Ear(mpsc::UnboundedSender<(Flow, Instant)>);
+
+impl Events for Ear {
+    fn admit(&self, _: &Peer) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn up(&self, _: &Link) -> Arc<dyn Receiver> {
+        Arc::new(Ear(self.0.clone()))
+    }
+
+    fn down(&self, _: &Link, _: &Closed) {}
+
+    fn unreachable(&self, _: NodeId, _: SocketAddr, _: &DialError) {}
+
+    fn unreachable_hint(&self, _: SocketAddr) {}
+}
+
+impl Receiver for Ear {
+    fn frame(&self, flow: Flow, _: Bytes) {
+        // The test may have ended.
+        let _ = self.0.send((flow, Instant::now()));
+    }
+
+    fn control(&self, _: Bytes) {}
+
+    fn datagram(&self, _: Bytes) {}
+}
+
+/// An endpoint that says nothing by itself.
+fn endpoint(cluster: &Cluster, name: &'static str) -> (Endpoint, Came) {
+    let credentials = cluster.credentials(name.into(), Role::Node);
+    let mut config = Config::new(credentials, Name::from("test"));
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    config.node = Some(NodeHello { id: NodeId::new(name.into(), 1), address });
+    config.keep_alive = Duration::from_mins(1);
+    config.idle_timeout = Duration::from_mins(1);
+    let (sender, came) = mpsc::unbounded_channel();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let wire = WireConfig::Quic { listen, environment: Environment::system() };
+    (Endpoint::bind(config, wire, Arc::new(Ear(sender))).unwrap(), came)
+}
+
+/// Waits until nothing has passed for a while: no acknowledgements, no probes for a larger MTU.
+async fn until_quiet(relay: &Relay) {
+    let passed = || (relay.counts(Way::There), relay.counts(Way::Back));
+    let (mut before, mut since) = (passed(), Instant::now());
+    while since.elapsed() < Duration::from_millis(200) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if passed() != before {
+            (before, since) = (passed(), Instant::now());
+        }
+    }
+}
+
+/// The relay cannot see which lane a packet is of, so a packet is lost while nothing else is under
+/// way: the one with a frame of lane 0. Frames that are sent after it on the other lanes come
+/// first, a round trip or so earlier; the one on lane 0 comes after it, in order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_packet_delays_only_its_lane() {
+    const DELAY: Duration = Duration::from_millis(40);
+    let cluster = Cluster::empty();
+    let ((a, _), (b, mut came)) = (endpoint(&cluster, "a"), endpoint(&cluster, "b"));
+    let road = Settings { delay: DELAY, ..Settings::default() };
+    let relay = Relay::start(b.local_address(), road);
+    let link = a.dial(relay.address(), None).await.unwrap();
+    let send = |flow| {
+        assert_eq!(link.send_bytes(Flow(flow), Priority::User, &[1; 64]), Sent::Accepted);
+    };
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(5), came.recv()).await;
+        next.expect("a frame within 5 s").unwrap()
+    };
+    // All lanes are open, and the road's delay is known.
+    for _ in 0..3 {
+        for flow in 0..4 {
+            send(flow);
+        }
+        for _ in 0..4 {
+            next().await;
+        }
+    }
+
+    let mut void = 0;
+    let mut rounds = 0;
+    while rounds < 5 {
+        until_quiet(&relay).await;
+        let dropped = relay.counts(Way::There).dropped;
+        relay.drop_next(Way::There, 1);
+        send(0);
+        until("a lost packet", DELAY, || relay.counts(Way::There).dropped > dropped).await;
+        for flow in [4, 1, 2, 3] {
+            send(flow);
+        }
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            order.push(next().await);
+        }
+
+        let flows: Vec<_> = order.iter().map(|(flow, _)| flow.0).collect();
+        if flows[0] == 0 {
+            // Another packet was lost, a late acknowledgement say.
+            void += 1;
+            assert!(void < 5, "the frame's packet is never the lost one");
+            continue;
+        }
+        rounds += 1;
+        let mut others = flows[..3].to_vec();
+        others.sort_unstable();
+        assert_eq!((&others[..], &flows[3..]), (&[1, 2, 3][..], &[0, 4][..]));
+        let later = order[3].1 - order[2].1;
+        assert!(later > DELAY, "only {later:?}: it was not lost");
+    }
+    a.close(&Refusal::Stopping).await;
+    b.close(&Refusal::Stopping).await;
+}
