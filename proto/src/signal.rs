@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::error::{CallError, SpawnError};
 use crate::id::{Pid, Reference};
-use crate::limits::{FRAME_BYTES, NAME_BYTES};
+use crate::limits::{FRAME_BYTES, NAME_BYTES, RECEIVERS};
 use crate::message::MessageName;
 use crate::name::Name;
 use crate::payload::{Codec, Payload};
 use crate::reason::ExitReason;
+use crate::serials::{DIFFERENCE_BYTES, Serials};
 
 /// One signal and its two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Target {
     Name(Name),
     /// The node itself: spawn requests and what answers them.
     Node,
+    /// Each of these processes, in any order: a `Send` or a `LinkDown` that is the same for all.
+    Many(Serials),
 }
 
 /// Everything that one process, or its node, can say to another.
@@ -161,6 +164,7 @@ mod number {
 const TARGET_SERIAL: u8 = 0;
 const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
+const TARGET_MANY: u8 = 3;
 
 /// A message or reply whose value is still to be encoded: its frame is the same as that of an
 /// [`Envelope`] with a [`Signal::Send`], [`Signal::Call`] or [`Signal::Reply`], but the value goes
@@ -308,10 +312,13 @@ impl Envelope {
         if frame.len() > FRAME_BYTES {
             return Err(DecodeError::TooLarge { bytes: frame.len(), limit: FRAME_BYTES });
         }
-        let number = take_u8(&mut frame)?;
+        let kind = take_u8(&mut frame)?;
         let from = take_u64(&mut frame)?;
         let to = take_target(&mut frame)?;
-        let signal = decode_signal(number, frame)?;
+        if matches!(to, Target::Many(_)) && !matches!(kind, number::SEND | number::LINK_DOWN) {
+            return Err(DecodeError::malformed(format_args!("signal {kind:#04x} to several")));
+        }
+        let signal = decode_signal(kind, frame)?;
         Ok(Self { to, from, signal })
     }
 }
@@ -379,6 +386,10 @@ fn put_head(number: u8, from: u64, to: &Target, out: &mut BytesMut) {
             put_name(name.as_str(), out);
         }
         Target::Node => out.put_u8(TARGET_NODE),
+        Target::Many(serials) => {
+            out.put_u8(TARGET_MANY);
+            serials.put(out);
+        }
     }
 }
 
@@ -424,6 +435,7 @@ fn take_target(frame: &mut Bytes) -> Result<Target, DecodeError> {
             Ok(Target::Name(Name::new(text).map_err(DecodeError::malformed)?))
         }
         TARGET_NODE => Ok(Target::Node),
+        TARGET_MANY => Serials::take(frame).map(Target::Many),
         unknown => Err(DecodeError::malformed(format_args!("unknown target {unknown}"))),
     }
 }
@@ -457,6 +469,14 @@ fn take_u64(frame: &mut Bytes) -> Result<u64, DecodeError> {
 }
 
 impl Target {
+    /// How many receivers fit into one frame of [`Target::Many`] beside a message; 0 if the message
+    /// alone is too large.
+    pub fn most_with(message: &MessageName, payload: &Payload) -> usize {
+        const HEAD: usize = 1 + 8 + 1 + 4 + 1 + 1;
+        let room = FRAME_BYTES.checked_sub(HEAD + message.as_str().len() + payload.bytes.len());
+        room.map_or(0, |room| (room / DIFFERENCE_BYTES).min(RECEIVERS))
+    }
+
     /// The process `pid`; the caller has made sure that it belongs to the far node's present life.
     pub const fn pid(pid: Pid) -> Self {
         Self::Serial(pid.serial)
