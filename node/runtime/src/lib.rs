@@ -13,7 +13,7 @@
 //! - a process from outside: `process.rs`, `relations.rs`, `remains.rs`; how much waits for it:
 //!   `mailbox.rs`; its loop: `context.rs`; from message to handler:
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
-//! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
+//! - sending and calling: `route.rs`; to many at once: `fanout.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
 //! - supervision: `supervisor/`; what is said of crashes: `reports.rs`; of those that
 //!   hold a thread: `watchdog.rs`
@@ -29,6 +29,7 @@ mod actor;
 mod context;
 mod counters;
 mod current;
+mod fanout;
 mod info;
 mod item;
 mod kind;

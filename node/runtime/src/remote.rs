@@ -152,6 +152,9 @@ impl Runtime {
     /// Takes an envelope that the node `from` sent; envelopes of one sender in their order.
     pub fn receive(&self, from: NodeId, envelope: Envelope) {
         let Envelope { to, from: sender, signal } = envelope;
+        if let Target::Many(to) = to {
+            return self.receive_many(from, sender, &to, &signal);
+        }
         match signal {
             Signal::Send { message, payload } => {
                 let message = EncodedMessage { name: message, payload, reply: None };
@@ -198,7 +201,7 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node => None,
+            Target::Node | Target::Many(_) => None,
         }
     }
 
