@@ -2,7 +2,7 @@
 //!
 //! | number | frame | rides on | who sends it |
 //! |---|---|---|---|
-//! | `0x10`–`0x1d` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x10`–`0x1f` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
 //! | `0x30` | gossip | datagrams | nodes |
 //! | `0x31` | membership state | control stream | nodes |
 //! | `0x40` | a client's [`Request`] | lanes | clients |

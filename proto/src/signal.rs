@@ -101,6 +101,17 @@ pub enum Signal {
         /// The monitor, on the sender's node.
         reference: Reference,
     },
+    /// Another process of the sender's node has come to a monitor of that node, which may not have
+    /// arrived yet: as [`Monitor`](Self::Monitor), and answered.
+    Join {
+        /// The monitor, on the sender's node.
+        reference: Reference,
+    },
+    /// Answers a join: the monitor is there.
+    Joined {
+        /// The monitor, on the receiver's node.
+        reference: Reference,
+    },
     /// The sender takes a monitor back.
     Demonitor {
         /// The monitor.
@@ -159,6 +170,8 @@ mod number {
     pub(super) const DOWN: u8 = 0x1b;
     pub(super) const SPAWN: u8 = 0x1c;
     pub(super) const SPAWNED: u8 = 0x1d;
+    pub(super) const JOIN: u8 = 0x1e;
+    pub(super) const JOINED: u8 = 0x1f;
 }
 
 const TARGET_SERIAL: u8 = 0;
@@ -284,6 +297,8 @@ impl Envelope {
             Signal::UnlinkAck { reference } => self.with(n::UNLINK_ACK, reference, out),
             Signal::LinkDown { reason } => self.with(n::LINK_DOWN, reason, out),
             Signal::Monitor { reference } => self.with(n::MONITOR, reference, out),
+            Signal::Join { reference } => self.with(n::JOIN, reference, out),
+            Signal::Joined { reference } => self.with(n::JOINED, reference, out),
             Signal::Demonitor { reference } => self.with(n::DEMONITOR, reference, out),
             Signal::Down { reference, reason } => self.with(n::DOWN, &(reference, reason), out),
             Signal::Spawn(spawn) => self.with(n::SPAWN, spawn, out),
@@ -353,6 +368,8 @@ fn decode_signal(kind: u8, mut rest: Bytes) -> Result<Signal, DecodeError> {
         n::UNLINK_ACK => Signal::UnlinkAck { reference: body(&rest)? },
         n::LINK_DOWN => Signal::LinkDown { reason: body(&rest)? },
         n::MONITOR => Signal::Monitor { reference: body(&rest)? },
+        n::JOIN => Signal::Join { reference: body(&rest)? },
+        n::JOINED => Signal::Joined { reference: body(&rest)? },
         n::DEMONITOR => Signal::Demonitor { reference: body(&rest)? },
         n::DOWN => {
             let (reference, reason) = body(&rest)?;
@@ -477,8 +494,12 @@ impl Target {
         room.map_or(0, |room| (room / DIFFERENCE_BYTES).min(RECEIVERS))
     }
 
-    /// The process `pid`; the caller has made sure that it belongs to the far node's present life.
+    /// The process `pid`, or with serial 0 its node; the caller has made sure that it belongs to the
+    /// far node's present life.
     pub const fn pid(pid: Pid) -> Self {
-        Self::Serial(pid.serial)
+        match pid.serial {
+            0 => Self::Node,
+            serial => Self::Serial(serial),
+        }
     }
 }

@@ -68,6 +68,8 @@ fn signals() -> Vec<Signal> {
         Signal::Spawn(spawn),
         Signal::Spawned { reference, result: Ok(9) },
         Signal::Spawned { reference, result: Err(unknown) },
+        Signal::Join { reference },
+        Signal::Joined { reference },
     ]
 }
 
@@ -225,7 +227,7 @@ fn what_follows_a_value_is_an_error() {
 
 #[test]
 fn unknown_frames_targets_codecs_and_variants_are_errors() {
-    for number in [0x00, 0x01, 0x1e, 0x1f, 0x32, 0x42, 0x51, 0xff] {
+    for number in [0x00, 0x01, 0x0f, 0x20, 0x32, 0x42, 0x51, 0xff] {
         let bytes = Bytes::from(vec![number; 40]);
         assert!(Frame::decode(bytes).is_err(), "{number:#04x}");
     }
@@ -461,7 +463,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_an_error_or_a_frame_but_never_a_panic(
-        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x31, 0x40, 0x41]),
+        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x1e, 0x31, 0x40, 0x41]),
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut frame = vec![number];

@@ -6,4 +6,5 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod fanout;
+mod monitors;
 mod wire;
