@@ -9,16 +9,31 @@
 //! Everything is on the sender's one flow to each node, so the order to each receiver is that of
 //! [`Runtime::send`]. Between different receivers there is none, which is why their list may be
 //! sorted.
+//!
+//! # The end of a process
+//!
+//! Those it was linked to are told likewise: one `LinkDown` for each node, by the flow of the process
+//! that has ended, behind all that it sent. To the protocol of unlinking (`relations.rs`) nothing has
+//! changed: who is to be told is decided here as ever, and each receiver there looks at its own end of
+//! the link, as if the signal had come to it alone.
+//!
+//! What else is sent at an end is different for each receiver: a `Down` names the receiver's monitor,
+//! a `Demonitor` the sender's. Since monitors are shared (`watched.rs`), there is one `Down` for each
+//! node, but for monitors by name; and a `Demonitor` is hardly more than the two serials it needs, in
+//! one packet with its like. So these have a frame each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use purlin_proto::{
-    Codec, Dest, Envelope, Message, MessageName, NodeId, Payload, Serials, Signal, Target,
+    Codec, Dest, Envelope, ExitReason, Message, MessageName, NodeId, Payload, Serials, Signal,
+    Target,
 };
 use rustc_hash::FxHashMap;
 
 use crate::item::{EncodedMessage, Item};
 use crate::process::Process;
+use crate::relations::Address;
 use crate::remote::{Peer, Priority};
 use crate::reply::Reply;
 use crate::route::Route;
@@ -139,6 +154,43 @@ impl Runtime {
         }
         for (peer, target) in receivers.by_name.drain(..) {
             send(peer, target, 1);
+        }
+    }
+
+    /// Tells those to whom a process was linked that it has ended; on each other node, all at once.
+    pub(crate) fn tell_linked(
+        &self,
+        serial: u64,
+        linked: impl IntoIterator<Item = Address>,
+        reason: &ExitReason,
+    ) {
+        let mut there: BTreeMap<NodeId, Vec<u64>> = BTreeMap::new();
+        for address in linked {
+            match address {
+                Address::Remote(pid) if pid.node.name != self.name() => {
+                    there.entry(pid.node).or_default().push(pid.serial);
+                }
+                _ => {
+                    self.signal(serial, address, Signal::LinkDown { reason: reason.clone() });
+                }
+            }
+        }
+        let link_down = |to| {
+            let signal = Signal::LinkDown { reason: reason.clone() };
+            Envelope { to, from: serial, signal }
+        };
+        for (node, serials) in there {
+            let send = |to| {
+                // If the node is out of reach, its side of the link goes with the connection.
+                self.send_remote(Peer::Life(node), &link_down(to), Priority::System);
+            };
+            match serials[..] {
+                [one] => send(Target::Serial(one)),
+                _ => {
+                    let lists = Serials::split(serials, usize::MAX);
+                    lists.into_iter().map(Target::Many).for_each(send);
+                }
+            }
         }
     }
 

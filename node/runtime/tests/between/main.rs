@@ -6,5 +6,6 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod fanout;
+mod links;
 mod monitors;
 mod wire;
