@@ -31,7 +31,7 @@ struct Sink {
     count: u64,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Item(#[serde(with = "serde_bytes")] Vec<u8>);
 
 impl Message for Item {
@@ -228,6 +228,32 @@ impl Pair {
         rate(each * callers as u64, begun.elapsed())
     }
 
+    /// Messages of 1 KiB from one process to each of many, so many times: one by one, then to all at
+    /// once. Each from the first send until all have said that they have them.
+    async fn fan_out(&self, receivers: usize, times: u64) -> (f64, f64) {
+        let (one, all) = (self.sinks(receivers).await, self.sinks(receivers).await);
+        let runtime = self.a.runtime().clone();
+        self.run(async move {
+            let item = || Item(vec![7; 1 << 10]);
+            let begun = Instant::now();
+            for _ in 0..times {
+                for sink in &one {
+                    sink.send_wait(item()).await;
+                }
+            }
+            until_all_have(&one, times).await;
+            let one_by_one = begun.elapsed();
+            let begun = Instant::now();
+            for _ in 0..times {
+                runtime.send_all(&all, item());
+            }
+            until_all_have(&all, times).await;
+            let count = times * receivers as u64;
+            (rate(count, one_by_one), rate(count, begun.elapsed()))
+        })
+        .await
+    }
+
     /// Round trips while large messages stream between others.
     async fn beside_bulk(&self) -> (f64, f64, f64) {
         let sink = self.sinks(1).await.remove(0);
@@ -279,6 +305,16 @@ impl Pair {
         let noticed = begun.elapsed();
         last.notified().await;
         (noticed, begun.elapsed().saturating_sub(noticed))
+    }
+}
+
+/// Waits until each has so many; nothing may have been dropped.
+async fn until_all_have(sinks: &[Ref<Sink>], count: u64) {
+    for sink in sinks {
+        let mut got = 0;
+        while got < count {
+            got = sink.call_timeout(Count, Duration::from_mins(1)).await.unwrap();
+        }
     }
 }
 
@@ -335,6 +371,11 @@ async fn measure() {
         line("round trip p50 beside 8 MiB messages", middle, "us", "", "");
         line("round trip p99 beside 8 MiB messages", most, "us", "<= 1,000", "OTP TLS 46,000+");
         line("  the bulk meanwhile", bulk, "MB/s", "", "");
+    }
+    if wants("fan-out") {
+        let (one_by_one, at_once) = pair.fan_out(10_000, 50).await;
+        line("1 KiB to 10,000, one by one", one_by_one / 1e3, "k/s", "", "");
+        line("1 KiB to 10,000, send_all", at_once / 1e3, "k/s", "", "");
     }
     if wants("monitors") {
         let (noticed, took) = pair.monitors(100_000).await;

@@ -58,6 +58,35 @@ async fn a_process_on_another_node_is_called_by_pid_and_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_message_goes_to_many_on_every_node() {
+    let cluster = Cluster::start(3, kinds).await;
+    let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
+    let mut counters = Vec::new();
+    for node in [a, b, c, b, c, b] {
+        counters.push(node.spawn::<Counter>(None).await.unwrap());
+    }
+    b.runtime().spawn_named::<Counter>("hits", None).await.unwrap();
+    let all = || counters.iter().map(Dest::from).chain(["hits@n1".into()]);
+
+    a.send_all(all(), Add(3));
+    settle().await;
+    cluster.cut(a, c);
+    cluster.cut(b, c);
+    until_sees(a, 2).await;
+    a.send_all(all(), Add(4));
+    settle().await;
+
+    for (counter, total) in counters.iter().zip([7, 7, 3, 7, 3, 7]) {
+        let on = cluster.nodes.iter().find(|node| node.id() == counter.pid().node).unwrap();
+        assert_eq!(on.call(counter, Read).await, Ok(total), "{counter:?}");
+    }
+    assert_eq!(b.call("hits@n1", Read).await, Ok(7));
+    let dropped = a.runtime().counters().snapshot().into_iter();
+    let dropped: u64 = dropped.filter(|c| c.name == "dropped.no_connection").map(|c| c.count).sum();
+    assert_eq!(dropped, 2, "each of those that were cut off");
+}
+
+#[tokio::test(start_paused = true)]
 async fn spawning_elsewhere_tells_apart_why_it_fails() {
     let cluster = Cluster::start(2, NodeBuilder::actor::<Echo>).await;
     let a = &cluster.nodes[0];

@@ -18,8 +18,8 @@ use purlin_cluster_tests::numbered::Numbered;
 use purlin_cluster_tests::relay::{Relay, Settings, Way};
 use purlin_cluster_tests::sockets::{Pair, until};
 use purlin_transport::{
-    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Link, Peer, Priority, Receiver,
-    Sent, WireConfig,
+    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Frames, Link, Peer, Priority,
+    Receiver, Sent, WireConfig,
 };
 use tokio::sync::mpsc;
 
@@ -238,9 +238,11 @@ impl Events for Ear {
 }
 
 impl Receiver for Ear {
-    fn frame(&self, flow: Flow, _: Bytes) {
-        // The test may have ended.
-        let _ = self.0.send((flow, Instant::now()));
+    fn frames(&self, frames: &Frames<'_>) {
+        for (flow, _) in frames.iter() {
+            // The test may have ended.
+            let _ = self.0.send((flow, Instant::now()));
+        }
     }
 
     fn control(&self, _: Bytes) {}

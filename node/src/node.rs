@@ -120,6 +120,15 @@ impl Node {
         self.0.runtime.send(to, message);
     }
 
+    /// Sends a message to many processes, encoded once; see [`Runtime::send_all`].
+    pub fn send_all<M: Message + Clone>(
+        &self,
+        to: impl IntoIterator<Item = impl Into<Dest>>,
+        message: M,
+    ) {
+        self.0.runtime.send_all(to, message);
+    }
+
     /// Calls a process; see [`Runtime::call`].
     pub async fn call<M: Message>(
         &self,

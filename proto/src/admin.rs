@@ -175,7 +175,7 @@ pub struct ProcessDetail {
     pub links: Vec<Pid>,
     /// What it monitors.
     pub monitors: Vec<Dest>,
-    /// Processes that monitor it.
+    /// Processes that monitor it; serial 0 stands for all of another node that do.
     pub monitored_by: Vec<Pid>,
     /// The process that started it, if one did.
     pub parent: Option<Pid>,

@@ -2,7 +2,8 @@
 //!
 //! | number | frame | rides on | who sends it |
 //! |---|---|---|---|
-//! | `0x10`–`0x1d`, `0x1f` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x10`–`0x1f` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x10`–`0x1d`, `0x20` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
 //! | `0x20` | stop: a receiver is full | control stream | nodes |
 //! | `0x21` | go on: it has room | control stream | nodes |
 //! | `0x30` | gossip | datagrams | nodes |
@@ -43,8 +44,8 @@ pub enum Frame {
     Ping,
 }
 
-const STOP: u8 = 0x20;
-const GO_ON: u8 = 0x21;
+const STOP: u8 = 0x21;
+const GO_ON: u8 = 0x22;
 const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
 const REQUEST: u8 = 0x40;
@@ -78,13 +79,13 @@ impl Frame {
         let Some(&number) = frame.first() else {
             return Err(DecodeError::malformed("an empty frame"));
         };
-        if (0x10..=0x1f).contains(&number) {
+        if (0x10..=0x20).contains(&number) {
             return Envelope::decode(frame).map(Self::Envelope);
         }
         frame.advance(1);
         match number {
-            STOP => Target::decode(frame).map(Self::Stop),
-            GO_ON => Target::decode(frame).map(Self::GoOn),
+            STOP => Target::decode_one(frame).map(Self::Stop),
+            GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
             STATE if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })

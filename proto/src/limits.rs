@@ -13,6 +13,10 @@ pub const NAME_BYTES: usize = 255;
 /// Largest frame: one message with its addresses. What is larger is refused by the sender.
 pub const FRAME_BYTES: usize = 64 << 20;
 
+/// Most receivers of one frame: as many as its reader serves within a few milliseconds, which other
+/// flows have to wait for.
+pub const RECEIVERS: usize = 16_384;
+
 /// Largest [`Hello`](crate::Hello), encoded; it is read before the peer has said who it is.
 pub const HELLO_BYTES: usize = 8 << 10;
 

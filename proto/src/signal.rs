@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::error::{CallError, SpawnError};
 use crate::id::{Pid, Reference};
-use crate::limits::{FRAME_BYTES, NAME_BYTES};
+use crate::limits::{FRAME_BYTES, NAME_BYTES, RECEIVERS};
 use crate::message::MessageName;
 use crate::name::Name;
 use crate::payload::{Codec, Payload};
 use crate::reason::ExitReason;
+use crate::serials::{DIFFERENCE_BYTES, Serials};
 
 /// One signal and its two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Target {
     Name(Name),
     /// The node itself: spawn requests and what answers them.
     Node,
+    /// Each of these processes, in any order: a `Send` or a `LinkDown` that is the same for all.
+    Many(Serials),
 }
 
 /// Everything that one process, or its node, can say to another.
@@ -100,6 +103,17 @@ pub enum Signal {
         /// The monitor, on the sender's node.
         reference: Reference,
     },
+    /// Another process of the sender's node has come to a monitor of that node, which may not have
+    /// arrived yet: as [`Monitor`](Self::Monitor), and answered.
+    Join {
+        /// The monitor, on the sender's node.
+        reference: Reference,
+    },
+    /// Answers a join: the monitor is there.
+    Joined {
+        /// The monitor, on the receiver's node.
+        reference: Reference,
+    },
     /// The sender takes a monitor back.
     Demonitor {
         /// The monitor.
@@ -158,12 +172,15 @@ pub(crate) mod number {
     pub(super) const DOWN: u8 = 0x1b;
     pub(super) const SPAWN: u8 = 0x1c;
     pub(super) const SPAWNED: u8 = 0x1d;
-    pub(crate) const SEND_WAIT: u8 = 0x1f;
+    pub(super) const JOIN: u8 = 0x1e;
+    pub(super) const JOINED: u8 = 0x1f;
+    pub(crate) const SEND_WAIT: u8 = 0x20;
 }
 
 pub(crate) const TARGET_SERIAL: u8 = 0;
 const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
+const TARGET_MANY: u8 = 3;
 
 /// A message or reply whose value is still to be encoded: its frame is the same as that of an
 /// [`Envelope`] with a [`Signal::Send`], [`Signal::Call`] or [`Signal::Reply`], but the value goes
@@ -290,6 +307,8 @@ impl Envelope {
             Signal::UnlinkAck { reference } => self.with(n::UNLINK_ACK, reference, out),
             Signal::LinkDown { reason } => self.with(n::LINK_DOWN, reason, out),
             Signal::Monitor { reference } => self.with(n::MONITOR, reference, out),
+            Signal::Join { reference } => self.with(n::JOIN, reference, out),
+            Signal::Joined { reference } => self.with(n::JOINED, reference, out),
             Signal::Demonitor { reference } => self.with(n::DEMONITOR, reference, out),
             Signal::Down { reference, reason } => self.with(n::DOWN, &(reference, reason), out),
             Signal::Spawn(spawn) => self.with(n::SPAWN, spawn, out),
@@ -318,10 +337,13 @@ impl Envelope {
         if frame.len() > FRAME_BYTES {
             return Err(DecodeError::TooLarge { bytes: frame.len(), limit: FRAME_BYTES });
         }
-        let number = take_u8(&mut frame)?;
+        let kind = take_u8(&mut frame)?;
         let from = take_u64(&mut frame)?;
         let to = take_target(&mut frame)?;
-        let signal = decode_signal(number, frame)?;
+        if matches!(to, Target::Many(_)) && !matches!(kind, number::SEND | number::LINK_DOWN) {
+            return Err(DecodeError::malformed(format_args!("signal {kind:#04x} to several")));
+        }
+        let signal = decode_signal(kind, frame)?;
         Ok(Self { to, from, signal })
     }
 }
@@ -356,6 +378,8 @@ fn decode_signal(kind: u8, mut rest: Bytes) -> Result<Signal, DecodeError> {
         n::UNLINK_ACK => Signal::UnlinkAck { reference: body(&rest)? },
         n::LINK_DOWN => Signal::LinkDown { reason: body(&rest)? },
         n::MONITOR => Signal::Monitor { reference: body(&rest)? },
+        n::JOIN => Signal::Join { reference: body(&rest)? },
+        n::JOINED => Signal::Joined { reference: body(&rest)? },
         n::DEMONITOR => Signal::Demonitor { reference: body(&rest)? },
         n::DOWN => {
             let (reference, reason) = body(&rest)?;
@@ -424,6 +448,7 @@ fn take_target(frame: &mut Bytes) -> Result<Target, DecodeError> {
             Ok(Target::Name(Name::new(text).map_err(DecodeError::malformed)?))
         }
         TARGET_NODE => Ok(Target::Node),
+        TARGET_MANY => Serials::take(frame).map(Target::Many),
         unknown => Err(DecodeError::malformed(format_args!("unknown target {unknown}"))),
     }
 }
@@ -457,9 +482,21 @@ fn take_u64(frame: &mut Bytes) -> Result<u64, DecodeError> {
 }
 
 impl Target {
-    /// The process `pid`; the caller has made sure that it belongs to the far node's present life.
+    /// How many receivers fit into one frame of [`Target::Many`] beside a message; 0 if the message
+    /// alone is too large.
+    pub fn most_with(message: &MessageName, payload: &Payload) -> usize {
+        const HEAD: usize = 1 + 8 + 1 + 4 + 1 + 1;
+        let room = FRAME_BYTES.checked_sub(HEAD + message.as_str().len() + payload.bytes.len());
+        room.map_or(0, |room| (room / DIFFERENCE_BYTES).min(RECEIVERS))
+    }
+
+    /// The process `pid`, or with serial 0 its node; the caller has made sure that it belongs to the
+    /// far node's present life.
     pub const fn pid(pid: Pid) -> Self {
-        Self::Serial(pid.serial)
+        match pid.serial {
+            0 => Self::Node,
+            serial => Self::Serial(serial),
+        }
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -473,15 +510,19 @@ impl Target {
                 put_name(name.as_str(), out);
             }
             Self::Node => out.put_u8(TARGET_NODE),
+            Self::Many(serials) => {
+                out.put_u8(TARGET_MANY);
+                serials.put(out);
+            }
         }
     }
 
-    /// Reads a target that fills the bytes.
-    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, DecodeError> {
-        let target = take_target(&mut bytes)?;
-        match bytes.len() {
-            0 => Ok(target),
-            extra => Err(DecodeError::Trailing { extra }),
+    /// Reads a target that fills the bytes and is not several.
+    pub(crate) fn decode_one(mut bytes: Bytes) -> Result<Self, DecodeError> {
+        match take_target(&mut bytes)? {
+            Self::Many(_) => Err(DecodeError::malformed("several targets where one may be")),
+            target if bytes.is_empty() => Ok(target),
+            _ => Err(DecodeError::Trailing { extra: bytes.len() }),
         }
     }
 }

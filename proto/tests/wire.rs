@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use purlin_proto::codec::{self, DecodeError};
 use purlin_proto::hello::Capabilities;
-use purlin_proto::limits::FRAME_BYTES;
+use purlin_proto::limits::{FRAME_BYTES, RECEIVERS};
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
     CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName,
-    MessageRef, Name, NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Signal, Spawn,
-    SpawnError, Target, Versions, View,
+    MessageRef, Name, NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Serials,
+    Signal, Spawn, SpawnError, Target, Versions, View,
 };
 
 #[global_allocator]
@@ -68,6 +68,8 @@ fn signals() -> Vec<Signal> {
         Signal::Spawn(spawn),
         Signal::Spawned { reference, result: Ok(9) },
         Signal::Spawned { reference, result: Err(unknown) },
+        Signal::Join { reference },
+        Signal::Joined { reference },
         Signal::Send { message: message(), payload: payload(), waits: true },
     ]
 }
@@ -82,6 +84,14 @@ fn frames() -> Vec<Frame> {
         Frame::Envelope(Envelope { to, from: 3, signal })
     };
     let mut frames: Vec<_> = signals().into_iter().enumerate().map(envelope).collect();
+    let many = [
+        (vec![42], Signal::Send { message: message(), payload: payload(), waits: false }),
+        (vec![3, 1, 300, 300, u64::MAX], Signal::LinkDown { reason: ExitReason::Shutdown }),
+    ];
+    frames.extend(many.map(|(serials, signal)| {
+        let to = Target::Many(Serials::split(serials, usize::MAX).remove(0));
+        Frame::Envelope(Envelope { to, from: 3, signal })
+    }));
     let hits = Dest::Remote(name("hits"), "b".into());
     let (kind, args) = (name("counter"), payload());
     frames.extend([
@@ -221,7 +231,7 @@ fn what_follows_a_value_is_an_error() {
 
 #[test]
 fn unknown_frames_targets_codecs_and_variants_are_errors() {
-    for number in [0x00, 0x01, 0x1e, 0x22, 0x32, 0x42, 0x51, 0xff] {
+    for number in [0x00, 0x01, 0x0f, 0x23, 0x32, 0x42, 0x51, 0xff] {
         let bytes = Bytes::from(vec![number; 40]);
         assert!(Frame::decode(bytes).is_err(), "{number:#04x}");
     }
@@ -232,7 +242,7 @@ fn unknown_frames_targets_codecs_and_variants_are_errors() {
     };
     let mut bytes = BytesMut::new();
     send.encode(&mut bytes).unwrap();
-    for (at, unknown) in [(9, 3_u8), (22, 9)] {
+    for (at, unknown) in [(9, 4_u8), (22, 9)] {
         let mut bad = bytes.clone();
         bad[at] = unknown;
         assert!(Envelope::decode(bad.freeze()).is_err(), "byte {at}");
@@ -257,6 +267,83 @@ fn a_claimed_length_never_makes_us_allocate_more_than_the_limit() {
             assert!(strings.is_err());
             let grown = ALLOCATOR.max_allocated().saturating_sub(before);
             assert!(grown < 2 * FRAME_BYTES, "{grown} bytes for a claim of {claimed}");
+        }
+    }
+}
+
+/// The beginning of a message to several, then these bytes.
+fn to_several(count: u32, rest: &[u8]) -> Result<Frame, DecodeError> {
+    let mut frame = vec![0x10, 0, 0, 0, 0, 0, 0, 0, 0, 3];
+    frame.extend(count.to_le_bytes());
+    frame.extend(rest);
+    Frame::decode(frame.into())
+}
+
+#[test]
+fn a_list_of_receivers_that_is_none_is_an_error() {
+    let message = b"\x01m\x01";
+    let with = |differences: &[u8]| [differences, message].concat();
+    assert!(to_several(2, &with(&[1, 1])).is_ok());
+
+    assert!(to_several(0, message).is_err(), "nobody");
+    assert!(to_several(2, &with(&[0x81, 0x00, 1])).is_err(), "not the shortest form");
+    assert!(to_several(1, &with(&[0xff; 9])).is_err(), "does not end");
+    assert!(to_several(1, &with(&[&[0xff; 9][..], &[0x02]].concat())).is_err(), "65 bits");
+    let last = [&[0xff; 9][..], &[0x01]].concat();
+    assert!(to_several(1, &with(&last)).is_ok(), "the last serial there can be");
+    assert!(to_several(2, &with(&[&last[..], &[1]].concat())).is_err(), "beyond it");
+}
+
+#[test]
+fn only_what_is_the_same_for_all_goes_to_several() {
+    let to = Target::Many(Serials::split(vec![1, 2], 2).remove(0));
+    for signal in signals() {
+        let same = matches!(signal, Signal::Send { waits: false, .. } | Signal::LinkDown { .. });
+        let mut bytes = BytesMut::new();
+        Envelope { to: to.clone(), from: 3, signal }.encode(&mut bytes).unwrap();
+        assert_eq!(Envelope::decode(bytes.freeze()).is_ok(), same);
+    }
+}
+
+#[test]
+fn ten_thousand_receivers_take_two_bytes_each_and_no_memory() {
+    let serials = (0..10_000_u64).map(|n| 5_000_000 + n * 97).collect();
+    let to = Target::Many(Serials::split(serials, usize::MAX).remove(0));
+    let signal = Signal::Send { message: message(), payload: payload(), waits: false };
+    let bytes = Frame::Envelope(Envelope { to, from: 3, signal }).to_bytes().unwrap();
+    assert!(bytes.len() < 20_100, "{} bytes", bytes.len());
+
+    let before = ALLOCATOR.total_allocated();
+    let decoded = Frame::decode(bytes).unwrap();
+    let grown = ALLOCATOR.total_allocated() - before;
+
+    let Frame::Envelope(Envelope { to: Target::Many(list), .. }) = decoded else { unreachable!() };
+    assert_eq!(list.iter().count(), 10_000);
+    assert!(grown < 1_000, "{grown} bytes");
+}
+
+#[test]
+fn more_receivers_than_the_limit_are_refused() {
+    let most = u32::try_from(RECEIVERS).unwrap();
+    let ones = vec![1; RECEIVERS + 1];
+    assert!(to_several(most, &[&ones[1..], b"\x01m\x01"].concat()).is_ok());
+    assert!(to_several(most + 1, &[&ones[..], b"\x01m\x01"].concat()).is_err());
+    assert_eq!(Serials::split(vec![1; RECEIVERS + 1], usize::MAX).len(), 2);
+}
+
+#[test]
+fn as_many_receivers_as_are_said_to_fit_beside_a_message_do() {
+    for (bytes, most) in [(0, RECEIVERS), (FRAME_BYTES - 1_000, 90), (FRAME_BYTES, 0)] {
+        let payload = Payload { codec: Codec::Bincode, bytes: vec![0; bytes].into() };
+        let fit = Target::most_with(&message(), &payload);
+        assert!((most..=most + 10).contains(&fit), "{fit}");
+        // Two for the largest differences there can be.
+        let serials = (1..).step_by(1 << 50).take(fit).collect();
+        for list in Serials::split(serials, fit) {
+            let signal =
+                Signal::Send { message: message(), payload: payload.clone(), waits: false };
+            let envelope = Envelope { to: Target::Many(list), from: 3, signal };
+            assert_eq!(envelope.encode(&mut BytesMut::new()), Ok(()));
         }
     }
 }
@@ -328,6 +415,43 @@ proptest! {
     }
 
     #[test]
+    fn receivers_come_back_sorted(
+        mut serials in prop::collection::vec(any::<u64>(), 1..300),
+        near in prop::collection::vec(0..1000_u64, 0..300),
+        most in 1..400_usize,
+    ) {
+        serials.extend(near);
+        let lists = Serials::split(serials.clone(), most);
+        prop_assert!(lists.iter().all(|list| (1..=most).contains(&list.len())));
+        let mut back = Vec::new();
+        for list in lists {
+            let signal = Signal::Send { message: message(), payload: payload(), waits: false };
+            let frame = Frame::Envelope(Envelope { to: Target::Many(list), from: 1, signal });
+            let decoded = Frame::decode(frame.to_bytes().unwrap()).unwrap();
+            prop_assert_eq!(&decoded, &frame);
+            let Frame::Envelope(Envelope { to: Target::Many(list), .. }) = decoded else {
+                unreachable!("just compared")
+            };
+            back.extend(list.iter());
+        }
+        serials.sort_unstable();
+        prop_assert_eq!(back, serials);
+    }
+
+    #[test]
+    fn any_list_of_receivers_is_one_that_comes_back_or_an_error(
+        count in 0..40_u32,
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let mut frame = vec![0x10, 0, 0, 0, 0, 0, 0, 0, 0, 3];
+        frame.extend(count.to_le_bytes());
+        frame.extend(bytes);
+        if let Ok(decoded) = Frame::decode(frame.clone().into()) {
+            prop_assert_eq!(&decoded.to_bytes().unwrap()[..], &frame[..]);
+        }
+    }
+
+    #[test]
     fn messages_come_back(
         body in prop::collection::vec(any::<u8>(), 0..2000),
         from in any::<u64>(),
@@ -344,7 +468,7 @@ proptest! {
 
     #[test]
     fn random_bytes_are_an_error_or_a_frame_but_never_a_panic(
-        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x1f, 0x20, 0x21, 0x31, 0x40, 0x41]),
+        number in prop::sample::select(vec![0x10_u8, 0x11, 0x12, 0x13, 0x14, 0x18, 0x1b, 0x1c, 0x1d, 0x1e, 0x20, 0x21, 0x22, 0x31, 0x40, 0x41]),
         bytes in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut frame = vec![number];

@@ -57,6 +57,10 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn add_many(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -13,7 +13,8 @@
 //! - a process from outside: `process.rs`, `relations.rs`, `remains.rs`; how much waits for it:
 //!   `mailbox.rs`; its loop: `context.rs`; from message to handler:
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
-//! - sending and calling: `route.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`
+//! - sending and calling: `route.rs`; to many at once: `fanout.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`;
+//!   what many here watch elsewhere: `watched.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
 //! - supervision: `supervisor/`; what is said of crashes: `reports.rs`; of those that
 //!   hold a thread: `watchdog.rs`
@@ -30,6 +31,7 @@ mod arrivals;
 mod context;
 mod counters;
 mod current;
+mod fanout;
 mod inflow;
 mod info;
 mod item;
@@ -57,6 +59,7 @@ mod task_supervisor;
 mod timer;
 mod watch;
 mod watchdog;
+mod watched;
 
 pub use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeId, NodeName,

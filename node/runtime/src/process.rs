@@ -568,6 +568,12 @@ impl Process {
                     None => Some(Signal::Down { reference, reason: ExitReason::NoProcess }),
                 }
             }
+            Signal::Join { reference } => {
+                match self.relations(|r| r.watchers.insert((from, reference))) {
+                    Some(_) => Some(Signal::Joined { reference }),
+                    None => Some(Signal::Down { reference, reason: ExitReason::NoProcess }),
+                }
+            }
             Signal::Demonitor { reference } => {
                 self.relations(|r| r.watchers.remove(&(from, reference)));
                 None
@@ -585,6 +591,7 @@ impl Process {
             Signal::Send { .. }
             | Signal::Call { .. }
             | Signal::Reply { .. }
+            | Signal::Joined { .. }
             | Signal::Spawn(_)
             | Signal::Spawned { .. } => {
                 unreachable!("messages and what concerns the node are not applied to a process")

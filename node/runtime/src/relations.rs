@@ -82,6 +82,8 @@ pub(crate) struct Monitoring {
     pub(crate) target: Dest,
     /// Unknown for a name on another node.
     pub(crate) address: Option<Address>,
+    /// The node that this process is told of when it is lost. None for a process of this node, and
+    /// for one that is watched together with others, see `watched.rs`.
     pub(crate) node: Option<NodeName>,
 }
 

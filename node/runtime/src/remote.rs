@@ -104,6 +104,18 @@ impl Runtime {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
+        self.catch_up(to.name(), from);
+        self.put_frame(to, from, priority, encode)
+    }
+
+    /// As `send_frame`, whatever the sender watches.
+    pub(crate) fn put_frame(
+        &self,
+        to: Peer,
+        from: u64,
+        priority: Priority,
+        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Sent {
         match self.0.remote.get() {
             Some(remote) => remote.send(to, from, priority, encode),
             None => Sent::Unreachable,
@@ -161,6 +173,9 @@ impl Runtime {
     pub(crate) fn receive_envelope(&self, inbound: &Inbound, envelope: Envelope) {
         let from = inbound.from;
         let Envelope { to, from: sender, signal } = envelope;
+        if let Target::Many(to) = to {
+            return self.receive_many(inbound, sender, &to, &signal);
+        }
         match signal {
             Signal::Send { message, payload, waits } => {
                 self.receive_item(
@@ -196,6 +211,10 @@ impl Runtime {
                     process.apply(Address::Remote(watcher), Signal::Demonitor { reference });
                 }
             }
+            Signal::Down { reference, reason } if to == Target::Node => {
+                self.watched_down(from.pid(sender), reference, &reason);
+            }
+            Signal::Joined { reference } => self.watched_joined(from.pid(sender), reference),
             other => self.receive_signal(from.pid(sender), &to, other),
         }
     }
@@ -204,7 +223,7 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node => None,
+            Target::Node | Target::Many(_) => None,
         }
     }
 
@@ -289,7 +308,7 @@ impl Runtime {
             return;
         };
         match &signal {
-            Signal::Link => self.relate(&process, from.node.name),
+            Signal::Link | Signal::Join { .. } => self.relate(&process, from.node.name),
             Signal::Monitor { reference } => {
                 self.relate(&process, from.node.name);
                 if matches!(to, Target::Name(_)) {
@@ -402,7 +421,7 @@ impl Runtime {
                 }
             }
             Address::Remote(pid) => {
-                let envelope = Envelope { to: Target::Serial(pid.serial), from, signal };
+                let envelope = Envelope { to: Target::pid(pid), from, signal };
                 let answer =
                     match self.send_remote(Peer::Life(pid.node), &envelope, Priority::System) {
                         Sent::Unreachable => for_the_unreachable(&envelope.signal),
@@ -440,7 +459,7 @@ pub(crate) fn for_the_dead(signal: &Signal) -> Option<Signal> {
     match signal {
         Signal::Link => Some(Signal::LinkDown { reason: ExitReason::NoProcess }),
         Signal::Unlink { reference } => Some(Signal::UnlinkAck { reference: *reference }),
-        Signal::Monitor { reference } => {
+        Signal::Monitor { reference } | Signal::Join { reference } => {
             Some(Signal::Down { reference: *reference, reason: ExitReason::NoProcess })
         }
         _ => None,

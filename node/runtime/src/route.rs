@@ -206,15 +206,15 @@ impl Runtime {
                 let what = DirectKind::Send(M::NAME);
                 let direct = Direct { to, from: self.sender(), what, value: &message };
                 match self.send_direct(*peer, &direct, Priority::User) {
-                    Ok(sent) => self.count_sent(sent),
-                    Err(error) => self.count_not_encodable(M::NAME, &error),
+                    Ok(sent) => self.count_sent(sent, 1),
+                    Err(error) => self.count_not_encodable(M::NAME, &error, 1),
                 }
             }
         }
     }
 
     /// Whether a receiver on another node has no room, as that node has told.
-    fn is_stopped(&self, peer: Peer, to: &Target) -> bool {
+    pub(crate) fn is_stopped(&self, peer: Peer, to: &Target) -> bool {
         self.0.stopped.holds(peer.name(), to)
     }
 
@@ -224,17 +224,18 @@ impl Runtime {
         }
         let envelope = Envelope { to, from: self.sender(), signal };
         let sent = self.send_remote(peer, &envelope, Priority::User);
-        self.count_sent(sent);
+        self.count_sent(sent, 1);
     }
 
-    fn count_sent(&self, sent: Sent) {
+    /// Counts a message that was not sent, once for each of its receivers.
+    pub(crate) fn count_sent(&self, sent: Sent, receivers: u64) {
         let counters = self.counters();
         match sent {
             Sent::Accepted => {}
-            Sent::Full => counters.dropped_link_full.add(),
-            Sent::Unreachable => counters.dropped_no_connection.add(),
-            Sent::Gone => counters.dropped_old_life.add(),
-            Sent::NotEncodable => counters.dropped_not_encodable.add(),
+            Sent::Full => counters.dropped_link_full.add_many(receivers),
+            Sent::Unreachable => counters.dropped_no_connection.add_many(receivers),
+            Sent::Gone => counters.dropped_old_life.add_many(receivers),
+            Sent::NotEncodable => counters.dropped_not_encodable.add_many(receivers),
         }
     }
 
@@ -264,16 +265,16 @@ impl Runtime {
                     let direct = Direct { to: &to, from, what, value: &message };
                     match (self.send_direct(peer, &direct, Priority::User), self.0.remote.get()) {
                         (Ok(Sent::Full), Some(remote)) => remote.ready(peer, from).await,
-                        (Ok(sent), _) => return self.count_sent(sent),
-                        (Err(error), _) => return self.count_not_encodable(M::NAME, &error),
+                        (Ok(sent), _) => return self.count_sent(sent, 1),
+                        (Err(error), _) => return self.count_not_encodable(M::NAME, &error, 1),
                     }
                 }
             }
         }
     }
 
-    fn count_not_encodable(&self, message: &str, error: &EncodeError) {
-        self.counters().dropped_not_encodable.add();
+    pub(crate) fn count_not_encodable(&self, message: &str, error: &EncodeError, receivers: u64) {
+        self.counters().dropped_not_encodable.add_many(receivers);
         tracing::warn!(message, %error, "message dropped");
     }
 

@@ -5,7 +5,7 @@
 //! of what happens, and, if there are other nodes, the way to them ([`Remote`]).
 //!
 //! Locks, all leaves: a shard of the table, the names, the pending answers, the index of remote
-//! relations, the lives. None is held while a process is touched.
+//! relations, what is watched elsewhere, the lives. None is held while a process is touched.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use crate::remote::Remote;
 use crate::reports::Reports;
 use crate::table::Table;
 use crate::watchdog::Workers;
+use crate::watched::Watched;
 
 /// How many messages wait in a mailbox before senders are held back or messages dropped.
 pub const MAILBOX_LIMIT: usize = 100_000;
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
     /// Monitors of other nodes' processes that were made by name: who is watched.
     pub(crate) watched_by_name: Mutex<HashMap<(Pid, Reference), u64>>,
+    /// Processes of other nodes that are watched here.
+    pub(crate) watched: Watched,
     node_watchers: Mutex<BTreeSet<u64>>,
     pub(crate) remote: OnceLock<Arc<dyn Remote>>,
     pub(crate) counters: Counters,
@@ -155,6 +158,7 @@ impl Runtime {
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
+            watched: Watched::default(),
             node_watchers: Mutex::default(),
             remote: OnceLock::new(),
             counters: Counters::default(),
@@ -403,6 +407,7 @@ impl Runtime {
     /// with `noconnection`, and what its processes had here (their links and monitors) is forgotten.
     /// Harmless where there is nothing to end.
     pub fn connection_lost(&self, node: NodeName) {
+        self.watched_lost(node);
         let serials = lock(&self.0.index).remove(&node).unwrap_or_default();
         for process in serials.into_iter().filter_map(|serial| self.process(serial)) {
             process.connection_lost(node);

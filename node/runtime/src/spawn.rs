@@ -485,14 +485,14 @@ impl Runtime {
             let waiting = remains.mailbox.len();
             self.report_crash(process, remains.name.clone(), waiting, restarts, reason);
         }
-        for address in remains.relations.linked() {
-            if !remains.started && Some(address) == spawner {
-                // The one who starts it is told by the error, not by an exit signal.
-                self.signal(serial, address, Signal::Unlink { reference: self.reference() });
-                continue;
-            }
-            self.signal(serial, address, Signal::LinkDown { reason: reason.clone() });
+        // The one who starts it is told by the error, not by an exit signal.
+        let starter = spawner.filter(|_| !remains.started);
+        let (told, linked): (Vec<_>, Vec<_>) =
+            remains.relations.linked().partition(|address| Some(*address) == starter);
+        for address in told {
+            self.signal(serial, address, Signal::Unlink { reference: self.reference() });
         }
+        self.tell_linked(serial, linked, reason);
         for &(watcher, reference) in &remains.relations.watchers {
             if let Address::Remote(pid) = watcher {
                 lock(&self.0.watched_by_name).remove(&(pid, reference));

@@ -90,14 +90,15 @@ impl Runtime {
         if address == Address::Local(watcher.serial) {
             return;
         }
-        let node = match address {
-            Address::Local(_) => None,
-            Address::Remote(pid) => Some(pid.node.name),
-        };
-        let monitoring = Box::new(Monitoring { target, address: Some(address), node });
+        let monitoring = Box::new(Monitoring { target, address: Some(address), node: None });
         watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
-        self.relate_to(watcher, address);
-        self.signal(watcher.serial, address, Signal::Monitor { reference });
+        match address {
+            Address::Remote(pid) if pid.node.name != self.name() => {
+                self.watch(watcher, reference, pid);
+            }
+            // Here, or dead with a life of this node before this runtime's.
+            _ => self.signal(watcher.serial, address, Signal::Monitor { reference }),
+        }
     }
 
     /// Waits for the end of a process, or of whoever has a name now: a monitor for what is not a
@@ -137,6 +138,7 @@ impl Runtime {
     pub(crate) fn send_demonitor(&self, watcher: u64, reference: Reference, of: &Monitoring) {
         let signal = Signal::Demonitor { reference };
         match (of.address, of.node) {
+            (Some(Address::Remote(pid)), None) => self.unwatch(pid, reference),
             (Some(address), _) => self.signal(watcher, address, signal),
             (None, Some(node)) => {
                 let envelope = Envelope { to: Target::Node, from: watcher, signal };
