@@ -102,7 +102,9 @@ struct FarEnd {
 
 impl FarEnd {
     fn entries(&mut self, chunk: &Bytes, entries: &[Entry]) {
-        entries.iter().for_each(|entry| self.entry(chunk, entry));
+        for entry in entries {
+            self.entry(chunk, entry);
+        }
     }
 
     fn entry(&mut self, chunk: &Bytes, entry: &Entry) {
