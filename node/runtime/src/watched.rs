@@ -41,6 +41,9 @@
 //! - A watcher comes while `Demonitor` is under way: the entry is gone, so it is the first of a new
 //!   one, with another reference. Both orders of the two at the target are the same to it.
 //! - A watcher comes while the entry has no watchers and waits for an answer: the entry goes on.
+//! - A watcher comes while the `Down` is under way: it is told that reason, where a monitor of its own
+//!   would have come too late and told `noproc`. Nobody who has been told can come before that: the
+//!   entry goes first.
 //! - `Down` crosses `Demonitor`, or a `Joined` comes after its `Down`: nobody knows the reference.
 //!   Whoever monitors in between has a new entry and is told `noproc`.
 //! - The connection is lost: all entries of that node go at once, everyone is told `noconnection`,
