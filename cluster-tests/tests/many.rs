@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use purlin::proto::Role;
 use purlin::{Down, ExitReason, Node, Outcome, Pid, RawContext, RawKind, Received};
+use purlin_client::Client;
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 use tokio::sync::mpsc;
 
@@ -192,6 +194,32 @@ async fn many_that_are_linked_to_one_process_elsewhere_hear_of_its_end_and_of_a_
 
     let noconnection = (ExitReason::NoConnection, 500);
     assert_eq!((first.told().await, second.told().await), (vec![], vec![noconnection]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_node_share_a_monitor_with_its_processes() {
+    let mut cluster = two().await;
+    let (a, b) = (cluster.nodes[0].clone(), cluster.nodes[1].clone());
+    let target = idle(&b);
+    let mut crowd = Crowd::start(&a, 3, watch(target));
+    let mut monitors = Vec::new();
+    for name in ["c", "d"] {
+        let credentials = cluster.credentials(name.into(), Role::Client);
+        let builder = Client::builder([a.address().to_string()]);
+        let builder = builder.memory(cluster.network.clone(), cluster.next_address());
+        let client = builder.connect(credentials).await.unwrap();
+        monitors.push((client.monitor(target).await.unwrap(), client));
+    }
+    assert_eq!(crowd.told().await, []);
+    assert_eq!(watched_by(&b, target), 1);
+
+    let (_, gone) = monitors.pop().unwrap();
+    gone.close().await;
+    b.exit(target, crash());
+
+    let (monitor, _client) = monitors.pop().unwrap();
+    assert_eq!(monitor.down().await.reason, crash());
+    assert_eq!(crowd.told().await, [(crash(), 3)]);
 }
 
 /// In real time, on threads, so that watchers meet who come and go at once.

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use purlin_runtime::{
-    Actor, ChildSpec, Context, Down, ExitReason, Handler, Message, Outcome, RawKind, Received, Ref,
-    Runtime, Strategy, Supervisor,
+    Actor, ChildSpec, Context, Down, ExitReason, Handler, Message, NodeId, Outcome, Peer, Priority,
+    RawKind, Received, Ref, Remote, Runtime, Sent, Strategy, Supervisor,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -270,6 +270,70 @@ async fn monitors() {
     line("100,000 monitors fire", begun.elapsed().as_secs_f64() * 1e3, "ms", "< 50", "OTP 60");
 }
 
+/// Takes everything for another node, and does nothing with it.
+struct Nowhere;
+
+impl Remote for Nowhere {
+    fn send(
+        &self,
+        _: Peer,
+        _: u64,
+        _: Priority,
+        encode: &mut dyn FnMut(&mut bytes::BytesMut) -> bool,
+    ) -> Sent {
+        black_box(encode(&mut bytes::BytesMut::new()));
+        Sent::Accepted
+    }
+
+    fn ready(&self, _: Peer, _: u64) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// The processor time that this program has had.
+fn processor_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+        text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    Duration::from_nanos(tasks.map(of).sum())
+}
+
+/// Watchers of one process elsewhere, when the connection to its node is lost.
+async fn lost() {
+    const COUNT: u64 = 100_000;
+    let runtime = Runtime::local("a".into());
+    runtime.set_remote(Arc::new(Nowhere));
+    let target = NodeId::new("b".into(), 1).pid(1);
+    let waiting = Arc::new(AtomicU64::new(0));
+    for _ in 0..COUNT {
+        let waiting = Arc::clone(&waiting);
+        let body = move |mut ctx: purlin_runtime::RawContext| async move {
+            ctx.monitor(target);
+            waiting.fetch_add(1, Ordering::Relaxed);
+            loop {
+                ctx.receive().await?;
+                if waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    DONE.notify_one();
+                }
+            }
+        };
+        runtime.spawn_raw(&RAW, body).unwrap();
+    }
+    while waiting.load(Ordering::Relaxed) < COUNT {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (begun, before) = (Instant::now(), processor_time());
+    runtime.connection_lost("b".into());
+    while waiting.load(Ordering::Relaxed) > 0 {
+        DONE.notified().await;
+    }
+    let (took, busy) = (begun.elapsed(), processor_time().saturating_sub(before));
+    line("100,000 remote monitors are lost", took.as_secs_f64() * 1e3, "ms", "< 60", "OTP TLS 81");
+    line("  processor time", busy.as_secs_f64() * 1e3, "ms", "", "");
+}
+
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let wants = |name: &str| arguments.is_empty() || arguments.iter().any(|a| a == name);
@@ -289,6 +353,7 @@ fn main() {
         run("supervised", Box::pin(supervised())).await;
         run("restarts", Box::pin(restarts())).await;
         run("monitors", Box::pin(monitors())).await;
+        run("lost", Box::pin(lost())).await;
     });
     executor.shutdown_background();
 }
