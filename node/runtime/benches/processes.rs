@@ -274,6 +274,8 @@ async fn monitors() {
 struct Nowhere;
 
 impl Remote for Nowhere {
+    fn tell(&self, _: purlin_proto::NodeName, _: &purlin_proto::Frame) {}
+
     fn send(
         &self,
         _: Peer,
