@@ -5,23 +5,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use purlin::kinds::{Echo, Say};
 use purlin::prelude::*;
-use purlin::proto::{Name, NodeHello, NodeId, Refusal, Role};
+use purlin::proto::Refusal;
+use purlin_cluster_tests::endpoints::{Told, endpoint};
 use purlin_cluster_tests::memory::Cluster;
 use purlin_cluster_tests::numbered::Numbered;
 use purlin_cluster_tests::relay::{Relay, Settings, Way};
 use purlin_cluster_tests::sockets::{Pair, until};
-use purlin_transport::{
-    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Link, Peer, Priority, Receiver,
-    Sent, WireConfig,
-};
-use tokio::sync::mpsc;
+use purlin_transport::{Config, Flow, Priority, Sent};
 
 /// As much as a frame takes, less what is around it.
 const LOAD: usize = (64 << 20) - 4_096;
@@ -216,52 +211,6 @@ async fn a_process_that_does_not_read_does_not_delay_others() {
 
 // ----- one lane, at the transport -----
 
-type Came = mpsc::UnboundedReceiver<(Flow, Instant)>;
-
-/// Tells a test when each frame has come.
-struct Ear(mpsc::UnboundedSender<(Flow, Instant)>);
-
-impl Events for Ear {
-    fn admit(&self, _: &Peer) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn up(&self, _: &Link) -> Arc<dyn Receiver> {
-        Arc::new(Ear(self.0.clone()))
-    }
-
-    fn down(&self, _: &Link, _: &Closed) {}
-
-    fn unreachable(&self, _: NodeId, _: SocketAddr, _: &DialError) {}
-
-    fn unreachable_hint(&self, _: SocketAddr) {}
-}
-
-impl Receiver for Ear {
-    fn frame(&self, flow: Flow, _: Bytes) {
-        // The test may have ended.
-        let _ = self.0.send((flow, Instant::now()));
-    }
-
-    fn control(&self, _: Bytes) {}
-
-    fn datagram(&self, _: Bytes) {}
-}
-
-/// An endpoint that says nothing by itself.
-fn endpoint(cluster: &Cluster, name: &'static str) -> (Endpoint, Came) {
-    let credentials = cluster.credentials(name.into(), Role::Node);
-    let mut config = Config::new(credentials, Name::from("test"));
-    let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    config.node = Some(NodeHello { id: NodeId::new(name.into(), 1), address });
-    config.keep_alive = Duration::from_mins(1);
-    config.idle_timeout = Duration::from_mins(1);
-    let (sender, came) = mpsc::unbounded_channel();
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let wire = WireConfig::Quic { listen, environment: Environment::system() };
-    (Endpoint::bind(config, wire, Arc::new(Ear(sender))).unwrap(), came)
-}
-
 /// Waits until nothing has passed for a while: no acknowledgements, no probes for a larger MTU.
 async fn until_quiet(relay: &Relay) {
     let passed = || (relay.counts(Way::There), relay.counts(Way::Back));
@@ -281,24 +230,25 @@ async fn until_quiet(relay: &Relay) {
 async fn a_lost_packet_delays_only_its_lane() {
     const DELAY: Duration = Duration::from_millis(40);
     let cluster = Cluster::empty();
-    let ((a, _), (b, mut came)) = (endpoint(&cluster, "a"), endpoint(&cluster, "b"));
+    let silent = |config: &mut Config| {
+        config.keep_alive = Duration::from_mins(1);
+        config.idle_timeout = Duration::from_mins(1);
+    };
+    let ((a, _), (b, mut log)) = (endpoint(&cluster, "a", silent), endpoint(&cluster, "b", silent));
     let road = Settings { delay: DELAY, ..Settings::default() };
     let relay = Relay::start(b.local_address(), road);
     let link = a.dial(relay.address(), None).await.unwrap();
     let send = |flow| {
         assert_eq!(link.send_bytes(Flow(flow), Priority::User, &[1; 64]), Sent::Accepted);
     };
-    let mut next = async || {
-        let next = tokio::time::timeout(Duration::from_secs(5), came.recv()).await;
-        next.expect("a frame within 5 s").unwrap()
-    };
+    assert_eq!(log.next().await, Told::Up("a".into()));
     // All lanes are open, and the road's delay is known.
     for _ in 0..3 {
         for flow in 0..4 {
             send(flow);
         }
         for _ in 0..4 {
-            next().await;
+            log.frame().await;
         }
     }
 
@@ -315,7 +265,8 @@ async fn a_lost_packet_delays_only_its_lane() {
         }
         let mut order = Vec::new();
         for _ in 0..5 {
-            order.push(next().await);
+            let (flow, _, at) = log.frame().await;
+            order.push((flow, at));
         }
 
         let flows: Vec<_> = order.iter().map(|(flow, _)| flow.0).collect();
