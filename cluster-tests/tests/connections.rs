@@ -73,7 +73,7 @@ async fn client(home: &Home, at: impl ToString) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_dialed_changes_its_port_and_nothing_else_changes() {
-    let pair = Pair::start(Settings::default(), kinds).await;
+    let pair = Pair::start(Settings::default(), |b| kinds(b).detect_in(SOON)).await;
     let (a, b) = (&pair.a, &pair.b);
     let on_a = Probe::start(a, |ctx| ctx.trap_exits(true)).pid;
     let mut on_b = Probe::start(b, |ctx| {
@@ -412,8 +412,9 @@ async fn two_nodes_that_seed_each_other_dial_at_once_and_lose_nothing() {
             ..Settings::default()
         };
         let (to_a, to_b) = (Relay::start(None, settings), Relay::start(None, settings));
-        let start_a = kinds(home.builder("a")).seed(to_b.address().to_string());
-        let start_b = kinds(home.builder("b")).seed(to_a.address().to_string());
+        let builder = |name| kinds(home.builder(name)).detect_in(SOON);
+        let start_a = builder("a").seed(to_b.address().to_string());
+        let start_b = builder("b").seed(to_a.address().to_string());
         // Credentials are made before, or one would wait for the other's.
         Home::builder(&home, "a").start().await.unwrap().stop().await;
         Home::builder(&home, "b").start().await.unwrap().stop().await;

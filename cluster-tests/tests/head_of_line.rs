@@ -8,6 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use purlin::NodeBuilder;
 use purlin::kinds::{Echo, Say};
 use purlin::prelude::*;
 use purlin::proto::Refusal;
@@ -17,6 +18,8 @@ use purlin_cluster_tests::numbered::Numbered;
 use purlin_cluster_tests::relay::{Relay, Settings, Way};
 use purlin_cluster_tests::sockets::{Pair, until};
 use purlin_transport::{Config, Flow, Priority, Sent};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// As much as a frame takes, less what is around it.
 const LOAD: usize = (64 << 20) - 4_096;
@@ -85,6 +88,11 @@ impl Handler<Numbered> for Deaf {
     }
 }
 
+/// A busy machine is not to look dead meanwhile.
+fn kinds(builder: NodeBuilder) -> NodeBuilder {
+    builder.detect_in(Duration::from_secs(20)).actor::<Sink>().actor::<Deaf>().actor::<Echo>()
+}
+
 /// Calls of 64 bytes by a process of its own, one after another, while a condition holds; how long
 /// each took, sorted. A process, because what is said by none is one flow.
 async fn round_trips(
@@ -110,9 +118,10 @@ fn share(sorted: &[Duration], of_hundred: usize) -> Duration {
     sorted[(sorted.len() - 1) * of_hundred / 100]
 }
 
-/// Nineteen of twenty are as quick as ever, and none is held up for long.
-fn assert_quick(idle: &[Duration], busy: &[Duration]) {
-    let bound = (10 * share(idle, 50)).max(Duration::from_millis(100));
+/// Nineteen of twenty are as quick as ever, and none takes what being held up would cost.
+fn assert_quick(idle: &[Duration], busy: &[Duration], held: Duration) {
+    // The last is for a machine with much else to do.
+    let bound = (10 * share(idle, 50)).max(Duration::from_millis(100)).max(held / 20);
     let (most, worst) = (share(busy, 95), share(busy, 100));
     println!(
         "idle {:?}, busy p50 {:?} p95 {most:?} max {worst:?}",
@@ -120,12 +129,12 @@ fn assert_quick(idle: &[Duration], busy: &[Duration]) {
         share(busy, 50)
     );
     assert!(most < bound, "{most:?} of {} round trips, {bound:?} allowed", busy.len());
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(worst < held / 4, "{worst:?}, being held up costs {held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
-    let pair = Pair::start(Settings::default(), |b| b.actor::<Sink>().actor::<Echo>()).await;
+    let pair = Pair::start(Settings::default(), kinds).await;
     let (sink, echo) = (
         pair.b.spawn_on::<Sink>(&"a".into(), ()).await.unwrap(),
         pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap(),
@@ -159,13 +168,13 @@ async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
     assert!(took > Duration::from_secs(3), "{took:?}: the road is too good to tell");
     assert!(busy.len() > 100, "only {} while it was under way", busy.len());
     assert_eq!(sink.call(Total).await, Ok(LOAD as u64));
-    assert_quick(&idle, &busy);
+    assert_quick(&idle, &busy, took);
     pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_does_not_read_does_not_delay_others() {
-    let pair = Pair::start(Settings::default(), |b| b.actor::<Deaf>().actor::<Echo>()).await;
+    let pair = Pair::start(Settings::default(), kinds).await;
     let echo = pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap();
     let idle = round_trips(&pair.b, &echo, |count| count < 200).await;
     let deaf = pair.b.spawn_on::<Deaf>(&"a".into(), ()).await.unwrap();
@@ -203,7 +212,8 @@ async fn a_process_that_does_not_read_does_not_delay_others() {
     let busy = round_trips(&pair.b, &echo, go_on).await;
 
     println!("{} round trips beside one that does not read", busy.len());
-    assert_quick(&idle, &busy);
+    // It would cost for ever: a call gives up after 5 s.
+    assert_quick(&idle, &busy, Duration::from_secs(5));
     drop(trickle);
     pair.a.exit(deaf.pid(), ExitReason::Kill);
     pair.stop().await;
@@ -225,17 +235,16 @@ async fn until_quiet(relay: &Relay) {
 
 /// The relay cannot see which lane a packet is of, so a packet is lost while nothing else is under
 /// way: the one with a frame of lane 0. Frames that are sent after it on the other lanes come
-/// first, a round trip or so earlier; the one on lane 0 comes after it, in order.
+/// first; the one on lane 0 comes after it, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_packet_delays_only_its_lane() {
-    const DELAY: Duration = Duration::from_millis(40);
     let cluster = Cluster::empty();
     let silent = |config: &mut Config| {
         config.keep_alive = Duration::from_mins(1);
         config.idle_timeout = Duration::from_mins(1);
     };
     let ((a, _), (b, mut log)) = (endpoint(&cluster, "a", silent), endpoint(&cluster, "b", silent));
-    let road = Settings { delay: DELAY, ..Settings::default() };
+    let road = Settings { delay: Duration::from_millis(40), ..Settings::default() };
     let relay = Relay::start(b.local_address(), road);
     let link = a.dial(relay.address(), None).await.unwrap();
     let send = |flow| {
@@ -252,36 +261,31 @@ async fn a_lost_packet_delays_only_its_lane() {
         }
     }
 
-    let mut void = 0;
-    let mut rounds = 0;
-    while rounds < 5 {
+    // Void is a round in which another packet was lost, or this thread was kept from sending for so
+    // long that the lost one had been sent again. With one stream for all, every round would be.
+    let (mut shown, mut void) = (0, 0);
+    while shown < 5 {
         until_quiet(&relay).await;
         let dropped = relay.counts(Way::There).dropped;
         relay.drop_next(Way::There, 1);
         send(0);
-        until("a lost packet", DELAY, || relay.counts(Way::There).dropped > dropped).await;
+        until("a lost packet", SOON, || relay.counts(Way::There).dropped > dropped).await;
         for flow in [4, 1, 2, 3] {
             send(flow);
         }
-        let mut order = Vec::new();
+        let mut flows = Vec::new();
         for _ in 0..5 {
-            let (flow, _, at) = log.frame().await;
-            order.push((flow, at));
+            flows.push(log.frame().await.0.0);
         }
 
-        let flows: Vec<_> = order.iter().map(|(flow, _)| flow.0).collect();
-        if flows[0] == 0 {
-            // Another packet was lost, a late acknowledgement say.
-            void += 1;
-            assert!(void < 5, "the frame's packet is never the lost one");
-            continue;
+        let place = |flow| flows.iter().position(|came| *came == flow);
+        assert!(place(0) < place(4), "one lane, in order: {flows:?}");
+        flows[..3].sort_unstable();
+        match flows[..] {
+            [1, 2, 3, 0, 4] => shown += 1,
+            _ => void += 1,
         }
-        rounds += 1;
-        let mut others = flows[..3].to_vec();
-        others.sort_unstable();
-        assert_eq!((&others[..], &flows[3..]), (&[1, 2, 3][..], &[0, 4][..]));
-        let later = order[3].1 - order[2].1;
-        assert!(later > DELAY, "only {later:?}: it was not lost");
+        assert!(void < 20, "the other lanes wait: {flows:?}");
     }
     a.close(&Refusal::Stopping).await;
     b.close(&Refusal::Stopping).await;
