@@ -150,8 +150,8 @@ impl Node {
 
     /// Stops in good order: its applications in reverse, then the other processes (roots of the
     /// tree first asked, 10 s at most), then everything that was sent is delivered, then the others
-    /// are told, then the connections end. To a node that takes nothing, 2 s; where something gets
-    /// through, 30 s at most.
+    /// are told, then the connections end. A node that takes nothing holds it up for 4 s, one to
+    /// which something gets through for a minute at most.
     pub async fn stop(&self) {
         let shared = &self.0;
         shared.applications.stop(&shared.runtime, GRACE).await;
