@@ -93,7 +93,8 @@ impl Node {
 
     /// The members that are live, as this node sees them, itself included, by name.
     pub fn members(&self) -> Vec<NodeName> {
-        self.0.membership().live().collect()
+        // Not membership's own, which is ahead: whom this tells can be sent to.
+        self.0.directory.live()
     }
 
     /// Starts an actor here; see [`Runtime::spawn`].
