@@ -8,6 +8,7 @@
 #![expect(missing_docs, reason = "read by those who write tests; names say it")]
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
+pub mod endpoints;
 pub mod memory;
 pub mod numbered;
 pub mod probe;

@@ -5,17 +5,21 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use purlin::kinds::{Counter, Read};
 use purlin::prelude::*;
 use purlin::proto::admin::{Leave, SYSTEM};
+use purlin::proto::{NodeId, Refusal};
 use purlin::{LinkDown, Name, NodeBuilder, Received};
 use purlin_client::{Client, Credentials};
-use purlin_cluster_tests::memory::until_sees;
+use purlin_cluster_tests::endpoints::{Told, endpoint};
+use purlin_cluster_tests::memory::{Cluster, until_sees};
 use purlin_cluster_tests::numbered::{Numbered, Receiver, Report, send, until_came};
 use purlin_cluster_tests::probe::Probe;
 use purlin_cluster_tests::process;
 use purlin_cluster_tests::relay::{Relay, Settings};
 use purlin_cluster_tests::sockets::{Home, Pair, counter, until};
+use purlin_transport::{Closed, Config, Flow, Priority, Sent};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -69,7 +73,7 @@ async fn client(home: &Home, at: impl ToString) -> Client {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_has_dialed_changes_its_port_and_nothing_else_changes() {
-    let pair = Pair::start(Settings::default(), kinds).await;
+    let pair = Pair::start(Settings::default(), |b| kinds(b).detect_in(SOON)).await;
     let (a, b) = (&pair.a, &pair.b);
     let on_a = Probe::start(a, |ctx| ctx.trap_exits(true)).pid;
     let mut on_b = Probe::start(b, |ctx| {
@@ -286,6 +290,55 @@ async fn after_a_cut_everybody_is_told_once_and_nothing_of_before_comes_later() 
     pair.stop().await;
 }
 
+/// At the transport alone, where nobody finds the cut but the idle timeout of QUIC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_cut_for_longer_than_its_timeout_is_lost_once_and_its_successor_carries_no_more_of_it()
+ {
+    let cluster = Cluster::empty();
+    let short = |config: &mut Config| {
+        config.idle_timeout = Duration::from_secs(1);
+        config.keep_alive = Duration::from_millis(200);
+    };
+    let (a, mut at_a) = endpoint(&cluster, "a", short);
+    let (b, mut at_b) = endpoint(&cluster, "b", short);
+    let relay = Relay::start(b.local_address(), Settings::default());
+    let to = NodeId::new("b".into(), 1);
+    // Some of it as bulk.
+    let frame = |number: u8| {
+        Bytes::from(vec![number; if number.is_multiple_of(3) { 100_000 } else { 100 }])
+    };
+    let send = |number: u8| {
+        let way = (relay.address(), Flow(number.into()), Priority::User);
+        let sent = a.send_bytes(to, way.0, way.1, way.2, &frame(number));
+        assert_eq!(sent, Sent::Accepted);
+    };
+    let peer = |name: &'static str| NodeName::from(name);
+
+    for round in 0..2 {
+        let first = round * 100;
+        (first..first + 10).for_each(send);
+        assert_eq!(at_a.next().await, Told::Up(peer("b")));
+        assert_eq!(at_b.next().await, Told::Up(peer("a")));
+        let mut came = Vec::new();
+        for _ in 0..10 {
+            came.push(at_b.frame().await.1[0]);
+        }
+        came.sort_unstable();
+        assert_eq!(came, (first..first + 10).collect::<Vec<_>>());
+
+        relay.cut();
+        (first + 10..first + 20).for_each(send);
+        for (log, name) in [(&mut at_a, "b"), (&mut at_b, "a")] {
+            let told = log.next().await;
+            let lost = matches!(&told, Told::Down(who, Closed::Lost(_)) if *who == peer(name));
+            assert!(lost, "{told:?}");
+        }
+        relay.heal();
+    }
+    a.close(&Refusal::Stopping).await;
+    b.close(&Refusal::Stopping).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_cut_is_only_a_delay() {
     let pair = Pair::start(Settings::default(), |b| kinds(b).detect_in(SOON)).await;
@@ -359,8 +412,9 @@ async fn two_nodes_that_seed_each_other_dial_at_once_and_lose_nothing() {
             ..Settings::default()
         };
         let (to_a, to_b) = (Relay::start(None, settings), Relay::start(None, settings));
-        let start_a = kinds(home.builder("a")).seed(to_b.address().to_string());
-        let start_b = kinds(home.builder("b")).seed(to_a.address().to_string());
+        let builder = |name| kinds(home.builder(name)).detect_in(SOON);
+        let start_a = builder("a").seed(to_b.address().to_string());
+        let start_b = builder("b").seed(to_a.address().to_string());
         // Credentials are made before, or one would wait for the other's.
         Home::builder(&home, "a").start().await.unwrap().stop().await;
         Home::builder(&home, "b").start().await.unwrap().stop().await;

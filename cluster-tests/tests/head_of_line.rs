@@ -5,23 +5,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use purlin::NodeBuilder;
 use purlin::kinds::{Echo, Say};
 use purlin::prelude::*;
-use purlin::proto::{Name, NodeHello, NodeId, Refusal, Role};
+use purlin::proto::Refusal;
+use purlin_cluster_tests::endpoints::{Told, endpoint};
 use purlin_cluster_tests::memory::Cluster;
 use purlin_cluster_tests::numbered::Numbered;
 use purlin_cluster_tests::relay::{Relay, Settings, Way};
 use purlin_cluster_tests::sockets::{Pair, until};
-use purlin_transport::{
-    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Frames, Link, Peer, Priority,
-    Receiver, Sent, WireConfig,
-};
-use tokio::sync::mpsc;
+use purlin_transport::{Config, Flow, Priority, Sent};
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// As much as a frame takes, less what is around it.
 const LOAD: usize = (64 << 20) - 4_096;
@@ -90,6 +88,11 @@ impl Handler<Numbered> for Deaf {
     }
 }
 
+/// A busy machine is not to look dead meanwhile.
+fn kinds(builder: NodeBuilder) -> NodeBuilder {
+    builder.detect_in(Duration::from_secs(20)).actor::<Sink>().actor::<Deaf>().actor::<Echo>()
+}
+
 /// Calls of 64 bytes by a process of its own, one after another, while a condition holds; how long
 /// each took, sorted. A process, because what is said by none is one flow.
 async fn round_trips(
@@ -115,9 +118,10 @@ fn share(sorted: &[Duration], of_hundred: usize) -> Duration {
     sorted[(sorted.len() - 1) * of_hundred / 100]
 }
 
-/// Nineteen of twenty are as quick as ever, and none is held up for long.
-fn assert_quick(idle: &[Duration], busy: &[Duration]) {
-    let bound = (10 * share(idle, 50)).max(Duration::from_millis(100));
+/// Nineteen of twenty are as quick as ever, and none takes what being held up would cost.
+fn assert_quick(idle: &[Duration], busy: &[Duration], held: Duration) {
+    // The last is for a machine with much else to do.
+    let bound = (10 * share(idle, 50)).max(Duration::from_millis(100)).max(held / 20);
     let (most, worst) = (share(busy, 95), share(busy, 100));
     println!(
         "idle {:?}, busy p50 {:?} p95 {most:?} max {worst:?}",
@@ -125,12 +129,12 @@ fn assert_quick(idle: &[Duration], busy: &[Duration]) {
         share(busy, 50)
     );
     assert!(most < bound, "{most:?} of {} round trips, {bound:?} allowed", busy.len());
-    assert!(worst < Duration::from_secs(1), "{worst:?}");
+    assert!(worst < held / 4, "{worst:?}, being held up costs {held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
-    let pair = Pair::start(Settings::default(), |b| b.actor::<Sink>().actor::<Echo>()).await;
+    let pair = Pair::start(Settings::default(), kinds).await;
     let (sink, echo) = (
         pair.b.spawn_on::<Sink>(&"a".into(), ()).await.unwrap(),
         pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap(),
@@ -164,13 +168,13 @@ async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
     assert!(took > Duration::from_secs(3), "{took:?}: the road is too good to tell");
     assert!(busy.len() > 100, "only {} while it was under way", busy.len());
     assert_eq!(sink.call(Total).await, Ok(LOAD as u64));
-    assert_quick(&idle, &busy);
+    assert_quick(&idle, &busy, took);
     pair.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_does_not_read_does_not_delay_others() {
-    let pair = Pair::start(Settings::default(), |b| b.actor::<Deaf>().actor::<Echo>()).await;
+    let pair = Pair::start(Settings::default(), kinds).await;
     let echo = pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap();
     let idle = round_trips(&pair.b, &echo, |count| count < 200).await;
     let deaf = pair.b.spawn_on::<Deaf>(&"a".into(), ()).await.unwrap();
@@ -208,61 +212,14 @@ async fn a_process_that_does_not_read_does_not_delay_others() {
     let busy = round_trips(&pair.b, &echo, go_on).await;
 
     println!("{} round trips beside one that does not read", busy.len());
-    assert_quick(&idle, &busy);
+    // It would cost for ever: a call gives up after 5 s.
+    assert_quick(&idle, &busy, Duration::from_secs(5));
     drop(trickle);
     pair.a.exit(deaf.pid(), ExitReason::Kill);
     pair.stop().await;
 }
 
 // ----- one lane, at the transport -----
-
-type Came = mpsc::UnboundedReceiver<(Flow, Instant)>;
-
-/// Tells a test when each frame has come.
-struct Ear(mpsc::UnboundedSender<(Flow, Instant)>);
-
-impl Events for Ear {
-    fn admit(&self, _: &Peer) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    fn up(&self, _: &Link) -> Arc<dyn Receiver> {
-        Arc::new(Ear(self.0.clone()))
-    }
-
-    fn down(&self, _: &Link, _: &Closed) {}
-
-    fn unreachable(&self, _: NodeId, _: SocketAddr, _: &DialError) {}
-
-    fn unreachable_hint(&self, _: SocketAddr) {}
-}
-
-impl Receiver for Ear {
-    fn frames(&self, frames: &Frames<'_>) {
-        for (flow, _) in frames.iter() {
-            // The test may have ended.
-            let _ = self.0.send((flow, Instant::now()));
-        }
-    }
-
-    fn control(&self, _: Bytes) {}
-
-    fn datagram(&self, _: Bytes) {}
-}
-
-/// An endpoint that says nothing by itself.
-fn endpoint(cluster: &Cluster, name: &'static str) -> (Endpoint, Came) {
-    let credentials = cluster.credentials(name.into(), Role::Node);
-    let mut config = Config::new(credentials, Name::from("test"));
-    let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    config.node = Some(NodeHello { id: NodeId::new(name.into(), 1), address });
-    config.keep_alive = Duration::from_mins(1);
-    config.idle_timeout = Duration::from_mins(1);
-    let (sender, came) = mpsc::unbounded_channel();
-    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let wire = WireConfig::Quic { listen, environment: Environment::system() };
-    (Endpoint::bind(config, wire, Arc::new(Ear(sender))).unwrap(), came)
-}
 
 /// Waits until nothing has passed for a while: no acknowledgements, no probes for a larger MTU.
 async fn until_quiet(relay: &Relay) {
@@ -278,61 +235,57 @@ async fn until_quiet(relay: &Relay) {
 
 /// The relay cannot see which lane a packet is of, so a packet is lost while nothing else is under
 /// way: the one with a frame of lane 0. Frames that are sent after it on the other lanes come
-/// first, a round trip or so earlier; the one on lane 0 comes after it, in order.
+/// first; the one on lane 0 comes after it, in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_packet_delays_only_its_lane() {
-    const DELAY: Duration = Duration::from_millis(40);
     let cluster = Cluster::empty();
-    let ((a, _), (b, mut came)) = (endpoint(&cluster, "a"), endpoint(&cluster, "b"));
-    let road = Settings { delay: DELAY, ..Settings::default() };
+    let silent = |config: &mut Config| {
+        config.keep_alive = Duration::from_mins(1);
+        config.idle_timeout = Duration::from_mins(1);
+    };
+    let ((a, _), (b, mut log)) = (endpoint(&cluster, "a", silent), endpoint(&cluster, "b", silent));
+    let road = Settings { delay: Duration::from_millis(40), ..Settings::default() };
     let relay = Relay::start(b.local_address(), road);
     let link = a.dial(relay.address(), None).await.unwrap();
     let send = |flow| {
         assert_eq!(link.send_bytes(Flow(flow), Priority::User, &[1; 64]), Sent::Accepted);
     };
-    let mut next = async || {
-        let next = tokio::time::timeout(Duration::from_secs(5), came.recv()).await;
-        next.expect("a frame within 5 s").unwrap()
-    };
+    assert_eq!(log.next().await, Told::Up("a".into()));
     // All lanes are open, and the road's delay is known.
     for _ in 0..3 {
         for flow in 0..4 {
             send(flow);
         }
         for _ in 0..4 {
-            next().await;
+            log.frame().await;
         }
     }
 
-    let mut void = 0;
-    let mut rounds = 0;
-    while rounds < 5 {
+    // Void is a round in which another packet was lost, or this thread was kept from sending for so
+    // long that the lost one had been sent again. With one stream for all, every round would be.
+    let (mut shown, mut void) = (0, 0);
+    while shown < 5 {
         until_quiet(&relay).await;
         let dropped = relay.counts(Way::There).dropped;
         relay.drop_next(Way::There, 1);
         send(0);
-        until("a lost packet", DELAY, || relay.counts(Way::There).dropped > dropped).await;
+        until("a lost packet", SOON, || relay.counts(Way::There).dropped > dropped).await;
         for flow in [4, 1, 2, 3] {
             send(flow);
         }
-        let mut order = Vec::new();
+        let mut flows = Vec::new();
         for _ in 0..5 {
-            order.push(next().await);
+            flows.push(log.frame().await.0.0);
         }
 
-        let flows: Vec<_> = order.iter().map(|(flow, _)| flow.0).collect();
-        if flows[0] == 0 {
-            // Another packet was lost, a late acknowledgement say.
-            void += 1;
-            assert!(void < 5, "the frame's packet is never the lost one");
-            continue;
+        let place = |flow| flows.iter().position(|came| *came == flow);
+        assert!(place(0) < place(4), "one lane, in order: {flows:?}");
+        flows[..3].sort_unstable();
+        match flows[..] {
+            [1, 2, 3, 0, 4] => shown += 1,
+            _ => void += 1,
         }
-        rounds += 1;
-        let mut others = flows[..3].to_vec();
-        others.sort_unstable();
-        assert_eq!((&others[..], &flows[3..]), (&[1, 2, 3][..], &[0, 4][..]));
-        let later = order[3].1 - order[2].1;
-        assert!(later > DELAY, "only {later:?}: it was not lost");
+        assert!(void < 20, "the other lanes wait: {flows:?}");
     }
     a.close(&Refusal::Stopping).await;
     b.close(&Refusal::Stopping).await;

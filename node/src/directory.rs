@@ -1,6 +1,6 @@
 //! Where each node is, for whoever sends: what membership knows, without its lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -8,7 +8,10 @@ use purlin_cluster::Ring;
 use purlin_proto::{NodeId, NodeName};
 
 /// Nodes by name, and the ring of those that are live.
-pub(crate) struct Directory(RwLock<State>);
+pub(crate) struct Directory {
+    us: NodeName,
+    state: RwLock<State>,
+}
 
 struct State {
     nodes: BTreeMap<NodeName, Place>,
@@ -26,24 +29,31 @@ pub(crate) struct Place {
 impl Directory {
     pub(crate) fn new(us: NodeName) -> Self {
         let ring = Arc::new(Ring::new([us]));
-        Self(RwLock::new(State { nodes: BTreeMap::new(), ring }))
+        Self { us, state: RwLock::new(State { nodes: BTreeMap::new(), ring }) }
     }
 
     pub(crate) fn find(&self, name: NodeName) -> Option<Place> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).nodes.get(&name).copied()
+        self.state.read().unwrap_or_else(PoisonError::into_inner).nodes.get(&name).copied()
+    }
+
+    /// The nodes that can be sent to, this one included, by name.
+    pub(crate) fn live(&self) -> Vec<NodeName> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let live = state.nodes.iter().filter(|(_, place)| place.live).map(|(name, _)| *name);
+        live.chain([self.us]).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).ring)
+        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).ring)
     }
 
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.nodes.insert(id.name, Place { id, address, live: true });
     }
 
     pub(crate) fn down(&self, id: NodeId) {
-        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = state.nodes.get_mut(&id.name).filter(|place| place.id == id) {
             place.live = false;
         }
@@ -51,10 +61,10 @@ impl Directory {
 
     /// Nobody is known any more.
     pub(crate) fn clear(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();
+        self.state.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();
     }
 
     pub(crate) fn set_ring(&self, ring: Ring) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).ring = Arc::new(ring);
+        self.state.write().unwrap_or_else(PoisonError::into_inner).ring = Arc::new(ring);
     }
 }

@@ -93,7 +93,8 @@ impl Node {
 
     /// The members that are live, as this node sees them, itself included, by name.
     pub fn members(&self) -> Vec<NodeName> {
-        self.0.membership().live().collect()
+        // Not membership's own, which is ahead: whom this tells can be sent to.
+        self.0.directory.live()
     }
 
     /// Starts an actor here; see [`Runtime::spawn`].
@@ -159,8 +160,8 @@ impl Node {
 
     /// Stops in good order: its applications in reverse, then the other processes (roots of the
     /// tree first asked, 10 s at most), then everything that was sent is delivered, then the others
-    /// are told, then the connections end. To a node that takes nothing, 2 s; where something gets
-    /// through, 30 s at most.
+    /// are told, then the connections end. A node that takes nothing holds it up for 4 s, one to
+    /// which something gets through for a minute at most.
     pub async fn stop(&self) {
         let shared = &self.0;
         shared.applications.stop(&shared.runtime, GRACE).await;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -110,6 +110,8 @@ struct Inner {
     /// Something held was delivered.
     released: Notify,
     lanes_finished: OnceCell<()>,
+    /// Tasks that may still deliver something.
+    reading: Arc<watch::Sender<usize>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -174,6 +176,7 @@ impl Link {
             arriving: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
             released: Notify::new(),
             lanes_finished: OnceCell::new(),
+            reading: Arc::new(watch::Sender::new(0)),
             tasks: Mutex::new(JoinSet::new()),
         }))
     }
@@ -337,13 +340,16 @@ impl Link {
             self.guard(move |link| async move { link.write_bulk(index).await });
         }
         self.guard(|link| async move { link.write_control(writer).await });
-        self.guard(|link| async move { link.read_control(reader).await });
-        self.guard(|link| async move { link.accept_streams().await });
+        self.guard_reader(|link| async move { link.read_control(reader).await });
+        self.guard_reader(|link| async move { link.accept_streams().await });
         self.guard(|link| async move { link.read_datagrams().await });
         let link = self.clone();
         // Not among the link's own tasks, which it ends.
         tokio::spawn(async move {
             let closed = link.0.connection.closed().await;
+            if let Closed::Remote(_) = &closed {
+                link.read_out().await;
+            }
             ended(&link, &closed);
         });
     }
@@ -380,6 +386,29 @@ impl Link {
                 }
             }
         });
+    }
+
+    /// As [`guard`](Self::guard), for a task that delivers what it reads.
+    fn guard_reader<F>(&self, task: impl FnOnce(Self) -> F)
+    where
+        F: Future<Output = Result<(), Fault>> + Send + 'static,
+    {
+        let reading = Reading::begin(&self.0.reading);
+        self.guard(|link| {
+            let task = task(link);
+            async move {
+                let _reading = reading;
+                task.await
+            }
+        });
+    }
+
+    /// Returns when all that had arrived before the close has been delivered. The far end closes
+    /// when QUIC has acknowledged its last bytes, which is before they have been read.
+    async fn read_out(&self) {
+        let mut reading = self.0.reading.subscribe();
+        let done = reading.wait_for(|count| *count == 0);
+        drop(tokio::time::timeout(FLUSH_PATIENCE, done).await);
     }
 
     async fn write_lane(self, index: usize) -> Result<(), Fault> {
@@ -435,7 +464,7 @@ impl Link {
     async fn accept_streams(self) -> Result<(), Fault> {
         loop {
             let mut reader = Reader::new(self.0.connection.accept().await?);
-            self.guard(|link| async move {
+            self.guard_reader(|link| async move {
                 match reader.byte().await? {
                     kind::LANE => {
                         let index = usize::from(reader.byte().await?);
@@ -466,7 +495,8 @@ impl Link {
         }
     }
 
-    /// Stops reading a lane while too much waits behind markers in it.
+    /// Stops reading a lane while too much waits behind markers in it. Nothing is released any more
+    /// once the connection has ended, and the rest is little.
     async fn wait_for_release(&self, index: usize) {
         loop {
             let released = self.0.released.notified();
@@ -475,7 +505,10 @@ impl Link {
             if self.arriving(index).held.bytes() < HELD_BYTES {
                 return;
             }
-            released.await;
+            tokio::select! {
+                () = released => {}
+                _ = self.0.connection.closed() => return,
+            }
         }
     }
 
@@ -594,6 +627,22 @@ async fn finish(mut stream: SendStream, finished: Finished) -> Result<(), Fault>
     // Whoever asked may have given up.
     let _ = finished.send(());
     Ok(())
+}
+
+/// Counts as a task that reads while it lives.
+struct Reading(Arc<watch::Sender<usize>>);
+
+impl Reading {
+    fn begin(reading: &Arc<watch::Sender<usize>>) -> Self {
+        reading.send_modify(|count| *count += 1);
+        Self(Arc::clone(reading))
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Lanes that a far end may use; more than we ever open.

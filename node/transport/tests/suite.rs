@@ -35,6 +35,7 @@ on_both! {
     two_nodes_that_dial_at_once_keep_one_connection_and_lose_nothing
     two_that_dial_each_others_address_at_once_keep_one_connection_and_lose_nothing
     a_graceful_close_delivers_everything_accepted_before_it
+    whatever_was_accepted_last_arrives_before_the_close
     a_newer_life_replaces_the_older_ones_link
     a_link_lets_its_receiver_go_when_it_ends
     another_cluster_is_refused_with_its_name
@@ -151,6 +152,21 @@ async fn a_graceful_close_delivers_everything_accepted_before_it(world: World) {
         b.record.all().last(),
         Some(&Seen::Down("a".into(), Closed::Remote(Refusal::Stopping)))
     );
+}
+
+/// The close comes right behind the last frames, and must not be seen before them.
+async fn whatever_was_accepted_last_arrives_before_the_close(world: World) {
+    for round in 0..25 {
+        let (a, b) = (world.node("a"), world.node("b"));
+        for n in 0..60 {
+            a.send(&b, Flow(n), &frame(n, if n % 20 == 0 { 100_000 } else { 1_000 })).await;
+        }
+
+        a.endpoint.close(&Refusal::Stopping).await;
+
+        b.record.until("the end", |seen| matches!(seen.last(), Some(Seen::Down(..)))).await;
+        assert_eq!(b.record.frames().len(), 60, "round {round}");
+    }
 }
 
 async fn a_newer_life_replaces_the_older_ones_link(world: World) {

@@ -61,7 +61,7 @@ impl Wire {
         let runtime = Arc::clone(&environment.runtime);
         let bound = match &environment.socket {
             Some(socket) => socket::Bound { socket: Arc::clone(socket), errors: None },
-            None => socket::bind(listen, &*runtime)?,
+            None => socket::bind(listen, config.mtu, &*runtime)?,
         };
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,

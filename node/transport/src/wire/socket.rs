@@ -27,6 +27,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::BindError;
 
+/// What one send may carry, in however many packets: an IPv4 datagram less its heads.
+const SEND_BYTES: usize = 65_507;
+
 /// The default of 208 KiB loses thousands of packets even on loopback.
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -35,7 +38,11 @@ pub(crate) struct Bound {
     pub(crate) errors: Option<ErrorQueue>,
 }
 
-pub(crate) fn bind(address: SocketAddr, runtime: &dyn quinn::Runtime) -> Result<Bound, BindError> {
+pub(crate) fn bind(
+    address: SocketAddr,
+    mtu: u16,
+    runtime: &dyn quinn::Runtime,
+) -> Result<Bound, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
         _ => BindError::Address { address, source },
@@ -51,8 +58,9 @@ pub(crate) fn bind(address: SocketAddr, runtime: &dyn quinn::Runtime) -> Result<
     }
     let twin = socket.try_clone().map_err(failed)?;
     let sender = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
+    let segments = (SEND_BYTES / usize::from(mtu)).max(1);
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
-    Ok(Bound { socket: Arc::new(Hardened { inner, twin, sender }), errors })
+    Ok(Bound { socket: Arc::new(Hardened { inner, twin, sender, segments }), errors })
 }
 
 /// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
@@ -72,6 +80,8 @@ struct Hardened {
     inner: Arc<dyn AsyncUdpSocket>,
     /// The same socket, to send.
     twin: UdpSocket,
+    /// Packets in one send.
+    segments: usize,
     sender: UdpSocketState,
 }
 
@@ -132,8 +142,10 @@ impl AsyncUdpSocket for Hardened {
         self.inner.local_addr()
     }
 
+    /// Never more than fit into one send: the system refuses larger ones, which quinn takes for a
+    /// probe that was too large, and all of it would be lost.
     fn max_transmit_segments(&self) -> usize {
-        self.sender.max_gso_segments()
+        self.sender.max_gso_segments().min(self.segments)
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -215,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_costs_no_packet_to_another() {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let Bound { socket, errors } = bind(local, &quinn::TokioRuntime).unwrap();
+        let Bound { socket, errors } = bind(local, 1_452, &quinn::TokioRuntime).unwrap();
         let watch = tokio::spawn(errors.unwrap().watch(|_| {}));
         let mut poller = Arc::clone(&socket).create_io_poller();
         std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
