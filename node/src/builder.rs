@@ -68,6 +68,7 @@ pub struct NodeBuilder {
     pub(crate) inflow_bytes: usize,
     pub(crate) lane_bytes: usize,
     pub(crate) mtu: u16,
+    pub(crate) window: u32,
 }
 
 /// Tells the time of day: for creations, and for the times of events.
@@ -129,6 +130,7 @@ impl Default for NodeBuilder {
             inflow_bytes: purlin_runtime::INFLOW_BYTES,
             lane_bytes: purlin_transport::LANE_BYTES,
             mtu: purlin_transport::MTU,
+            window: purlin_transport::WINDOW,
         }
     }
 }
@@ -258,6 +260,15 @@ impl NodeBuilder {
         self
     }
 
+    /// Bytes of one stream to another node that may be under way; 256 KiB unless said otherwise. It
+    /// bounds what a small message may find before it on the wire. A stream carries one window for
+    /// each round trip: between data centres, the bandwidth wanted times the round trip is better.
+    #[must_use]
+    pub fn window(mut self, bytes: u32) -> Self {
+        self.window = bytes.max(16 << 10);
+        self
+    }
+
     /// Seeds what membership leaves to chance; different for each life of each node unless said
     /// otherwise.
     #[must_use]
@@ -357,6 +368,7 @@ impl NodeBuilder {
             let mut config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
             config.lane_bytes = self.lane_bytes;
             config.mtu = self.mtu;
+            config.window = self.window;
             let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
             match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
                 Ok(endpoint) => break endpoint,

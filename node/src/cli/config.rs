@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use super::args::{LogFormat, StartArgs, check_seconds};
+use crate::NodeBuilder;
 
 /// What a file may say; each key is an option of `purlin start`.
 #[derive(Debug, Default, Deserialize)]
@@ -27,6 +28,54 @@ struct ConfigFile {
     detect_in: Option<f64>,
     log: Option<String>,
     log_format: Option<LogFormat>,
+    #[serde(default)]
+    network: NetworkSettings,
+}
+
+/// What an operator may have to know of the network; see the builder's methods for the reasons.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkSettings {
+    /// What messages of each other node may take up in mailboxes here, in MiB.
+    inflow_mib: Option<u16>,
+    /// What may wait in each of four lanes to another node, in KiB.
+    lane_kib: Option<u32>,
+    /// The largest UDP payload that is tried, in bytes.
+    mtu: Option<u16>,
+    /// What may be under way in one stream, in KiB.
+    window_kib: Option<u16>,
+}
+
+impl NetworkSettings {
+    /// Says what is out of range.
+    fn check(&self) -> Result<(), String> {
+        let within = |name: &str, value: Option<u32>, least: u32, most: u32| match value {
+            Some(value) if !(least..=most).contains(&value) => {
+                Err(format!("network.{name} is {value}; it must be {least} to {most}"))
+            }
+            _ => Ok(()),
+        };
+        within("inflow_mib", self.inflow_mib.map(u32::from), 8, u32::from(u16::MAX))?;
+        within("lane_kib", self.lane_kib, 64, 1 << 20)?;
+        within("mtu", self.mtu.map(u32::from), 1_200, 65_527)?;
+        within("window_kib", self.window_kib.map(u32::from), 16, u32::from(u16::MAX))
+    }
+
+    pub(super) fn apply(self, mut builder: NodeBuilder) -> NodeBuilder {
+        if let Some(mib) = self.inflow_mib {
+            builder = builder.inflow_bytes(usize::from(mib) << 20);
+        }
+        if let Some(kib) = self.lane_kib {
+            builder = builder.lane_bytes((kib as usize) << 10);
+        }
+        if let Some(bytes) = self.mtu {
+            builder = builder.mtu(bytes);
+        }
+        if let Some(kib) = self.window_kib {
+            builder = builder.window(u32::from(kib) << 10);
+        }
+        builder
+    }
 }
 
 /// Fills in from the file what was not typed. Seeds that were typed replace those of the file;
@@ -49,6 +98,9 @@ pub(super) fn merge(mut args: StartArgs) -> Result<StartArgs, Failure> {
     let detect_in = detect_in
         .map_err(|error| Failure::Usage(format!("{}: detect_in: {error}", path.display())))?;
     args.detect_in = args.detect_in.or(detect_in);
+    let place = |error| Failure::Usage(format!("{}: {error}", path.display()));
+    file.network.check().map_err(place)?;
+    args.network = file.network;
     args.log = args.log.or(file.log);
     args.log_format = args.log_format.or(file.log_format);
     Ok(args)
@@ -79,6 +131,9 @@ mod tests {
             log_format = "json"
             [labels]
             zone = "b"
+            [network]
+            inflow_mib = 64
+            mtu = 1452
             "#,
         )
         .expect("a valid file");
@@ -98,6 +153,15 @@ mod tests {
             let Ok(Cli { command: Command::Start(args) }) = args else { panic!("{args:?}") };
             let refused = merge(args).expect_err("refused");
             assert!(matches!(&refused, Failure::Usage(text) if text.contains("detect_in")));
+        }
+    }
+
+    #[test]
+    fn a_setting_of_the_network_out_of_range_is_named() {
+        for bad in ["inflow_mib = 1", "mtu = 100", "lane_kib = 1", "window_kib = 0"] {
+            let file: ConfigFile = toml::from_str(&format!("[network]\n{bad}")).expect("a number");
+            let error = file.network.check().expect_err(bad);
+            assert!(error.contains(bad.split(' ').next().expect("a name")), "{error}");
         }
     }
 

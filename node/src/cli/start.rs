@@ -82,6 +82,7 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
 }
 
 fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
+    builder = args.network.apply(builder);
     if let Some(cluster) = args.cluster {
         builder = builder.cluster(cluster);
     }

@@ -1,6 +1,6 @@
 //! Bulk: how large frames travel, in chunks, beside the lanes.
 //!
-//! Two long-lived streams of lower priority carry chunks of all large frames in turn, so that they
+//! A long-lived stream of lower priority carries chunks of all large frames in turn, so that they
 //! share the way among themselves, and small frames go before them. A chunk is
 //!
 //! ```text

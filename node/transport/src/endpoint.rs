@@ -32,6 +32,10 @@ pub const LANE_BYTES: usize = 4 << 20;
 /// The largest UDP payload that is tried: that of jumbo frames.
 pub const MTU: u16 = 8_952;
 
+/// Bytes of one stream that may be under way. It bounds what lies in front of a small message on
+/// the wire; a stream carries a window for each round trip, so a long road wants more.
+pub const WINDOW: u32 = 256 << 10;
+
 /// What an endpoint is made of.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -55,6 +59,8 @@ pub struct Config {
     pub lane_bytes: usize,
     /// The largest UDP payload that is tried, 1,200 to 65,527 bytes; [`MTU`] unless said otherwise.
     pub mtu: u16,
+    /// Bytes of one stream that may be under way; [`WINDOW`] unless said otherwise.
+    pub window: u32,
     /// Connections at most, whoever began them; 4,096 unless said otherwise.
     pub max_connections: usize,
 }
@@ -72,6 +78,7 @@ impl Config {
             lanes: 4,
             lane_bytes: LANE_BYTES,
             mtu: MTU,
+            window: WINDOW,
             max_connections: 4096,
         }
     }

@@ -37,7 +37,7 @@ mod wire;
 pub use crate::credentials::{
     Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
 };
-pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU};
+pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU, WINDOW};
 pub use crate::environment::Environment;
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;

@@ -143,7 +143,8 @@ struct Arriving {
     free: Vec<Cut>,
 }
 
-const BULK_STREAMS: usize = 2;
+/// More would put more in front of small messages, and carry no more on a short road.
+const BULK_STREAMS: usize = 1;
 const BULK_PRIORITY: i32 = -10;
 const LANE_PRIORITY: i32 = 0;
 

@@ -32,10 +32,6 @@ const CLOSE_CODE: u32 = 1;
 /// Streams that the far end may have open: control, lanes, bulk, and a few to grow.
 const STREAMS: u32 = 32;
 
-/// What a stream may have in flight. It bounds what lies in front of a small message on the wire;
-/// throughput loses a twentieth against 8 MiB.
-const STREAM_WINDOW: u32 = 256 << 10;
-
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
 pub(crate) struct Wire {
@@ -204,7 +200,7 @@ fn transport(config: &Config) -> TransportConfig {
     transport
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .stream_receive_window(VarInt::from_u32(config.window))
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .max_idle_timeout(Some(idle))
