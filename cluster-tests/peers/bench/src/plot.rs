@@ -67,7 +67,8 @@ fn panel<B: DrawingBackend>(
     let (width, height) = place.dim_in_pixel();
     let (width, height) = (f64::from(width), f64::from(height));
     let text = |size: i32| (FONT, size).into_font().color(&BLACK);
-    let title = format!("{}: {}, {}", task.title(), metric.name, metric.unit);
+    // The font has no arrows.
+    let title = format!("{}: {}, {}", task.title(), metric.name, metric.unit).replace('→', " to ");
     place.draw(&Text::new(title, (12, 10), text(15)))?;
     let figures: Vec<(System, Option<Figure>)> =
         cells.iter().map(|cell| (cell.system, cell.figure(&metric.name))).collect();

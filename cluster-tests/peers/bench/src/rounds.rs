@@ -12,6 +12,9 @@ use crate::systems::{Ready, System};
 /// For starting, warming up, and confirmations that come late.
 const SLACK: Duration = Duration::from_secs(30);
 
+/// The same over a bad network: what a sender may have queued takes its time.
+const LOSSY_SLACK: Duration = Duration::from_mins(2);
+
 /// What the rounds of one workload found for one system.
 #[derive(Debug)]
 pub(crate) struct Cell {
@@ -68,7 +71,8 @@ fn once(options: &Options, one: &Ready, task: Task) -> Outcome {
     };
     let output = running.0.stdout.take().map(collect);
     let errors = running.0.stderr.take().map(collect);
-    let limit = Duration::from_secs_f64(options.seconds * 4.0) + SLACK;
+    let slack = if task.loss.is_some() { LOSSY_SLACK } else { SLACK };
+    let limit = Duration::from_secs_f64(options.seconds * 4.0) + slack;
     let begun = Instant::now();
     loop {
         match running.0.try_wait() {

@@ -1,6 +1,6 @@
 //! One table: a row for each figure, a column for each system; below it, what is missing and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use meter::Task;
@@ -100,20 +100,32 @@ fn spread(figure: Figure) -> String {
     format!("{} ±{half:.0}%", short(figure.median))
 }
 
-/// Why there are dashes; the same reason once for all workloads.
+/// Why there are dashes: each reason once, for all workloads and systems that share it.
 fn legend(results: &[Cell]) -> String {
-    let mut reasons: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    let mut reasons: BTreeMap<(&str, &str), BTreeSet<String>> = BTreeMap::new();
     for cell in results {
         if let Some((_, why)) = cell.trouble() {
-            reasons.entry((cell.system.name(), why)).or_default().push(cell.task.to_string());
+            reasons.entry((why, cell.system.name())).or_default().insert(family(cell.task));
         }
     }
-    let line = |((system, why), tasks): ((&str, &str), Vec<String>)| {
-        let all = results.iter().filter(|cell| cell.system.name() == system).count();
-        match tasks.len() {
-            some if some == all => format!("{system}: {why}\n"),
-            _ => format!("{system}, {}: {why}\n", tasks.join(", ")),
-        }
+    let mut lines: BTreeMap<(&str, String), Vec<&str>> = BTreeMap::new();
+    for ((why, system), tasks) in reasons {
+        let of_system = results.iter().filter(|cell| cell.system.name() == system);
+        let all: BTreeSet<_> = of_system.map(|cell| family(cell.task)).collect();
+        let tasks = if tasks == all {
+            String::new()
+        } else {
+            format!(" ({})", tasks.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        lines.entry((why, tasks)).or_default().push(system);
+    }
+    let line = |((why, tasks), systems): ((&str, String), Vec<&str>)| {
+        format!("{}{tasks}: {why}\n", systems.join(", "))
     };
-    reasons.into_iter().map(line).collect()
+    lines.into_iter().map(line).collect()
+}
+
+/// All over a bad network are one.
+fn family(task: Task) -> String {
+    if task.loss.is_some() { "loss-…".to_owned() } else { task.to_string() }
 }

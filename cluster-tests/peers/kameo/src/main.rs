@@ -2,23 +2,26 @@
 //! the two are told of each other instead of searching by mDNS. Its limits are raised so that it
 //! can take part: 10,000 streams at once instead of 100, 32 MiB a request instead of 1.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::StreamExt;
-use kameo::actor::RemoteActorRef;
-use kameo::error::Infallible;
+use kameo::actor::{ActorId, RemoteActorRef, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
 use kameo::prelude::{Actor, ActorRef, Spawn};
 use kameo::remote::{self, messaging};
 use kameo::{RemoteActor, remote_message};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
-use meter::{Ground, System, Target};
+use meter::{Fired, Ground, Kill, System, Target};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const LINKED_AT_ONCE: usize = 1_000;
 
 /// Counts what it is sent, answers, and starts others.
 #[derive(RemoteActor)]
@@ -208,6 +213,58 @@ impl System for Kameo {
         let Started(started) =
             first.ask(&Start(count)).await.map_err(|error| anyhow!("{error}"))?;
         Ok(started.into_iter().map(Far).collect())
+    }
+
+    /// It has no monitors; a link, that its other end survives, is the nearest.
+    async fn monitors(self: Arc<Self>, watchers: u64, kill: Kill) -> Result<Fired> {
+        let watched = self.targets(1).await?.remove(0).0;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut kept = Vec::new();
+        while (kept.len() as u64) < watchers {
+            let mut linking = JoinSet::new();
+            for _ in 0..LINKED_AT_ONCE {
+                let watcher = Watcher::spawn(Watcher(tell.clone()));
+                kept.push(watcher.clone());
+                let watched = watched.clone();
+                linking.spawn(async move { watcher.link_remote(&watched).await });
+            }
+            while let Some(linked) = linking.join_next().await {
+                linked?.map_err(|error| anyhow!("{error}"))?;
+            }
+        }
+        let killed = tokio::task::spawn_blocking(|| kill.now());
+        let mut times = Vec::new();
+        while times.len() < kept.len() {
+            let next = tokio::time::timeout(PATIENCE, told.recv()).await;
+            let next = next.with_context(|| format!("no more notices after {}", times.len()));
+            times.push(next?.context("closed")?);
+        }
+        times.sort_unstable();
+        Ok(Fired { killed: killed.await?, first: times[0], last: times[times.len() - 1] })
+    }
+}
+
+/// Tells when what it is linked to is gone.
+#[derive(RemoteActor)]
+struct Watcher(mpsc::UnboundedSender<Instant>);
+
+impl Actor for Watcher {
+    type Args = Self;
+    type Error = Infallible;
+
+    async fn on_start(state: Self, _: ActorRef<Self>) -> Result<Self, Infallible> {
+        Ok(state)
+    }
+
+    async fn on_link_died(
+        &mut self,
+        _: WeakActorRef<Self>,
+        _: ActorId,
+        _: ActorStopReason,
+    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+        // Whoever counts may have enough.
+        let _ = self.0.send(Instant::now());
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -51,7 +51,7 @@ pub trait System: Sized + Send + Sync + 'static {
     /// Refuses what cannot be done before anything is started.
     fn supports(task: Task) -> Result<(), Missing> {
         match task.loss {
-            Some(_) => Err(Missing("the relay is for UDP")),
+            Some(_) => Err(Missing("over TCP")),
             None => Ok(()),
         }
     }

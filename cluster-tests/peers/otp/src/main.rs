@@ -56,7 +56,7 @@ impl Drop for Node {
 fn run(name: &str, seconds: &str, tls: bool) -> Result<Outcome> {
     let task: Task = name.parse().map_err(anyhow::Error::msg)?;
     if task.loss.is_some() {
-        return Ok(Outcome::Missing("the relay is for UDP".to_owned()));
+        return Ok(Outcome::Missing("over TCP".to_owned()));
     }
     let seconds: f64 = seconds.parse()?;
     let home = tempfile::tempdir()?;

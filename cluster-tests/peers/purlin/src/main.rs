@@ -20,7 +20,7 @@ static WATCHER: RawKind = RawKind::new("watcher");
 static TOTAL: AtomicU64 = AtomicU64::new(0);
 
 /// For answers, beside bulk and over bad networks.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Counts what it is sent, and answers.
 struct Sink {

@@ -108,7 +108,7 @@ impl System for Zestors {
 
     fn supports(task: Task) -> Result<(), Missing> {
         if task.loss.is_some() {
-            return Err(Missing("not led through the relay"));
+            return Err(Missing("it is not led through the relay"));
         }
         match task.workload {
             Workload::BesideBulk { .. } => Err(Missing("its messages are at most 4 MiB")),
