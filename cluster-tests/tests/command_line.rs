@@ -5,7 +5,7 @@
 
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use purlin_client::{Client, Credentials, ExitReason};
@@ -211,4 +211,42 @@ async fn a_session_ends_with_its_client() {
     let processes = cluster.json(&a, &["ps"]);
     let sessions = processes.as_array().unwrap().iter().filter(|row| row["kind"] == "session");
     assert_eq!(sessions.count(), 2, "{processes}");
+}
+
+#[test]
+fn a_bench_measures_through_any_node_and_leaves_nothing_behind() {
+    let cluster = Cluster::default();
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address]);
+    cluster.until_up(&a, 2, SOON);
+
+    let found = cluster.json(&a, &["bench", "--on", "b", "--seconds", "0.1"]);
+
+    assert_eq!(found["node"], "b");
+    for figure in ["/round_trip_us/p50", "/calls_per_s/1000", "/one_way_per_s"] {
+        assert!(found.pointer(figure).unwrap().as_f64().unwrap() > 0.0, "{figure}: {found}");
+    }
+    let begun = Instant::now();
+    while cluster.ok(&b, &["ps"]).contains("echo") {
+        assert!(begun.elapsed() < SOON, "the process stays");
+    }
+}
+
+#[test]
+fn a_bench_that_is_interrupted_leaves_nothing_behind() {
+    let cluster = Cluster::default();
+    let a = cluster.start("a", &[]);
+    let mut command = cluster.purlin();
+    command.args(["bench", "--at", &a.address]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut bench = command.spawn().unwrap();
+    let begun = Instant::now();
+    while !cluster.ok(&a, &["ps"]).contains("echo") {
+        assert!(begun.elapsed() < SOON, "it does not start");
+    }
+
+    let pid = bench.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+
+    assert_eq!(exits_within(&mut bench, SOON).code(), Some(1));
+    assert!(!cluster.ok(&a, &["ps"]).contains("echo"));
 }

@@ -176,6 +176,24 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Measure the cluster through one client: round trips, calls, one-way messages.
+    ///
+    /// A process of the kind `echo` is started for it and removed afterwards.
+    #[command(after_help = "\
+Examples:
+  purlin bench
+  purlin bench --on b --seconds 10
+  purlin bench --at 10.0.0.1:7400 --format json")]
+    Bench {
+        /// Against a process on this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        /// Measure each figure for so many seconds.
+        #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+        seconds: Duration,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Print a script that completes commands in a shell.
     #[command(
         after_help = "Example:\n  purlin completions bash > ~/.local/share/bash-completion/completions/purlin"
@@ -204,7 +222,8 @@ impl Command {
             | Self::Send { ask, .. }
             | Self::Exit { ask, .. }
             | Self::Leave { ask, .. }
-            | Self::Watch { ask, .. } => Some(ask),
+            | Self::Watch { ask, .. }
+            | Self::Bench { ask, .. } => Some(ask),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
 use super::output::{json, note, print, span, table};
-use super::{Failure, watch};
+use super::{Failure, bench, watch};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -73,6 +73,7 @@ async fn run_on(
         }
         Command::Leave { on, .. } => call(client, system(on), Leave).await,
         Command::Watch { on, .. } => watch::run(client, on, ask).await,
+        Command::Bench { on, seconds, .. } => bench::run(client, on, seconds, ask).await,
         Command::Start(_) | Command::Completions { .. } => {
             unreachable!("handled before anything is asked")
         }
@@ -141,7 +142,7 @@ pub(super) async fn call<M: purlin_proto::Message>(
     client.call(to.clone(), message).await.map_err(|error| call_failed(&to, &error))
 }
 
-fn call_failed(target: &Dest, error: &CallError) -> Failure {
+pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
     let advice = match error {
         CallError::NoProcess => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",

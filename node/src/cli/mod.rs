@@ -5,6 +5,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod config;
 mod output;
 mod start;
