@@ -193,7 +193,8 @@ impl Receiver for NodeReceiver {
         }
         let mut messages = Vec::with_capacity(frames.len());
         for (index, (_, frame)) in frames.iter().enumerate() {
-            match MessageRef::read(frame).filter(|_| frame.len() <= Inbound::SMALL) {
+            let before = messages.last().map_or("", |message: &MessageRef<'_>| message.name);
+            match MessageRef::read(frame, before).filter(|_| frame.len() <= Inbound::SMALL) {
                 Some(Ok(message)) => messages.push(message),
                 Some(Err(error)) => return self.violation(error.to_string()),
                 None => {

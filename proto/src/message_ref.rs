@@ -34,8 +34,9 @@ const HEAD: usize = 18;
 const CALL: usize = 12;
 
 impl<'a> MessageRef<'a> {
-    /// Reads a frame, `None` if it is something else than a message to a serial.
-    pub fn read(frame: &'a [u8]) -> Option<Result<Self, DecodeError>> {
+    /// Reads a frame, `None` if it is something else than a message to a serial. `before` is a name
+    /// that was read before, or nothing: the same name again need not be checked again.
+    pub fn read(frame: &'a [u8], before: &'a str) -> Option<Result<Self, DecodeError>> {
         let (head, rest) = frame.split_first_chunk::<HEAD>()?;
         let is_message = matches!(head[0], number::SEND | number::SEND_WAIT | number::CALL);
         (is_message && head[9] == TARGET_SERIAL).then(|| {
@@ -52,7 +53,11 @@ impl<'a> MessageRef<'a> {
             let (&length, rest) = rest.split_first().ok_or_else(early)?;
             let (name, rest) = rest.split_at_checked(length.into()).ok_or_else(early)?;
             let (&codec, body) = rest.split_first().ok_or_else(early)?;
-            let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty());
+            let name = match name {
+                [] => None,
+                same if same == before.as_bytes() => Some(before),
+                other => std::str::from_utf8(other).ok(),
+            };
             let bad_name = || DecodeError::malformed("a message's name is empty or not UTF-8");
             let unknown = || DecodeError::malformed(format_args!("unknown codec {codec}"));
             Ok(Self {

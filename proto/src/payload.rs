@@ -80,9 +80,14 @@ impl Payload {
 
     /// Decodes the value; all bytes must belong to it.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        match self.codec {
-            Codec::Bincode => codec::from_bytes(&self.bytes, FRAME_BYTES),
-            Codec::Json => serde_json::from_slice(&self.bytes).map_err(DecodeError::malformed),
+        Self::decode_from(self.codec, &self.bytes)
+    }
+
+    /// As [`decode`](Self::decode), from bytes that are no payload of their own.
+    pub fn decode_from<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, DecodeError> {
+        match codec {
+            Codec::Bincode => codec::from_bytes(bytes, FRAME_BYTES),
+            Codec::Json => serde_json::from_slice(bytes).map_err(DecodeError::malformed),
         }
     }
 }

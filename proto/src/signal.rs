@@ -401,6 +401,12 @@ fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 }
 
 fn put_head(number: u8, from: u64, to: &Target, out: &mut BytesMut) {
+    if let Target::Serial(serial) = to {
+        let mut head = [number, 0, 0, 0, 0, 0, 0, 0, 0, TARGET_SERIAL, 0, 0, 0, 0, 0, 0, 0, 0];
+        head[1..9].copy_from_slice(&from.to_le_bytes());
+        head[10..].copy_from_slice(&serial.to_le_bytes());
+        return out.put_slice(&head);
+    }
     out.put_u8(number);
     out.put_u64_le(from);
     to.encode(out);

@@ -473,7 +473,7 @@ proptest! {
     ) {
         let mut frame = vec![number];
         frame.extend(bytes);
-        let in_place = MessageRef::read(&frame).map(|read| read.is_ok());
+        let in_place = MessageRef::read(&frame, "").map(|read| read.is_ok());
         let decoded = Frame::decode(frame.clone().into());
         // Two readers of the same bytes must not differ.
         if let Some(readable) = in_place {
@@ -489,7 +489,7 @@ fn a_message_read_in_place_says_what_its_envelope_says() {
         let envelope = Envelope { to: Target::Serial(42), from: 3, signal };
         let mut bytes = BytesMut::new();
         envelope.encode(&mut bytes).unwrap();
-        let Some(found) = MessageRef::read(&bytes) else { continue };
+        let Some(found) = MessageRef::read(&bytes, "") else { continue };
         let found = found.unwrap();
         read += 1;
         let (name, codec, body) = (found.name, found.codec, Bytes::copy_from_slice(found.body));

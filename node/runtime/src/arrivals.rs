@@ -9,14 +9,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use purlin_proto::{Codec, MessageName, MessageRef, NodeId, Payload, Reference};
 use tokio::time::Instant;
 
 use crate::inflow::{Charge, Inflow, OVERHEAD};
 use crate::item::{EncodedMessage, Item};
+use crate::messages::sealed::Encoded;
+use crate::process::Process;
 use crate::reply::{EncodedReply, Sink};
-use crate::runtime::Runtime;
 
 /// No message is added beyond this.
 const BYTES: usize = 16 << 10;
@@ -24,9 +25,7 @@ const BYTES: usize = 16 << 10;
 /// Small messages of one node to one process, in their order. Never empty while it is in a mailbox.
 pub(crate) struct Arrivals {
     from: NodeId,
-    /// Where messages are added, until the first is taken; then they are in `bytes`.
-    growing: BytesMut,
-    bytes: Bytes,
+    bytes: Vec<u8>,
     letters: Vec<Letter>,
     /// How many of them have been taken.
     taken: usize,
@@ -36,7 +35,7 @@ pub(crate) struct Arrivals {
 /// One message: where its name and body lie.
 struct Letter {
     name: Range<u32>,
-    end: u32,
+    body: Range<u32>,
     codec: Codec,
     call: Option<Call>,
 }
@@ -51,8 +50,7 @@ impl Arrivals {
     pub(crate) fn new(from: NodeId, inflow: &Arc<Inflow>) -> Box<Self> {
         Box::new(Self {
             from,
-            growing: BytesMut::new(),
-            bytes: Bytes::new(),
+            bytes: Vec::new(),
             letters: Vec::new(),
             taken: 0,
             charge: Charge::new(inflow, 0),
@@ -67,23 +65,36 @@ impl Arrivals {
         message: &MessageRef<'_>,
     ) -> Option<usize> {
         let size = message.name.len() + message.body.len();
-        let full = self.growing.len() + size > BYTES && !self.letters.is_empty();
+        let full = self.bytes.len() + size > BYTES && !self.letters.is_empty();
         if self.taken > 0 || full || self.from != from || !self.charge.is_of(inflow) {
             return None;
         }
         let at =
-            |buffer: &BytesMut| u32::try_from(buffer.len()).expect("BYTES and a small message fit");
-        let start = at(&self.growing);
-        self.growing.extend_from_slice(message.name.as_bytes());
-        let body = at(&self.growing);
-        self.growing.extend_from_slice(message.body);
+            |buffer: &Vec<u8>| u32::try_from(buffer.len()).expect("BYTES and a small message fit");
+        let name = match self.letters.last() {
+            // Mostly the same message again.
+            Some(last) if self.bytes[range(&last.name)] == *message.name.as_bytes() => {
+                last.name.clone()
+            }
+            _ => {
+                let start = at(&self.bytes);
+                self.bytes.extend_from_slice(message.name.as_bytes());
+                start..at(&self.bytes)
+            }
+        };
+        let start = at(&self.bytes);
+        self.bytes.extend_from_slice(message.body);
         let call = message.call.map(|(reference, remaining)| Call {
             caller: message.from,
             reference,
             deadline: Instant::now() + remaining,
         });
-        let end = at(&self.growing);
-        self.letters.push(Letter { name: start..body, end, codec: message.codec, call });
+        self.letters.push(Letter {
+            name,
+            body: start..at(&self.bytes),
+            codec: message.codec,
+            call,
+        });
         self.charge.add(size + OVERHEAD);
         Some(size + OVERHEAD)
     }
@@ -97,21 +108,42 @@ impl Arrivals {
         self.charge.bytes()
     }
 
-    /// Takes out the first.
-    pub(crate) fn pop(&mut self, runtime: &Runtime, callee: u64) -> Option<Item> {
+    /// Takes out the first, to be read where it lies.
+    pub(crate) fn read<T>(
+        &mut self,
+        owner: &Process,
+        read: impl FnOnce(Encoded<'_>) -> T,
+    ) -> Option<T> {
         let letter = self.letters.get_mut(self.taken)?;
-        if self.taken == 0 {
-            self.bytes = std::mem::take(&mut self.growing).freeze();
-        }
         self.taken += 1;
-        let part = |at: Range<u32>| self.bytes.slice(at.start as usize..at.end as usize);
-        let name = MessageName::from_wire(part(letter.name.clone())).expect("read before");
-        let payload = Payload { codec: letter.codec, bytes: part(letter.name.end..letter.end) };
-        let reply = letter.call.take().map(|Call { caller, reference, deadline }| {
-            let runtime = runtime.clone();
-            let sink = Sink::Wire { runtime, caller: self.from, to: caller, callee, reference };
-            EncodedReply::new(letter.codec, deadline, sink)
-        });
-        Some(Item::Encoded(Box::new(EncodedMessage { name, payload, reply, charge: None })))
+        let reply = letter.call.take().map(|call| call.reply(self.from, letter.codec, owner));
+        let (name, body) = (&self.bytes[range(&letter.name)], &self.bytes[range(&letter.body)]);
+        Some(read(Encoded { name, codec: letter.codec, body, reply, process: owner }))
+    }
+
+    /// Takes out the first, to keep.
+    pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
+        self.read(owner, |letter| {
+            let name = MessageName::from_wire(Bytes::copy_from_slice(letter.name));
+            let name = name.expect("read before");
+            let bytes = Bytes::copy_from_slice(letter.body);
+            let payload = Payload { codec: letter.codec, bytes };
+            let message = EncodedMessage { name, payload, reply: letter.reply, charge: None };
+            Item::Encoded(Box::new(message))
+        })
+    }
+}
+
+fn range(at: &Range<u32>) -> Range<usize> {
+    at.start as usize..at.end as usize
+}
+
+impl Call {
+    #[expect(clippy::unnecessary_box_returns, reason = "it is kept in a box")]
+    fn reply(self, from: NodeId, codec: Codec, owner: &Process) -> Box<EncodedReply> {
+        let Self { caller, reference, deadline } = self;
+        let (runtime, callee) = (owner.runtime.clone(), owner.serial);
+        let sink = Sink::Wire { runtime, caller: from, to: caller, callee, reference };
+        EncodedReply::new(codec, deadline, sink)
     }
 }

@@ -11,7 +11,6 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use either::Either;
-use purlin_proto::codec::DecodeError;
 use purlin_proto::{
     CallError, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeName, Pid,
     Reference, SpawnError,
@@ -20,14 +19,14 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::actor::{Actor, Handler, Interrupt, Kind, Outcome};
-use crate::item::{BoxFuture, Delivery, EncodedMessage, Item, Notice, Via};
+use crate::item::{BoxFuture, Delivery, Item, Notice, Via};
 use crate::mailbox::{Batch, inner};
 use crate::messages::sealed::{Encoded, Local};
 use crate::messages::{Messages, via};
 use crate::panics;
 use crate::process::Process;
 use crate::refs::Ref;
-use crate::reply::{Deferred, EncodedReply, Reply, Slot};
+use crate::reply::{Deferred, Reply, Slot};
 use crate::runtime::{RegisterError, Runtime};
 use crate::task::Task;
 use crate::timer::{Idle, IdleTimeout, Timer};
@@ -71,6 +70,10 @@ impl<A: Actor> Context<A> {
 
     fn more(&mut self) -> &mut More {
         inner(self.more.get_or_insert_default())
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
     }
 
     fn more_if_any(&mut self) -> Option<&mut More> {
@@ -359,31 +362,6 @@ impl<A: Actor> Context<A> {
         self.runtime().counters().expired_calls.add();
     }
 
-    pub(crate) fn count_not_understood(&self, message: &str) {
-        self.runtime().counters().dropped_not_understood.add();
-        tracing::debug!(pid = %self.pid(), kind = A::KIND, message, "message not understood");
-    }
-
-    pub(crate) fn not_understood(&self, message: EncodedMessage) {
-        self.count_not_understood(message.name.as_str());
-        if let Some(reply) = message.reply {
-            let (kind, message) = (A::KIND.to_owned(), message.name.to_string());
-            reply.send(Err(CallError::NotUnderstood { kind, message }));
-        }
-    }
-
-    pub(crate) fn bad_message(
-        &self,
-        message: &str,
-        error: &DecodeError,
-        reply: Option<Box<EncodedReply>>,
-    ) {
-        self.count_not_understood(message);
-        if let Some(reply) = reply {
-            reply.send(Err(CallError::Decode { detail: format!("{message}: {error}") }));
-        }
-    }
-
     /// The next thing in the mailbox, or the reason to end. Others get their turn after a while,
     /// however full the mailbox is.
     fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Item, ExitReason>> {
@@ -408,8 +386,10 @@ impl<A: Actor> Context<A> {
             return Poll::Ready(Ok(item));
         }
         let item = loop {
-            if let Some(item) = self.batch.pop(&self.process) {
-                break item;
+            match self.pop() {
+                Some(Some(item)) => break item,
+                Some(None) => continue,
+                None => {}
             }
             match self.process.poll_take(cx, &mut self.batch) {
                 Poll::Ready(taken) => taken?,
@@ -425,6 +405,16 @@ impl<A: Actor> Context<A> {
         }
         self.process.note_taken(self.batch.len());
         Poll::Ready(Ok(item))
+    }
+
+    /// The next of the batch. A small message of another node is decoded where it lies; `Some(None)`
+    /// if it is none of this actor's.
+    fn pop(&mut self) -> Option<Option<Item>> {
+        let process = &self.process;
+        let read = self.batch.read(process, |letter| {
+            A::Messages::open(letter).map(|Local(message)| Item::Local(message))
+        });
+        read.or_else(|| self.batch.pop(process).map(Some))
     }
 
     fn handle_notice<'a>(
@@ -510,7 +500,12 @@ fn handle_item<'a, A: Actor>(
 ) -> impl Future<Output = Result<(), ExitReason>> + Send + 'a {
     let message = match item {
         Item::Local(message) => Some(Local(message)),
-        Item::Encoded(message) => A::Messages::open(Encoded(message), ctx),
+        Item::Encoded(mut message) => {
+            let reply = message.reply.take();
+            let (name, payload) = (message.name.as_str().as_bytes(), &message.payload);
+            let (codec, body) = (payload.codec, &payload.bytes[..]);
+            A::Messages::open(Encoded { name, codec, body, reply, process: &ctx.process })
+        }
         Item::Notice(notice) => return Either::Left(ctx.handle_notice(actor, *notice)),
     };
     match message {

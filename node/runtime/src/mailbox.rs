@@ -22,6 +22,7 @@ use purlin_proto::{MessageRef, NodeId, Reference};
 use crate::arrivals::Arrivals;
 use crate::inflow::Inflow;
 use crate::item::Item;
+use crate::messages::sealed::Encoded;
 use crate::process::Process;
 
 /// The bound of a mailbox and what happens at it; see [`Actor::MAILBOX`](crate::Actor::MAILBOX).
@@ -146,7 +147,7 @@ impl Queue {
         let Some(Slot::Arrivals(arrivals)) = self.slots.front_mut() else { return None };
         if arrivals.len() > 1 {
             self.more -= 1;
-            return arrivals.pop(&owner.runtime, owner.serial);
+            return arrivals.pop(owner);
         }
         self.pop_slot(owner)
     }
@@ -159,9 +160,21 @@ impl Queue {
             }
             Slot::Arrivals(mut arrivals) => {
                 self.bytes -= arrivals.charged();
-                arrivals.pop(&owner.runtime, owner.serial)
+                arrivals.pop(owner)
             }
         }
+    }
+
+    /// Takes out the first if it is a small message of another node, and reads it where it lies.
+    fn read<T>(&mut self, owner: &Process, read: impl FnOnce(Encoded<'_>) -> T) -> Option<T> {
+        let Slot::Arrivals(first) = self.slots.front_mut()? else { return None };
+        if first.len() > 1 {
+            self.more -= 1;
+            return first.read(owner, read);
+        }
+        let Some(Slot::Arrivals(mut last)) = self.slots.pop_front() else { return None };
+        self.bytes -= last.charged();
+        last.read(owner, read)
     }
 
     /// Takes out the oldest message, leaving what the system has to say.
@@ -175,7 +188,7 @@ impl Queue {
             && arrivals.len() > 1
         {
             self.more -= 1;
-            return arrivals.pop(&owner.runtime, owner.serial);
+            return arrivals.pop(owner);
         }
         match self.slots.remove(oldest)? {
             Slot::Item(item) => {
@@ -184,7 +197,7 @@ impl Queue {
             }
             Slot::Arrivals(mut arrivals) => {
                 self.bytes -= arrivals.charged();
-                arrivals.pop(&owner.runtime, owner.serial)
+                arrivals.pop(owner)
             }
         }
     }
@@ -209,6 +222,15 @@ pub(crate) struct Batch(Option<Box<Mutex<Queue>>>);
 impl Batch {
     pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
         inner(self.0.as_mut()?).pop(owner)
+    }
+
+    /// Takes out the first if it is a small message of another node, and reads it where it lies.
+    pub(crate) fn read<T>(
+        &mut self,
+        owner: &Process,
+        read: impl FnOnce(Encoded<'_>) -> T,
+    ) -> Option<T> {
+        inner(self.0.as_mut()?).read(owner, read)
     }
 
     pub(crate) fn len(&mut self) -> usize {

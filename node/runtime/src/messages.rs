@@ -8,11 +8,12 @@ use std::any::TypeId;
 use std::future::Future;
 
 use either::Either;
-use purlin_proto::{CallError, ExitReason, Message};
+use purlin_proto::{CallError, ExitReason, Message, Payload};
 
 use crate::actor::{Actor, Handler, Interrupt, Kind};
 use crate::context::Context;
-use crate::item::{BoxFuture, Delivery, EncodedMessage, LocalMessage};
+use crate::item::{BoxFuture, Delivery, LocalMessage};
+use crate::process::Process;
 use crate::reply::Reply;
 
 /// The messages that the actor `A` accepts from anywhere: a tuple of [`Message`] types, for each of
@@ -24,7 +25,7 @@ pub trait Messages<A: Actor>: sealed::Sealed {
     const NAMES: &'static [&'static str];
 
     #[doc(hidden)]
-    fn open(message: sealed::Encoded, ctx: &mut Context<A>) -> Option<sealed::Local>;
+    fn open(message: sealed::Encoded<'_>) -> Option<sealed::Local>;
 
     #[doc(hidden)]
     fn dispatch<'a>(
@@ -35,7 +36,11 @@ pub trait Messages<A: Actor>: sealed::Sealed {
 }
 
 pub(crate) mod sealed {
-    use crate::item::{EncodedMessage, LocalMessage};
+    use purlin_proto::Codec;
+
+    use crate::item::LocalMessage;
+    use crate::process::Process;
+    use crate::reply::EncodedReply;
 
     pub trait Sealed {}
 
@@ -43,9 +48,16 @@ pub(crate) mod sealed {
     #[expect(missing_debug_implementations, reason = "holds a user's value, seen by no user")]
     pub struct Local(pub(crate) Box<dyn LocalMessage>);
 
-    /// One that is still to be decoded.
-    #[expect(missing_debug_implementations, reason = "holds a user's value, seen by no user")]
-    pub struct Encoded(pub(crate) Box<EncodedMessage>);
+    /// One that is still to be decoded, where it lies.
+    #[expect(missing_debug_implementations, reason = "seen by no user")]
+    pub struct Encoded<'a> {
+        /// UTF-8.
+        pub(crate) name: &'a [u8],
+        pub(crate) codec: Codec,
+        pub(crate) body: &'a [u8],
+        pub(crate) reply: Option<Box<EncodedReply>>,
+        pub(crate) process: &'a Process,
+    }
 }
 
 use sealed::{Encoded, Local};
@@ -64,12 +76,11 @@ macro_rules! messages {
         {
             const NAMES: &'static [&'static str] = &[$($message::NAME),*];
 
-            fn open(message: Encoded, ctx: &mut Context<Me>) -> Option<Local> {
-                let _wanted = message.0.name.as_str();
-                $(if _wanted == $message::NAME {
-                    return decode::<Me, $message>(*message.0, ctx);
+            fn open(message: Encoded<'_>) -> Option<Local> {
+                $(if message.name == $message::NAME.as_bytes() {
+                    return decode::<$message>(message, Me::KIND);
                 })*
-                ctx.not_understood(*message.0);
+                not_understood(message, Me::KIND);
                 None
             }
 
@@ -134,22 +145,37 @@ fn typed<M: Message>(message: Box<dyn LocalMessage>) -> Box<Delivery<M>> {
     message.into_any().downcast().expect("its type was compared")
 }
 
-fn decode<A: Handler<M>, M: Message>(
-    encoded: EncodedMessage,
-    ctx: &mut Context<A>,
-) -> Option<Local> {
-    let EncodedMessage { payload, reply, .. } = encoded;
-    match payload.decode::<M>() {
+fn decode<M: Message>(encoded: Encoded<'_>, kind: &str) -> Option<Local> {
+    let Encoded { codec, body, reply, process, .. } = encoded;
+    match Payload::decode_from::<M>(codec, body) {
         Ok(message) => {
             let reply = reply.map_or(Reply::None, Reply::Encoded);
             let delivery = Delivery { message: Some(message), reply, via: None };
             Some(Local(Box::new(delivery)))
         }
         Err(error) => {
-            ctx.bad_message(M::NAME, &error, reply);
+            count_not_understood(process, kind, M::NAME);
+            if let Some(reply) = reply {
+                let detail = format!("{}: {error}", M::NAME);
+                reply.send(Err(CallError::Decode { detail }));
+            }
             None
         }
     }
+}
+
+fn not_understood(message: Encoded<'_>, kind: &str) {
+    let name = String::from_utf8_lossy(message.name);
+    count_not_understood(message.process, kind, &name);
+    if let Some(reply) = message.reply {
+        let (kind, message) = (kind.to_owned(), name.into_owned());
+        reply.send(Err(CallError::NotUnderstood { kind, message }));
+    }
+}
+
+fn count_not_understood(process: &Process, kind: &str, message: &str) {
+    process.runtime.counters().dropped_not_understood.add();
+    tracing::debug!(pid = %process.pid(), kind, message, "message not understood");
 }
 
 /// A message that is not in `A::Messages`, sent by one who knew that `A` handles it.
@@ -162,7 +188,7 @@ fn handle_unlisted<'a, A: Actor>(
         return via(actor, message, ctx);
     }
     let (kind, name) = (A::KIND.to_owned(), message.name().to_owned());
-    ctx.count_not_understood(&name);
+    count_not_understood(ctx.process(), &kind, &name);
     message.fail(CallError::NotUnderstood { kind, message: name });
     Box::pin(std::future::ready(Ok(())))
 }

@@ -157,8 +157,7 @@ impl Lane {
             Priority::System => self.limit.saturating_mul(BULK_FACTOR * SYSTEM_FACTOR),
         };
         let start = state.buffer.len();
-        state.buffer.put_u32_le(0);
-        state.buffer.put_u32_le(flow.0);
+        state.buffer.put_u64_le(u64::from(flow.0) << 32);
         let encoded = encode(&mut state.buffer);
         let length = state.buffer.len() - start - HEAD;
         if !encoded || length > FRAME_BYTES {

@@ -60,7 +60,7 @@ pub(crate) fn bind(
     let sender = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
     let segments = (SEND_BYTES / usize::from(mtu)).max(1);
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
-    Ok(Bound { socket: Arc::new(Hardened { inner, twin, sender, segments }), errors })
+    Ok(Bound { socket: Arc::new(Hardened { inner, twin, segments, sender }), errors })
 }
 
 /// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
