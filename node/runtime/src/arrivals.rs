@@ -47,14 +47,14 @@ struct Call {
 }
 
 impl Arrivals {
-    pub(crate) fn new(from: NodeId, inflow: &Arc<Inflow>) -> Box<Self> {
-        Box::new(Self {
+    pub(crate) fn new(from: NodeId, inflow: &Arc<Inflow>) -> Self {
+        Self {
             from,
             bytes: Vec::new(),
             letters: Vec::new(),
             taken: 0,
             charge: Charge::new(inflow, 0),
-        })
+        }
     }
 
     /// Adds a message, if it fits to those before it; what it takes up.

@@ -386,10 +386,8 @@ impl<A: Actor> Context<A> {
             return Poll::Ready(Ok(item));
         }
         let item = loop {
-            match self.pop() {
-                Some(Some(item)) => break item,
-                Some(None) => continue,
-                None => {}
+            if let Some(item) = self.pop() {
+                break item;
             }
             match self.process.poll_take(cx, &mut self.batch) {
                 Poll::Ready(taken) => taken?,
@@ -407,14 +405,17 @@ impl<A: Actor> Context<A> {
         Poll::Ready(Ok(item))
     }
 
-    /// The next of the batch. A small message of another node is decoded where it lies; `Some(None)`
-    /// if it is none of this actor's.
-    fn pop(&mut self) -> Option<Option<Item>> {
-        let process = &self.process;
-        let read = self.batch.read(process, |letter| {
-            A::Messages::open(letter).map(|Local(message)| Item::Local(message))
-        });
-        read.or_else(|| self.batch.pop(process).map(Some))
+    /// The next of the batch. A small message of another node is decoded where it lies; one that is
+    /// none of this actor's is passed over.
+    fn pop(&mut self) -> Option<Item> {
+        loop {
+            let opened = self.batch.read(&self.process, A::Messages::open);
+            match opened {
+                Some(Some(Local(message))) => return Some(Item::Local(message)),
+                Some(None) => {}
+                None => return self.batch.pop(&self.process),
+            }
+        }
     }
 
     fn handle_notice<'a>(

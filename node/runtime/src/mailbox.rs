@@ -136,7 +136,7 @@ impl Queue {
         }
         let mut first = Arrivals::new(from, inflow);
         self.bytes += first.add(from, inflow, message).expect("there is room for the first");
-        self.slots.push_back(Slot::Arrivals(first));
+        self.slots.push_back(Slot::Arrivals(Box::new(first)));
     }
 
     /// Takes out the first; `owner` is whose it is.
