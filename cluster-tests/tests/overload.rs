@@ -1,7 +1,8 @@
 //! A sender that is faster than its receiver on another node: slowed or dropped and counted, within
 //! bounded memory, and nobody else notices.
 //!
-//! On the network in memory and on paused time.
+//! On the network in memory and on paused time, and once over real sockets with the memory that it
+//! takes.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use purlin::prelude::*;
 use purlin::{Mailbox, RawKind, Received, WhenFull};
-use purlin_cluster_tests::memory::Cluster;
+use purlin_cluster_tests::memory::{Cluster, until_sees};
+use purlin_cluster_tests::sockets::Home;
 use tokio::sync::watch;
 
 static SENDER: RawKind = RawKind::new("sender");
@@ -277,4 +279,52 @@ async fn who_waits_is_let_go_when_the_receiver_ends_or_its_node_is_gone() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(at_rest(&sent).await, count);
     assert!(dropped(a, "dropped.no_connection") > 0);
+}
+
+/// What this process has in memory, in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4_096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gigabyte_for_one_that_does_not_read_takes_bounded_memory_over_real_sockets() {
+    let home = Home::default();
+    // In default settings, but for the time in which a busy machine is taken for a dead one.
+    let builder = |name| home.builder(name).detect_in(Duration::from_secs(10));
+    let b = builder("b").start().await.unwrap();
+    let a = builder("a").seed(b.listen_address().to_string()).start().await.unwrap();
+    until_sees(&a, 2).await;
+    until_sees(&b, 2).await;
+    let mut neighbour = Sink::start(&b, &LARGE);
+    neighbour.reads.send_replace(true);
+    let before = resident();
+
+    // Small, middle and large messages: a gigabyte of each.
+    let sizes = [1 << 10, 60 << 10, 1 << 20];
+    let stuck: Vec<_> = sizes.iter().map(|_| Sink::start(&b, &LARGE)).collect();
+    let pushed: Vec<_> = stuck
+        .iter()
+        .zip(sizes)
+        .map(|(sink, size)| push(&a, sink.pid, (1 << 30) / size as u64, size))
+        .collect();
+    let mut taken = 0;
+    for (sent, size) in pushed.iter().zip(sizes) {
+        taken += at_rest(sent).await * size as u64;
+    }
+    let grown = resident().saturating_sub(before);
+    println!("{} MB taken, {} MB more in memory", taken >> 20, grown >> 20);
+    // A quarter, an eighth and a sixteenth of 256 MiB, and what the lanes hold.
+    assert!(taken < (112 + 64) << 20);
+    assert!(grown < 320 << 20, "on both sides and in between");
+
+    let begun = std::time::Instant::now();
+    push(&a, neighbour.pid, 2_000, 1 << 10);
+    neighbour.until(2_000).await;
+    println!("a neighbour has 2,000 messages in {:?}", begun.elapsed());
+    for node in [&a, &b] {
+        assert_eq!(dropped(node, "dropped.mailbox_full"), 0);
+    }
+    tokio::join!(a.stop(), b.stop());
 }

@@ -146,9 +146,12 @@ impl Runtime {
     pub(crate) fn answer_direct<T: Serialize>(&self, to: NodeId, direct: &Direct<'_, T>) {
         let sent = self.send_direct(Peer::Life(to), direct, Priority::System);
         let DirectKind::Reply { reference, .. } = direct.what else { return };
-        if let Err(error) = sent {
-            let detail = format!("reply: {error}");
-            let signal = Signal::Reply { reference, result: Err(CallError::Decode { detail }) };
+        let error = match sent {
+            Ok(sent) => no_reply(sent),
+            Err(error) => Some(CallError::Decode { detail: format!("reply: {error}") }),
+        };
+        if let Some(error) = error {
+            let signal = Signal::Reply { reference, result: Err(error) };
             self.answer(to, Envelope { to: direct.to.clone(), from: direct.from, signal });
         }
     }
@@ -156,17 +159,11 @@ impl Runtime {
     /// Answers another node; if it is gone meanwhile, nobody waits for the answer.
     pub(crate) fn answer(&self, to: NodeId, envelope: Envelope) {
         let sent = self.send_remote(Peer::Life(to), &envelope, Priority::System);
-        if sent == Sent::NotEncodable {
-            // A reply too large to travel: its caller is told so instead.
-            if let Signal::Reply { reference, .. } = envelope.signal {
-                let detail = "the reply is larger than a frame may be".to_owned();
-                let signal = Signal::Reply { reference, result: Err(CallError::Decode { detail }) };
-                self.send_remote(
-                    Peer::Life(to),
-                    &Envelope { signal, ..envelope },
-                    Priority::System,
-                );
-            }
+        // A reply that cannot travel: its caller is told so instead.
+        if let (Signal::Reply { reference, .. }, Some(error)) = (&envelope.signal, no_reply(sent)) {
+            let signal = Signal::Reply { reference: *reference, result: Err(error) };
+            let envelope = Envelope { signal, ..envelope };
+            self.send_remote(Peer::Life(to), &envelope, Priority::System);
         }
     }
 
@@ -440,6 +437,19 @@ impl Runtime {
         if let Some(process) = self.process(to) {
             process.apply(from, signal);
         }
+    }
+}
+
+/// What a caller is told instead of a reply that was not sent, if anybody can be told.
+fn no_reply(sent: Sent) -> Option<CallError> {
+    match sent {
+        // Large replies wait without end.
+        Sent::Full => Some(CallError::Overloaded),
+        Sent::NotEncodable => {
+            let detail = "the reply is larger than a frame may be".to_owned();
+            Some(CallError::Decode { detail })
+        }
+        Sent::Accepted | Sent::Unreachable | Sent::Gone => None,
     }
 }
 

@@ -25,7 +25,16 @@ pub(crate) const CHUNK: usize = 16 << 10;
 const HEAD: usize = 16;
 
 /// Bytes of unfinished large frames that one connection may make us hold.
-const HELD_BYTES: usize = 4 * FRAME_BYTES;
+const HELD_BYTES: usize = TURNS * FRAME_BYTES;
+
+/// What is allocated for a large frame when it begins: more only when it has come.
+const FIRST_BYTES: usize = 8 << 20;
+
+/// Most large frames that a stream carries in turn; others wait until one of them is complete.
+const TURNS: usize = 8;
+
+/// Most unfinished large frames: a far end may have more streams than we.
+const ARRIVING: usize = 4 * TURNS;
 
 /// Large frames that wait to be sent over one stream.
 #[derive(Default)]
@@ -83,7 +92,8 @@ impl Outbox {
         head.put_u32_le(turn.total);
         let sent = Sent { lane: Arc::clone(&turn.lane), flow: turn.flow, bytes: chunk.len() };
         if !turn.rest.is_empty() {
-            queue.push_back(turn);
+            let behind = queue.len().min(TURNS - 1);
+            queue.insert(behind, turn);
         }
         Some((head.freeze(), chunk, sent))
     }
@@ -122,12 +132,15 @@ impl Inbox {
         total: usize,
         chunk: &[u8],
     ) -> Result<Option<Bytes>, BadEntry> {
-        let frame =
-            self.frames.entry(id).or_insert_with(|| Arriving { total, bytes: BytesMut::new() });
+        let unfinished = self.frames.len();
+        let frame = self.frames.entry(id).or_insert_with(|| Arriving {
+            total,
+            bytes: BytesMut::with_capacity(total.min(FIRST_BYTES)),
+        });
         if frame.total != total || frame.bytes.len() + chunk.len() > total {
             return Err(BadEntry(format!("the chunks of large frame {id} do not fit together")));
         }
-        if self.bytes + chunk.len() > HELD_BYTES {
+        if self.bytes + chunk.len() > HELD_BYTES || unfinished > ARRIVING {
             return Err(BadEntry("too many unfinished large frames".to_owned()));
         }
         frame.bytes.extend_from_slice(chunk);

@@ -34,6 +34,13 @@
 //! flow finds it either held and queues, or free and everything before it delivered. Bytes that are
 //! complete before their marker comes wait for it. If the connection is lost in between, the large
 //! frame and all after it of its flow are lost: a prefix has been delivered.
+//!
+//! # Why nothing overtakes at a reconnect
+//!
+//! A flow has one lane as long as a connection lasts. When it is lost, what had not arrived is lost
+//! from some point on of each flow; nothing is sent again, because nobody could tell whether it has
+//! arrived. The new connection's frames are delivered after the end of the old one has been told
+//! (`endpoint.rs` `establish`), which is after the last of its frames; so they follow a prefix.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -417,5 +424,45 @@ impl Held {
             self.flows.remove(&flow);
         }
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1 << 16;
+
+    fn put(lane: &Lane, flow: u32, bytes: usize) -> Put {
+        lane.put(Flow(flow), Priority::User, || 1, &mut |out| {
+            out.put_bytes(7, bytes);
+            true
+        })
+    }
+
+    fn is_full(put: &Put) -> bool {
+        matches!(put, Put::Refused(Sent::Full))
+    }
+
+    #[test]
+    fn one_flow_that_floods_leaves_room_for_others() {
+        let lane = Lane::new(LIMIT);
+        let flood = (0..LIMIT).take_while(|_| !is_full(&put(&lane, 0, 100))).count();
+
+        assert!((LIMIT / 2 - 200..LIMIT / 2 + 200).contains(&(flood * 108)), "{flood}");
+        assert!((0..50).all(|_| !is_full(&put(&lane, 16, 100))), "another has room");
+    }
+
+    #[test]
+    fn a_large_frame_takes_no_room_from_small_ones_of_others() {
+        let lane = Lane::new(LIMIT);
+        assert!(matches!(put(&lane, 0, 40 * LIMIT), Put::Bulk(_)));
+
+        assert!(is_full(&put(&lane, 0, 100)), "its own flow has enough under way");
+        assert!(!is_full(&put(&lane, 16, 100)));
+        assert!(is_full(&put(&lane, 16, 2 * LIMIT)), "there are large ones enough");
+        lane.bulk_sent(Flow(0), 40 * LIMIT);
+        assert!(!is_full(&put(&lane, 0, 100)));
+        assert!(!is_full(&put(&lane, 16, 2 * LIMIT)));
     }
 }
