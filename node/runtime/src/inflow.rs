@@ -263,14 +263,17 @@ pub(crate) struct Stopped {
     nodes: std::sync::Mutex<FxHashMap<NodeName, FxHashMap<Target, Arc<Notify>>>>,
 }
 
-/// Receivers that one node may stop one by one; beyond them it stops as a whole.
+/// Receivers that one node may stop. What is sent to more than these has its bound at the receiving
+/// node, which stops this one as a whole when it holds too much.
 const STOPS: usize = 1 << 16;
 
 impl Stopped {
     fn stop(&self, node: NodeName, target: Target) {
         let mut nodes = lock(&self.nodes);
         let targets = nodes.entry(node).or_default();
-        let target = if targets.len() < STOPS { target } else { Target::Node };
+        if targets.len() >= STOPS && target != Target::Node {
+            return;
+        }
         targets.entry(target).or_insert_with(|| {
             self.count.fetch_add(1, Ordering::Relaxed);
             Arc::default()

@@ -141,26 +141,30 @@ impl Queue {
 
     /// Takes out the first; `owner` is whose it is.
     pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
-        if !matches!(self.slots.front()?, Slot::Arrivals(_)) {
-            return self.pop_slot(owner);
-        }
-        let Some(Slot::Arrivals(arrivals)) = self.slots.front_mut() else { return None };
-        if arrivals.len() > 1 {
+        self.pop_at(0, owner)
+    }
+
+    /// Takes out the oldest message, leaving what the system has to say.
+    pub(crate) fn pop_message(&mut self, owner: &Process) -> Option<Item> {
+        let is_message = |slot: &Slot| !matches!(slot, Slot::Item(Item::Notice(_)));
+        self.pop_at(self.slots.iter().position(is_message)?, owner)
+    }
+
+    fn pop_at(&mut self, index: usize, owner: &Process) -> Option<Item> {
+        if let Slot::Arrivals(arrivals) = self.slots.get_mut(index)?
+            && arrivals.len() > 1
+        {
             self.more -= 1;
             return arrivals.pop(owner);
         }
-        self.pop_slot(owner)
-    }
-
-    fn pop_slot(&mut self, owner: &Process) -> Option<Item> {
-        match self.slots.pop_front()? {
+        match self.slots.remove(index)? {
             Slot::Item(item) => {
                 self.bytes -= item.charged();
                 Some(item)
             }
-            Slot::Arrivals(mut arrivals) => {
-                self.bytes -= arrivals.charged();
-                arrivals.pop(owner)
+            Slot::Arrivals(mut last) => {
+                self.bytes -= last.charged();
+                last.pop(owner)
             }
         }
     }
@@ -175,31 +179,6 @@ impl Queue {
         let Some(Slot::Arrivals(mut last)) = self.slots.pop_front() else { return None };
         self.bytes -= last.charged();
         last.read(owner, read)
-    }
-
-    /// Takes out the oldest message, leaving what the system has to say.
-    pub(crate) fn pop_message(&mut self, owner: &Process) -> Option<Item> {
-        let is_message = |slot: &Slot| !matches!(slot, Slot::Item(Item::Notice(_)));
-        let oldest = self.slots.iter().position(is_message)?;
-        if oldest == 0 {
-            return self.pop(owner);
-        }
-        if let Slot::Arrivals(arrivals) = &mut self.slots[oldest]
-            && arrivals.len() > 1
-        {
-            self.more -= 1;
-            return arrivals.pop(owner);
-        }
-        match self.slots.remove(oldest)? {
-            Slot::Item(item) => {
-                self.bytes -= item.charged();
-                Some(item)
-            }
-            Slot::Arrivals(mut arrivals) => {
-                self.bytes -= arrivals.charged();
-                arrivals.pop(owner)
-            }
-        }
     }
 
     /// Takes away what a monitor has to say.
