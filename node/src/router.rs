@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use purlin_proto::{Frame, NodeId, NodeName};
 use purlin_runtime::{Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
@@ -40,6 +40,22 @@ fn flow_of(sender: u64) -> Flow {
     Flow(sender as u32)
 }
 
+fn priority_of(priority: Priority) -> transport::Priority {
+    match priority {
+        Priority::User => transport::Priority::User,
+        Priority::System => transport::Priority::System,
+    }
+}
+
+fn result(sent: transport::Sent) -> Sent {
+    match sent {
+        transport::Sent::Accepted => Sent::Accepted,
+        transport::Sent::Full => Sent::Full,
+        transport::Sent::Unreachable => Sent::Unreachable,
+        transport::Sent::NotEncodable => Sent::NotEncodable,
+    }
+}
+
 impl Remote for Router {
     fn send(
         &self,
@@ -48,10 +64,7 @@ impl Remote for Router {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
-        let priority = match priority {
-            Priority::User => transport::Priority::User,
-            Priority::System => transport::Priority::System,
-        };
+        let priority = priority_of(priority);
         let flow = flow_of(from);
         // Where there is a link to just this life, nothing needs to be looked up.
         let sent = match to {
@@ -65,11 +78,16 @@ impl Remote for Router {
                 Err(sent) => return sent,
             },
         };
-        match sent {
-            transport::Sent::Accepted => Sent::Accepted,
-            transport::Sent::Full => Sent::Full,
-            transport::Sent::Unreachable => Sent::Unreachable,
-            transport::Sent::NotEncodable => Sent::NotEncodable,
+        result(sent)
+    }
+
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent {
+        let (flow, priority) = (flow_of(from), priority_of(priority));
+        match self.find(to) {
+            Ok(Place { id, address, .. }) => {
+                result(self.endpoint.send_large(id, address, flow, priority, frame))
+            }
+            Err(sent) => sent,
         }
     }
 

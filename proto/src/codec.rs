@@ -96,6 +96,28 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<()
     Ok(())
 }
 
+/// As [`encode`], but gives up as soon as the value turns out to have more than `most` bytes; then
+/// the buffer is as it was, and `false` is returned.
+pub fn encode_within<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut BytesMut,
+    most: usize,
+) -> Result<bool, EncodeError> {
+    let before = out.len();
+    let mut within = Within { out, most: before + most, exceeded: false };
+    let encoded =
+        bincode::serde::encode_into_writer(value, Writer(&mut within), config::<FRAME_BYTES>());
+    let exceeded = within.exceeded;
+    match encoded {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            out.truncate(before);
+            let error = EncodeError::Value { detail: error.to_string() };
+            if exceeded { Ok(false) } else { Err(error) }
+        }
+    }
+}
+
 /// The value as bytes of its own.
 pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, EncodeError> {
     let mut out = BytesMut::new();
@@ -128,6 +150,28 @@ pub fn borrow_from_bytes<'de, T: Deserialize<'de>>(
     match bytes.len() - used {
         0 => Ok(value),
         extra => Err(DecodeError::Trailing { extra }),
+    }
+}
+
+/// A buffer that takes so much and no more.
+struct Within<'a> {
+    out: &'a mut BytesMut,
+    most: usize,
+    exceeded: bool,
+}
+
+impl std::io::Write for Within<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.out.len() + bytes.len() > self.most {
+            self.exceeded = true;
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -17,6 +17,10 @@ pub const FRAME_BYTES: usize = 64 << 20;
 /// flows have to wait for.
 pub const RECEIVERS: usize = 16_384;
 
+/// Largest frame that travels among others in a lane; a larger one leaves it, and is encoded on its
+/// own, so that nobody waits for that.
+pub const SMALL_FRAME_BYTES: usize = 64 << 10;
+
 /// Largest [`Hello`](crate::Hello), encoded; it is read before the peer has said who it is.
 pub const HELLO_BYTES: usize = 8 << 10;
 

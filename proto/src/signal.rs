@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::error::{CallError, SpawnError};
 use crate::id::{Pid, Reference};
-use crate::limits::{FRAME_BYTES, NAME_BYTES, RECEIVERS};
+use crate::limits::{FRAME_BYTES, NAME_BYTES, RECEIVERS, SMALL_FRAME_BYTES};
 use crate::message::MessageName;
 use crate::name::Name;
 use crate::payload::{Codec, Payload};
@@ -137,6 +137,19 @@ pub enum Signal {
     },
 }
 
+impl Signal {
+    /// How large the payload in it is.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Send { payload, .. }
+            | Self::Call { payload, .. }
+            | Self::Reply { result: Ok(payload), .. }
+            | Self::Spawn(Spawn { args: payload, .. }) => payload.bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// A request to start a process of a registered kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spawn {
@@ -226,32 +239,56 @@ impl<T: Serialize> Direct<'_, T> {
     /// Appends the frame to a buffer, which on an error is as it was.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         checked(out, |out| {
-            let codec = match self.what {
-                DirectKind::Send(message) => {
-                    put_head(number::SEND, self.from, self.to, out);
-                    put_name(message, out);
-                    Codec::Bincode
-                }
-                DirectKind::SendWait(message) => {
-                    put_head(number::SEND_WAIT, self.from, self.to, out);
-                    put_name(message, out);
-                    Codec::Bincode
-                }
-                DirectKind::Call { message, reference, remaining } => {
-                    put_head(number::CALL, self.from, self.to, out);
-                    put_call(reference, remaining, out);
-                    put_name(message, out);
-                    Codec::Bincode
-                }
-                DirectKind::Reply { reference, codec } => {
-                    put_head(number::REPLY, self.from, self.to, out);
-                    out.put_u64_le(reference.0);
-                    codec
-                }
-            };
-            out.put_u8(codec as u8);
+            let codec = self.put_head(out);
             Payload::encode_into(codec, self.value, out)
         })
+    }
+
+    /// Appends the frame to a buffer if it is a small one, of
+    /// [`SMALL_FRAME_BYTES`](crate::limits::SMALL_FRAME_BYTES) at most; else, and on an error, the
+    /// buffer is as it was.
+    pub fn encode_small(&self, out: &mut BytesMut) -> Result<bool, EncodeError> {
+        let before = out.len();
+        let codec = self.put_head(out);
+        let room = SMALL_FRAME_BYTES.saturating_sub(out.len() - before);
+        let encoded = match codec {
+            Codec::Bincode => codec::encode_within(self.value, out, room),
+            // Rare, and its size is not known before its end.
+            Codec::Json => Ok(false),
+        };
+        if !matches!(encoded, Ok(true)) {
+            out.truncate(before);
+        }
+        encoded
+    }
+
+    /// Appends all but the value, whose codec is returned.
+    fn put_head(&self, out: &mut BytesMut) -> Codec {
+        let codec = match self.what {
+            DirectKind::Send(message) => {
+                put_head(number::SEND, self.from, self.to, out);
+                put_name(message, out);
+                Codec::Bincode
+            }
+            DirectKind::SendWait(message) => {
+                put_head(number::SEND_WAIT, self.from, self.to, out);
+                put_name(message, out);
+                Codec::Bincode
+            }
+            DirectKind::Call { message, reference, remaining } => {
+                put_head(number::CALL, self.from, self.to, out);
+                put_call(reference, remaining, out);
+                put_name(message, out);
+                Codec::Bincode
+            }
+            DirectKind::Reply { reference, codec } => {
+                put_head(number::REPLY, self.from, self.to, out);
+                out.put_u64_le(reference.0);
+                codec
+            }
+        };
+        out.put_u8(codec as u8);
+        codec
     }
 }
 

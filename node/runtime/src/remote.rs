@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use purlin_proto::codec::EncodeError;
+use purlin_proto::limits::SMALL_FRAME_BYTES;
 use purlin_proto::{
     CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
     NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
@@ -38,6 +39,11 @@ pub trait Remote: Send + Sync + 'static {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent;
+
+    /// As [`send`](Self::send), for a frame that is too large to be encoded among others
+    /// ([`SMALL_FRAME_BYTES`](purlin_proto::limits::SMALL_FRAME_BYTES)), or may be: nobody else is
+    /// to wait while it is encoded.
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent;
 
     /// Tells a node something about the way itself, ahead of all envelopes; nothing if there is no
     /// connection to it now.
@@ -93,8 +99,23 @@ pub enum Sent {
 
 impl Runtime {
     pub(crate) fn send_remote(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+        if envelope.signal.payload_bytes() > SMALL_FRAME_BYTES {
+            let mut frame = BytesMut::new();
+            return match envelope.encode(&mut frame) {
+                Ok(()) => self.send_large(to, envelope.from, priority, frame.freeze()),
+                Err(_) => Sent::NotEncodable,
+            };
+        }
         let encode = &mut |out: &mut BytesMut| envelope.encode(out).is_ok();
         self.send_frame(to, envelope.from, priority, encode)
+    }
+
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent {
+        self.catch_up(to.name(), from);
+        match self.0.remote.get() {
+            Some(remote) => remote.send_large(to, from, priority, frame),
+            None => Sent::Unreachable,
+        }
     }
 
     fn send_frame(
@@ -131,15 +152,24 @@ impl Runtime {
         priority: Priority,
     ) -> Result<Sent, EncodeError> {
         let mut failed = None;
-        let encode = &mut |out: &mut BytesMut| match direct.encode(out) {
-            Ok(()) => true,
+        let mut large = false;
+        let encode = &mut |out: &mut BytesMut| match direct.encode_small(out) {
+            Ok(small) => {
+                large = !small;
+                small
+            }
             Err(error) => {
                 failed = Some(error);
                 false
             }
         };
         let sent = self.send_frame(to, direct.from, priority, encode);
-        failed.map_or(Ok(sent), Err)
+        if !large {
+            return failed.map_or(Ok(sent), Err);
+        }
+        let mut frame = BytesMut::new();
+        direct.encode(&mut frame)?;
+        Ok(self.send_large(to, direct.from, priority, frame.freeze()))
     }
 
     /// Answers a call of another node; if it is gone meanwhile, nobody waits for the answer.

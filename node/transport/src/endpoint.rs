@@ -239,23 +239,48 @@ impl Endpoint {
         if let Some(sent) = self.send_now(&to, flow, priority, encode) {
             return sent;
         }
-        if self.0.closing.load(Ordering::Acquire) {
-            return Sent::Unreachable;
-        }
-        let queued = lock(&self.0.peers).queue(to, flow, priority, Instant::now(), || {
+        let queued = self.queue(to, address, flow, priority, || {
             let mut frame = BytesMut::new();
             encode(&mut frame).then(|| frame.freeze())
         });
-        match queued {
-            Queued::Link(link) => link.send(flow, priority, encode),
-            Queued::Waiting => Sent::Accepted,
+        queued.unwrap_or_else(|link| link.send(flow, priority, encode))
+    }
+
+    /// As [`send`](Self::send), for a frame that is encoded already and may be large.
+    pub fn send_large(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        flow: Flow,
+        priority: Priority,
+        frame: Bytes,
+    ) -> Sent {
+        let queued = self.queue(to, address, flow, priority, || Some(frame.clone()));
+        queued.unwrap_or_else(|link| link.send_large(flow, priority, frame))
+    }
+
+    /// Lets a frame wait for a node that is dialed; or there is a link.
+    fn queue(
+        &self,
+        to: NodeId,
+        address: SocketAddr,
+        flow: Flow,
+        priority: Priority,
+        frame: impl FnOnce() -> Option<Bytes>,
+    ) -> Result<Sent, Link> {
+        if self.0.closing.load(Ordering::Acquire) {
+            return Ok(Sent::Unreachable);
+        }
+        match lock(&self.0.peers).queue(to, flow, priority, Instant::now(), frame) {
+            Queued::Link(link) => return Err(link),
+            Queued::Waiting => {}
             Queued::Dial => {
                 let endpoint = self.clone();
                 self.spawn(async move { endpoint.dial_for(to, address).await });
-                Sent::Accepted
             }
-            Queued::Refused(sent) => sent,
+            Queued::Refused(sent) => return Ok(sent),
         }
+        Ok(Sent::Accepted)
     }
 
     /// Sends a frame over the present link to this life of a node; `None`, and `encode` is not

@@ -49,14 +49,14 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 
-use purlin_proto::limits::FRAME_BYTES;
+use purlin_proto::limits::{FRAME_BYTES, SMALL_FRAME_BYTES};
 
 use crate::finish::{Finish, Finished};
 use crate::frames::Cut;
 use crate::link::{Flow, Priority, Sent};
 
 /// Frames above this many bytes travel as bulk.
-pub(crate) const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = SMALL_FRAME_BYTES;
 
 const MARKER: u32 = 1 << 31;
 const HEAD: usize = 8;
@@ -120,6 +120,26 @@ impl State {
     }
 }
 
+impl State {
+    /// Puts in the marker of a large frame, if there may be one more.
+    fn mark(&mut self, flow: Flow, limit: usize, id: impl FnOnce() -> u64, body: Bytes) -> Put {
+        if body.len() > FRAME_BYTES {
+            return Put::Refused(Sent::NotEncodable);
+        }
+        if self.bulk >= limit {
+            self.bulk_wanted.insert(flow);
+            return Put::Refused(Sent::Full);
+        }
+        self.buffer.put_u64_le(u64::from(flow.0) << 32 | u64::from(MARKER));
+        self.buffer.put_u64_le(id());
+        self.buffer.put_u32_le(u32::try_from(body.len()).expect("FRAME_BYTES fits"));
+        self.bulk += body.len();
+        *self.bulk_of.entry(flow).or_default() += body.len();
+        self.bulk_wanted.remove(&flow);
+        Put::Bulk(body)
+    }
+}
+
 fn group(flow: Flow) -> usize {
     flow.0 as usize / 16 % GROUPS
 }
@@ -152,16 +172,9 @@ impl Lane {
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Put {
         let mut state = self.lock();
-        if state.closed {
-            return Put::Refused(Sent::Unreachable);
-        }
-        let bulk_limit = match priority {
-            Priority::User if !state.has_room(flow, self.limit) => return Put::Refused(Sent::Full),
-            Priority::System if state.small() >= self.limit.saturating_mul(SYSTEM_FACTOR) => {
-                return Put::Jammed;
-            }
-            Priority::User => self.limit.saturating_mul(BULK_FACTOR),
-            Priority::System => self.limit.saturating_mul(BULK_FACTOR * SYSTEM_FACTOR),
+        let bulk_limit = match self.admit(&state, flow, priority) {
+            Ok(bulk_limit) => bulk_limit,
+            Err(refused) => return refused,
         };
         let start = state.buffer.len();
         state.buffer.put_u64_le(u64::from(flow.0) << 32);
@@ -175,28 +188,59 @@ impl Lane {
         let put = if length <= LARGE {
             set_length(&mut state.buffer, start, length_word);
             Put::Done
-        } else if state.bulk >= bulk_limit {
-            state.buffer.truncate(start);
-            state.bulk_wanted.insert(flow);
-            return Put::Refused(Sent::Full);
         } else {
             let body = state.buffer.split_off(start + HEAD).freeze();
-            set_length(&mut state.buffer, start, MARKER);
-            state.buffer.put_u64_le(id());
-            state.buffer.put_u32_le(length_word);
-            state.bulk += length;
-            *state.bulk_of.entry(flow).or_default() += length;
-            state.bulk_wanted.remove(&flow);
-            Put::Bulk(body)
+            state.buffer.truncate(start);
+            state.mark(flow, bulk_limit, id, body)
         };
+        self.added(state, flow, start);
+        put
+    }
+
+    /// Puts the marker of a large frame into the lane, which has been encoded elsewhere.
+    pub(crate) fn put_large(
+        &self,
+        flow: Flow,
+        priority: Priority,
+        id: impl FnOnce() -> u64,
+        frame: Bytes,
+    ) -> Put {
+        let mut state = self.lock();
+        let bulk_limit = match self.admit(&state, flow, priority) {
+            Ok(bulk_limit) => bulk_limit,
+            Err(refused) => return refused,
+        };
+        let start = state.buffer.len();
+        let put = state.mark(flow, bulk_limit, id, frame);
+        self.added(state, flow, start);
+        put
+    }
+
+    /// Whether a frame may come in; then, how much of large ones may wait.
+    fn admit(&self, state: &State, flow: Flow, priority: Priority) -> Result<usize, Put> {
+        if state.closed {
+            return Err(Put::Refused(Sent::Unreachable));
+        }
+        let bulk = self.limit.saturating_mul(BULK_FACTOR);
+        match priority {
+            Priority::User if !state.has_room(flow, self.limit) => Err(Put::Refused(Sent::Full)),
+            Priority::System if state.small() >= self.limit.saturating_mul(SYSTEM_FACTOR) => {
+                Err(Put::Jammed)
+            }
+            Priority::User => Ok(bulk),
+            Priority::System => Ok(bulk.saturating_mul(SYSTEM_FACTOR)),
+        }
+    }
+
+    /// Counts what was added to the buffer, and wakes the writer if it was empty: else whoever found
+    /// it empty has, and the writer takes all there is.
+    fn added(&self, mut state: MutexGuard<'_, State>, flow: Flow, start: usize) {
         let added = state.buffer.len() - start;
         state.groups[group(flow)] += added;
         drop(state);
-        // Whoever found the lane empty has woken the writer, who takes all there is.
-        if start == 0 {
+        if start == 0 && added > 0 {
             self.wake.notify_one();
         }
-        put
     }
 
     /// Everything that is ready, for the writer; waits for something. When nothing is ready and the

@@ -22,7 +22,7 @@ use crate::control::{self, CONTROL_BYTES, Reader, kind};
 use crate::error::{Closed, StreamEnded};
 use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
-use crate::lanes::{BadEntry, Entry, Held, Lane, Parser, Put};
+use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
 use crate::wire::{Connection, SendStream};
 
 /// Frames of one flow keep their order; flows do not wait for each other.
@@ -211,7 +211,28 @@ impl Link {
             bulk_id = inner.next_bulk.fetch_add(1, Ordering::Relaxed);
             bulk_id
         };
-        match lane.put(flow, priority, id, encode) {
+        let put = lane.put(flow, priority, id, encode);
+        self.settle(put, flow, bulk_id)
+    }
+
+    /// Sends a frame that is encoded already and may be large; it is not copied if it is.
+    pub fn send_large(&self, flow: Flow, priority: Priority, frame: Bytes) -> Sent {
+        if frame.len() <= LARGE {
+            return self.send_bytes(flow, priority, &frame);
+        }
+        let inner = &self.0;
+        let mut bulk_id = 0;
+        let id = || {
+            bulk_id = inner.next_bulk.fetch_add(1, Ordering::Relaxed);
+            bulk_id
+        };
+        let put = self.lane(flow).put_large(flow, priority, id, frame);
+        self.settle(put, flow, bulk_id)
+    }
+
+    fn settle(&self, put: Put, flow: Flow, bulk_id: u64) -> Sent {
+        let (inner, lane) = (&self.0, self.lane(flow));
+        match put {
             Put::Done => Sent::Accepted,
             Put::Bulk(bytes) => {
                 let stream = usize::try_from(bulk_id % BULK_STREAMS as u64).expect("small");

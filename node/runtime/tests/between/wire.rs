@@ -36,6 +36,13 @@ impl Wire {
 }
 
 impl Remote for Wire {
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: bytes::Bytes) -> Sent {
+        self.send(to, from, priority, &mut |out| {
+            out.extend_from_slice(&frame);
+            true
+        })
+    }
+
     fn tell(&self, _: NodeName, _: &Frame) {}
 
     fn send(

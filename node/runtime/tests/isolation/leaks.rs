@@ -226,6 +226,13 @@ async fn drift(mut ctx: RawContext, seed: u64, known: Vec<Pid>) -> Outcome {
 struct Nowhere(AtomicU64);
 
 impl Remote for Nowhere {
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: bytes::Bytes) -> Sent {
+        self.send(to, from, priority, &mut |out| {
+            out.extend_from_slice(&frame);
+            true
+        })
+    }
+
     fn tell(&self, _: NodeName, _: &Frame) {}
 
     fn send(
