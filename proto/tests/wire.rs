@@ -483,6 +483,29 @@ proptest! {
 }
 
 #[test]
+fn what_is_too_large_for_a_small_frame_leaves_no_trace() {
+    use purlin_proto::limits::SMALL_FRAME_BYTES;
+    use purlin_proto::{Direct, DirectKind};
+
+    let to = Target::Serial(5);
+    let fits = |bytes: usize| {
+        let value = serde_bytes::ByteBuf::from(vec![7; bytes]);
+        let direct = Direct { to: &to, from: 3, what: DirectKind::Send("a.b"), value: &value };
+        let mut out = BytesMut::from(&b"before"[..]);
+        let small = direct.encode_small(&mut out).unwrap();
+        if !small {
+            assert_eq!(&out[..], b"before");
+        }
+        small
+    };
+    // Head, name, codec and the length of the value.
+    let around = 18 + 4 + 1 + 8;
+    assert!(fits(SMALL_FRAME_BYTES - around));
+    assert!(!fits(SMALL_FRAME_BYTES - around + 1));
+    assert!(!fits(1 << 20));
+}
+
+#[test]
 fn a_message_read_in_place_says_what_its_envelope_says() {
     let mut read = 0;
     for signal in signals() {
@@ -537,8 +560,15 @@ fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
             let envelope = Envelope { to: to.clone(), from: 3, signal };
             let (mut one, mut other) = (BytesMut::new(), BytesMut::new());
             envelope.encode(&mut one).unwrap();
-            Direct { to: &to, from: 3, what, value: &value }.encode(&mut other).unwrap();
+            let direct = Direct { to: &to, from: 3, what, value: &value };
+            direct.encode(&mut other).unwrap();
             assert_eq!(one, other, "{what:?}");
+            let mut small = BytesMut::from(&b"before"[..]);
+            match direct.encode_small(&mut small).unwrap() {
+                true => assert_eq!(small[6..], one[..], "{what:?}"),
+                // Its size is not known before its end.
+                false => assert_eq!(codec, Codec::Json),
+            }
         }
     }
 }
