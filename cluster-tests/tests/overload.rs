@@ -281,6 +281,37 @@ async fn who_waits_is_let_go_when_the_receiver_ends_or_its_node_is_gone() {
     assert!(dropped(a, "dropped.no_connection") > 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn callers_whose_calls_wait_in_a_process_that_ends_are_told_why() {
+    let cluster = cluster().await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    for taken in [false, true] {
+        let sink = Sink::start(b, &LARGE);
+        let calls: Vec<_> = (0..100)
+            .map(|number| {
+                let (runtime, to) = (a.runtime().clone(), sink.pid);
+                tokio::spawn(async move {
+                    let timeout = Duration::from_hours(1);
+                    runtime.call_timeout(to, Item(number, vec![7; 8]), timeout).await
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if taken {
+            // It takes all there is, and answers some before it is stopped.
+            sink.reads.send_replace(true);
+            sink.read.clone().wait_for(|read| !read.is_empty()).await.unwrap();
+        }
+        b.runtime().exit(sink.pid, ExitReason::Kill);
+        for (number, call) in (0..).zip(calls) {
+            let answer = tokio::time::timeout(Duration::from_mins(1), call).await;
+            let answer = answer.expect("nobody is forgotten").unwrap();
+            let killed = Err(CallError::Exited(ExitReason::Killed));
+            assert!(answer == killed || (taken && answer == Ok(number)), "{answer:?}");
+        }
+    }
+}
+
 /// What this process has in memory, in bytes.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{Codec, Frame, Reference, Refusal};
+use purlin_proto::{CallError, Codec, Frame, Reference, Refusal};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime};
-use purlin_transport::{Flow, Frames, Link, Priority, Receiver};
+use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -107,10 +107,28 @@ impl Session {
             Update::Reply { reference, .. } | Update::Spawned { reference, .. } => reference.0,
             _ => 0,
         };
-        let frame = Frame::Update(update);
         let flow = Flow(u32::try_from(flow % 1024).expect("small"));
-        // If the link is over, this session is about to end.
-        let _ = self.link.send(flow, Priority::System, &mut |out| frame.encode(out).is_ok());
+        let reply = match &update {
+            Update::Reply { reference, result: Ok(_) } => Some(*reference),
+            _ => None,
+        };
+        let sent = match Frame::Update(update).to_bytes() {
+            Ok(frame) => self.link.send_large(flow, Priority::System, frame),
+            Err(_) => Sent::NotEncodable,
+        };
+        let error = match sent {
+            // If the link is over, this session is about to end.
+            Sent::Accepted | Sent::Unreachable => return,
+            Sent::Full => CallError::Overloaded,
+            Sent::NotEncodable => {
+                let detail = "the reply is larger than a frame may be".to_owned();
+                CallError::Decode { detail }
+            }
+        };
+        match reply {
+            Some(reference) => self.tell(Update::Reply { reference, result: Err(error) }),
+            None => tracing::warn!(client = %self.link.peer().name, %error, "update dropped"),
+        }
     }
 
     fn received(&mut self, received: Received) {

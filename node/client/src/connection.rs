@@ -107,10 +107,10 @@ impl Connection {
     /// Sends a request, if there is a link and room.
     pub(crate) fn request(&self, request: &Request) -> Sent {
         let link = self.lock().link.clone();
-        let frame = Frame::Request(request.clone());
-        match link {
-            Some(link) => link.send(ONE_FLOW, Priority::User, &mut |out| frame.encode(out).is_ok()),
-            None => Sent::Unreachable,
+        match (link, Frame::Request(request.clone()).to_bytes()) {
+            (Some(link), Ok(frame)) => link.send_large(ONE_FLOW, Priority::User, frame),
+            (Some(_), Err(_)) => Sent::NotEncodable,
+            (None, _) => Sent::Unreachable,
         }
     }
 

@@ -31,7 +31,7 @@ use purlin_proto::{
 };
 use rustc_hash::FxHashMap;
 
-use crate::inflow::Inbound;
+use crate::inflow::{Charge, Inbound};
 use crate::item::{EncodedMessage, Item};
 use crate::process::Process;
 use crate::relations::Address;
@@ -208,6 +208,17 @@ impl Runtime {
         to: &Serials,
         signal: &Signal,
     ) {
+        if let Signal::Send { message, payload, waits } = signal {
+            let shared = Arc::new(Charge::new(&inbound.inflow, payload.bytes.len()));
+            for serial in to.iter() {
+                let (name, payload) = (message.clone(), payload.clone());
+                let charge = Some(Charge::sharing(&shared));
+                let message = EncodedMessage { name, payload, reply: None, charge };
+                let item = Item::Encoded(Box::new(message));
+                self.receive_item(inbound, &Target::Serial(serial), *waits, item);
+            }
+            return;
+        }
         for serial in to.iter() {
             let (to, signal) = (Target::Serial(serial), signal.clone());
             self.receive_envelope(inbound, Envelope { to, from: sender, signal });

@@ -103,11 +103,13 @@ impl Inflow {
 pub(crate) struct Charge {
     inflow: Arc<Inflow>,
     bytes: usize,
+    /// What it has in common with others.
+    shared: Option<Arc<Self>>,
 }
 
 impl Charge {
     pub(crate) fn new(inflow: &Arc<Inflow>, bytes: usize) -> Self {
-        let mut charge = Self { inflow: Arc::clone(inflow), bytes: 0 };
+        let mut charge = Self { inflow: Arc::clone(inflow), bytes: 0, shared: None };
         charge.add(bytes);
         charge
     }
@@ -117,8 +119,16 @@ impl Charge {
         self.inflow.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// For one of several receivers of what takes up memory once.
+    pub(crate) fn sharing(shared: &Arc<Self>) -> Self {
+        let mut charge = Self::new(&shared.inflow, OVERHEAD);
+        charge.shared = Some(Arc::clone(shared));
+        charge
+    }
+
+    /// What a mailbox holds by it; what is shared counts in each.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.shared.as_ref().map_or(0, |shared| shared.bytes)
     }
 
     pub(crate) fn is_of(&self, inflow: &Arc<Inflow>) -> bool {

@@ -255,7 +255,7 @@ impl Runtime {
     }
 
     /// Puts a message into a mailbox on its own: one to a name, a large one, or one that came alone.
-    fn receive_item(&self, inbound: &Inbound, to: &Target, waits: bool, item: Item) {
+    pub(crate) fn receive_item(&self, inbound: &Inbound, to: &Target, waits: bool, item: Item) {
         let Some(process) = self.serial_at(to).and_then(|serial| self.process(serial)) else {
             return self.dropped_dead(item);
         };

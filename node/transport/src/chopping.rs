@@ -68,7 +68,7 @@ fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
         });
         match put {
             Put::Done => assert!(sent.size <= LARGE),
-            Put::Bulk(bytes) => outbox.push(id, bytes, Arc::clone(&lane), sent.flow),
+            Put::Bulk { id, frame } => outbox.push(id, frame, Arc::clone(&lane), sent.flow),
             Put::Refused(_) | Put::Jammed => panic!("a lane without a bound is full"),
         }
     }

@@ -99,7 +99,10 @@ struct State {
 pub(crate) enum Put {
     Done,
     /// It is large: its marker is in the lane, these are its bytes.
-    Bulk(Bytes),
+    Bulk {
+        id: u64,
+        frame: Bytes,
+    },
     Refused(Sent),
     /// System frames fill it without end.
     Jammed,
@@ -131,12 +134,13 @@ impl State {
             return Put::Refused(Sent::Full);
         }
         self.buffer.put_u64_le(u64::from(flow.0) << 32 | u64::from(MARKER));
-        self.buffer.put_u64_le(id());
+        let id = id();
+        self.buffer.put_u64_le(id);
         self.buffer.put_u32_le(u32::try_from(body.len()).expect("FRAME_BYTES fits"));
         self.bulk += body.len();
         *self.bulk_of.entry(flow).or_default() += body.len();
         self.bulk_wanted.remove(&flow);
-        Put::Bulk(body)
+        Put::Bulk { id, frame: body }
     }
 }
 
@@ -500,7 +504,7 @@ mod tests {
     #[test]
     fn a_large_frame_takes_no_room_from_small_ones_of_others() {
         let lane = Lane::new(LIMIT);
-        assert!(matches!(put(&lane, 0, 40 * LIMIT), Put::Bulk(_)));
+        assert!(matches!(put(&lane, 0, 40 * LIMIT), Put::Bulk { .. }));
 
         assert!(is_full(&put(&lane, 0, 100)), "its own flow has enough under way");
         assert!(!is_full(&put(&lane, 16, 100)));

@@ -204,15 +204,8 @@ impl Link {
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
-        let inner = &self.0;
-        let lane = self.lane(flow);
-        let mut bulk_id = 0;
-        let id = || {
-            bulk_id = inner.next_bulk.fetch_add(1, Ordering::Relaxed);
-            bulk_id
-        };
-        let put = lane.put(flow, priority, id, encode);
-        self.settle(put, flow, bulk_id)
+        let put = self.lane(flow).put(flow, priority, || self.bulk_id(), encode);
+        self.settle(put, flow)
     }
 
     /// Sends a frame that is encoded already and may be large; it is not copied if it is.
@@ -220,29 +213,26 @@ impl Link {
         if frame.len() <= LARGE {
             return self.send_bytes(flow, priority, &frame);
         }
-        let inner = &self.0;
-        let mut bulk_id = 0;
-        let id = || {
-            bulk_id = inner.next_bulk.fetch_add(1, Ordering::Relaxed);
-            bulk_id
-        };
-        let put = self.lane(flow).put_large(flow, priority, id, frame);
-        self.settle(put, flow, bulk_id)
+        let put = self.lane(flow).put_large(flow, priority, || self.bulk_id(), frame);
+        self.settle(put, flow)
     }
 
-    fn settle(&self, put: Put, flow: Flow, bulk_id: u64) -> Sent {
-        let (inner, lane) = (&self.0, self.lane(flow));
+    fn bulk_id(&self) -> u64 {
+        self.0.next_bulk.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn settle(&self, put: Put, flow: Flow) -> Sent {
         match put {
             Put::Done => Sent::Accepted,
-            Put::Bulk(bytes) => {
-                let stream = usize::try_from(bulk_id % BULK_STREAMS as u64).expect("small");
-                inner.bulk[stream].push(bulk_id, bytes, Arc::clone(lane), flow);
+            Put::Bulk { id, frame } => {
+                let stream = usize::try_from(id % BULK_STREAMS as u64).expect("small");
+                self.0.bulk[stream].push(id, frame, Arc::clone(self.lane(flow)), flow);
                 Sent::Accepted
             }
             Put::Refused(sent) => sent,
             Put::Jammed => {
                 let detail = "nothing is read while system frames pile up".to_owned();
-                inner.connection.close(&Refusal::Protocol { detail });
+                self.close(&Refusal::Protocol { detail });
                 Sent::Unreachable
             }
         }

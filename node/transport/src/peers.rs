@@ -263,7 +263,7 @@ impl Peers {
         for (flow, frame) in entry.waiting.drain(..) {
             if expected {
                 // The queue of a new link is empty, and system frames always fit.
-                link.send_bytes(flow, Priority::System, &frame);
+                link.send_large(flow, Priority::System, frame);
             }
         }
         entry.changes.send_modify(|count| *count += 1);

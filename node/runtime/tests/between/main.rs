@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod fanout;
+mod inflow;
 mod links;
 mod monitors;
 mod wire;

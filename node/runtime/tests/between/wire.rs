@@ -26,12 +26,14 @@ struct WireState {
     /// Flow and frame.
     under_way: VecDeque<(u64, Bytes)>,
     log: Vec<(u64, Bytes)>,
+    told: Vec<Frame>,
 }
 
 impl Wire {
     fn new() -> Arc<Self> {
-        let (under_way, log) = (VecDeque::new(), Vec::new());
-        Arc::new(Self { state: Mutex::new(WireState { sent: Sent::Accepted, under_way, log }) })
+        let (under_way, log, told) = (VecDeque::new(), Vec::new(), Vec::new());
+        let state = WireState { sent: Sent::Accepted, under_way, log, told };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 }
 
@@ -43,7 +45,9 @@ impl Remote for Wire {
         })
     }
 
-    fn tell(&self, _: NodeName, _: &Frame) {}
+    fn tell(&self, _: NodeName, frame: &Frame) {
+        self.state.lock().unwrap().told.push(frame.clone());
+    }
 
     fn send(
         &self,
@@ -96,6 +100,11 @@ impl Pair {
     pub(crate) fn sent_by(&self, from: &Runtime) -> Vec<(u64, Envelope)> {
         let log = std::mem::take(&mut self.between(from).0.state.lock().unwrap().log);
         log.into_iter().map(|(flow, frame)| (flow, decode(frame))).collect()
+    }
+
+    /// What a node has told about the way itself since this was last asked.
+    pub(crate) fn told_by(&self, from: &Runtime) -> Vec<Frame> {
+        std::mem::take(&mut self.between(from).0.state.lock().unwrap().told)
     }
 
     /// The frames that a node has sent since this was last asked, in bytes.
