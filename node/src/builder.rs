@@ -13,6 +13,7 @@ use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime, S
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -318,9 +319,10 @@ impl NodeBuilder {
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
         let ground = Ground { credentials, lock: Some(lock), creation, next, net };
         let listen = self.listen_addresses().await?;
+        let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
             let listen = *listen.get(attempt).ok_or(())?;
-            Ok(WireConfig::Quic { listen, environment: Environment::system() })
+            Ok(WireConfig::Quic { listen, environment: environment.clone() })
         })
     }
 

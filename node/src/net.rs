@@ -1,8 +1,9 @@
 //! The thread that the network runs on.
 //!
 //! Heartbeats must not wait for user code: a process that never yields would make its node look
-//! dead. So transport and membership have a thread and a tokio runtime of their own, unless the
-//! network is one in memory, where everything shares the test's (paused) time.
+//! dead. So membership has a thread and a tokio runtime of its own, and the transport's tasks live
+//! there, unless the network is one in memory, where everything shares the test's (paused) time.
+//! Workers that are free poll the transport's tasks in its stead; see `transport/executor.rs`.
 
 use std::thread::JoinHandle;
 

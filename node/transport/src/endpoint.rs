@@ -20,6 +20,7 @@ use purlin_proto::{
 
 use crate::credentials::Credentials;
 use crate::error::{BindError, Closed, DialError};
+use crate::executor::Executor;
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
 use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
 use crate::peers::{Greet, Links, Peers, Queued, is_of};
@@ -124,8 +125,10 @@ struct Shared {
     stats: Stats,
     closing: AtomicBool,
     tasks: Mutex<JoinSet<()>>,
+    /// Who polls the tasks of links; `None` for the runtime they are on.
+    executor: Option<Arc<Executor>>,
     /// Where all tasks run, whoever causes them.
-    executor: tokio::runtime::Handle,
+    home: tokio::runtime::Handle,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -145,8 +148,10 @@ impl Endpoint {
     ) -> Result<Self, BindError> {
         // Odd, so that it is never 0, which means none.
         let first_association = wire.chance() | 1;
+        let mut executor = None;
         let wire = match wire {
             WireConfig::Quic { listen, environment } => {
+                executor.clone_from(&environment.executor);
                 let wire = quic::Wire::bind(listen, &environment, &config, Arc::clone(&events))?;
                 Wire::Quic(wire)
             }
@@ -170,7 +175,8 @@ impl Endpoint {
             stats: Stats::default(),
             closing: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),
-            executor: tokio::runtime::Handle::current(),
+            executor,
+            home: tokio::runtime::Handle::current(),
         }));
         let weak = Arc::downgrade(&endpoint.0);
         endpoint.spawn(accept(weak));
@@ -180,7 +186,7 @@ impl Endpoint {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.0.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &self.0.executor);
+        tasks.spawn_on(task, &self.0.home);
     }
 
     /// Where we listen.
@@ -491,7 +497,7 @@ impl Endpoint {
     fn establish(&self, peer: Peer, connection: Connection, streams: ControlStreams) -> Link {
         let config = &self.0.config;
         let lanes = config.lanes.clamp(1, MAX_LANES);
-        let link = Link::new(peer, connection, lanes, config.lane_bytes);
+        let link = Link::new(peer, connection, lanes, config.lane_bytes, self.0.executor.clone());
         let node = link.peer().node.as_ref().map(|node| node.id);
         // `up` and what waited come before anything that is sent from now on, because both happen
         // under the lock that sending takes.

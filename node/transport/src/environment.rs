@@ -8,6 +8,9 @@ use std::sync::Arc;
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use tokio::runtime::Handle;
+
+use crate::executor::{Executor, QuinnRuntime};
 
 /// What the transport takes from its surroundings.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ pub struct Environment {
     pub seed: Option<[u8; 32]>,
     /// The socket; `None` to bind one of the system's.
     pub socket: Option<Arc<dyn AsyncUdpSocket>>,
+    /// Polls the tasks; `None` for the runtime they are on.
+    pub(crate) executor: Option<Arc<Executor>>,
 }
 
 impl Environment {
@@ -44,7 +49,18 @@ impl Environment {
             crypto: Arc::new(rustls::crypto::ring::default_provider()),
             seed: None,
             socket: None,
+            executor: None,
         }
+    }
+
+    /// As [`system`](Self::system), for an endpoint that is bound on the runtime `network`, whose
+    /// tasks are polled by `workers`: what is sent and handled there then needs no other thread. If
+    /// all workers are held by something that does not yield, the thread of `network` takes over
+    /// within 20 ms.
+    pub fn with_workers(network: &Handle, workers: &Handle) -> Self {
+        let executor = Executor::new(network, workers);
+        let runtime = Arc::new(QuinnRuntime(Arc::clone(&executor)));
+        Self { runtime, executor: Some(executor), ..Self::system() }
     }
 }
 

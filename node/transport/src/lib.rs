@@ -25,6 +25,7 @@ mod credentials;
 mod endpoint;
 mod environment;
 mod error;
+mod executor;
 mod finish;
 mod frames;
 mod handshake;

@@ -20,6 +20,7 @@ use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
 use crate::error::{Closed, StreamEnded};
+use crate::executor::Executor;
 use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
 use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
@@ -113,6 +114,8 @@ struct Inner {
     /// Tasks that may still deliver something.
     reading: Arc<watch::Sender<usize>>,
     tasks: Mutex<JoinSet<()>>,
+    /// Who polls the tasks; `None` for the runtime they are on.
+    executor: Option<Arc<Executor>>,
 }
 
 /// Where frames go.
@@ -164,7 +167,13 @@ pub(crate) struct ControlStreams {
 }
 
 impl Link {
-    pub(crate) fn new(peer: Peer, connection: Connection, lanes: usize, lane_bytes: usize) -> Self {
+    pub(crate) fn new(
+        peer: Peer,
+        connection: Connection,
+        lanes: usize,
+        lane_bytes: usize,
+        executor: Option<Arc<Executor>>,
+    ) -> Self {
         Self(Arc::new(Inner {
             peer,
             connection,
@@ -179,6 +188,7 @@ impl Link {
             lanes_finished: OnceCell::new(),
             reading: Arc::new(watch::Sender::new(0)),
             tasks: Mutex::new(JoinSet::new()),
+            executor,
         }))
     }
 
@@ -327,10 +337,6 @@ impl Link {
 
     // ----- the tasks -----
 
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
-    }
-
     /// Runs the link. `ended` is called once, when nothing more will be delivered.
     pub(crate) fn run(
         &self,
@@ -386,18 +392,23 @@ impl Link {
     where
         F: Future<Output = Result<(), Fault>> + Send + 'static,
     {
-        let link = self.clone();
-        let task = task(self.clone());
-        self.spawn(async move {
-            match task.await {
-                // The connection has ended, which is told by its own task.
-                Ok(()) | Err(Fault::Ended(_)) => {}
-                Err(Fault::Protocol(BadEntry(detail))) => {
-                    tracing::warn!(peer = %link.peer().name, detail, "protocol violation");
-                    link.close(&Refusal::Protocol { detail });
-                }
+        let task = self.clone().guarded(task(self.clone()));
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.0.executor {
+            Some(executor) => tasks.spawn_on(executor.run(Box::pin(task)), executor.network()),
+            None => tasks.spawn(task),
+        };
+    }
+
+    async fn guarded(self, task: impl Future<Output = Result<(), Fault>>) {
+        match task.await {
+            // The connection has ended, which is told by its own task.
+            Ok(()) | Err(Fault::Ended(_)) => {}
+            Err(Fault::Protocol(BadEntry(detail))) => {
+                tracing::warn!(peer = %self.peer().name, detail, "protocol violation");
+                self.close(&Refusal::Protocol { detail });
             }
-        });
+        }
     }
 
     /// As [`guard`](Self::guard), for a task that delivers what it reads.

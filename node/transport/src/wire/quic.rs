@@ -57,7 +57,10 @@ impl Wire {
         let runtime = Arc::clone(&environment.runtime);
         let bound = match &environment.socket {
             Some(socket) => socket::Bound { socket: Arc::clone(socket), errors: None },
-            None => socket::bind(listen, config.mtu, &*runtime)?,
+            None => {
+                let executor = environment.executor.as_deref();
+                socket::bind(listen, config.mtu, &*runtime, executor)?
+            }
         };
         let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,

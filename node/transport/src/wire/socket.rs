@@ -15,6 +15,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -26,6 +27,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::BindError;
+use crate::executor::Executor;
 
 /// What one send may carry, in however many packets: an IPv4 datagram less its heads.
 const SEND_BYTES: usize = 65_507;
@@ -42,6 +44,7 @@ pub(crate) fn bind(
     address: SocketAddr,
     mtu: u16,
     runtime: &dyn quinn::Runtime,
+    executor: Option<&Executor>,
 ) -> Result<Bound, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
@@ -52,15 +55,18 @@ pub(crate) fn bind(
     drop(socket.set_recv_buffer_size(SOCKET_BUFFER));
     drop(socket.set_send_buffer_size(SOCKET_BUFFER));
     let socket = UdpSocket::from(socket);
+    // Who waits for the one is woken for the other: tokio cannot wait for errors alone.
+    let _workers = executor.map(Executor::enter_workers);
+    let held = executor.map(Executor::held).unwrap_or_default();
     let errors = ErrorQueue::of(&socket, address);
     if errors.is_none() {
         tracing::warn!(%address, "no error queue: a killed node will be noticed by silence alone");
     }
     let twin = socket.try_clone().map_err(failed)?;
-    let sender = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
+    let state = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
     let segments = (SEND_BYTES / usize::from(mtu)).max(1);
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
-    Ok(Bound { socket: Arc::new(Hardened { inner, twin, segments, sender }), errors })
+    Ok(Bound { socket: Arc::new(Hardened { inner, twin, state, segments, held }), errors })
 }
 
 /// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
@@ -78,11 +84,13 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 struct Hardened {
     /// Reads, and waits until the socket is ready.
     inner: Arc<dyn AsyncUdpSocket>,
-    /// The same socket, to send.
+    /// The same socket, to send, and to read when it does not tell.
     twin: UdpSocket,
+    state: UdpSocketState,
     /// Packets in one send.
     segments: usize,
-    sender: UdpSocketState,
+    /// Nobody waits until the socket is ready: it has to be tried.
+    held: Arc<AtomicBool>,
 }
 
 /// Errors about other packets that one packet may meet; one more and it is taken for its own.
@@ -105,7 +113,7 @@ impl AsyncUdpSocket for Hardened {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         for _ in 0..ERRORS {
-            match self.sender.try_send(UdpSockRef::from(&self.twin), transmit) {
+            match self.state.try_send(UdpSockRef::from(&self.twin), transmit) {
                 Ok(()) => return Ok(()),
                 // Which cleared it.
                 Err(error) if is_about_another_packet(&error) => {}
@@ -133,6 +141,13 @@ impl AsyncUdpSocket for Hardened {
         loop {
             match self.inner.poll_recv(cx, buffers, meta) {
                 Poll::Ready(Err(error)) if is_about_another_packet(&error) => {}
+                Poll::Pending if self.held.load(Ordering::Relaxed) => {
+                    match self.state.recv(UdpSockRef::from(&self.twin), buffers, meta) {
+                        Ok(count) => return Poll::Ready(Ok(count)),
+                        Err(error) if is_about_another_packet(&error) => {}
+                        Err(_) => return Poll::Pending,
+                    }
+                }
                 other => return other,
             }
         }
@@ -145,7 +160,7 @@ impl AsyncUdpSocket for Hardened {
     /// Never more than fit into one send: the system refuses larger ones, which quinn takes for a
     /// probe that was too large, and all of it would be lost.
     fn max_transmit_segments(&self) -> usize {
-        self.sender.max_gso_segments().min(self.segments)
+        self.state.max_gso_segments().min(self.segments)
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -227,7 +242,7 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_costs_no_packet_to_another() {
         let local = SocketAddr::from(([127, 0, 0, 1], 0));
-        let Bound { socket, errors } = bind(local, 1_452, &quinn::TokioRuntime).unwrap();
+        let Bound { socket, errors } = bind(local, 1_452, &quinn::TokioRuntime, None).unwrap();
         let watch = tokio::spawn(errors.unwrap().watch(|_| {}));
         let mut poller = Arc::clone(&socket).create_io_poller();
         std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
