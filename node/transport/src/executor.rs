@@ -96,13 +96,14 @@ impl Executor {
             held: Arc::default(),
             reader: OnceLock::new(),
         });
-        for (by, on) in [(BY_WORKER, workers), (BY_NETWORK, network)] {
-            on.spawn(unconstrained(visit(
-                Arc::downgrade(&executor),
-                Arc::clone(&executor.calls[by]),
-                by,
-            )));
+        let visitor = |by: usize| {
+            unconstrained(visit(Arc::downgrade(&executor), Arc::clone(&executor.calls[by]), by))
+        };
+        // One for each worker: a task that is woken waits for the worker it was woken on.
+        for _ in 0..workers.metrics().num_workers() {
+            workers.spawn(visitor(BY_WORKER));
         }
+        network.spawn(visitor(BY_NETWORK));
         network.spawn(unconstrained(look_after(Arc::downgrade(&executor))));
         executor
     }
@@ -212,7 +213,11 @@ impl Drop for Polling<'_> {
 async fn visit(executor: Weak<Executor>, call: Arc<Notify>, by: usize) {
     loop {
         call.notified().await;
-        let Some(present) = executor.upgrade() else { return };
+        let Some(present) = executor.upgrade() else {
+            // The next one ends as well.
+            call.notify_one();
+            return;
+        };
         if by == BY_WORKER {
             let urgent = std::mem::take(&mut present.queue().urgent);
             if !urgent {
