@@ -104,7 +104,7 @@ async fn hold(
     let mut asked = false;
     loop {
         match ctx.receive().await? {
-            Received::LinkDown(link) if link.pid == root.pid() => {
+            Received::LinkDown(link) if ctx.runtime().is_same(link.pid, root.pid()) => {
                 if !asked {
                     let reason = link.reason;
                     tracing::error!(application = %name, %reason, "application ended");

@@ -63,7 +63,7 @@ pub struct NodeBuilder {
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
     applications: Vec<(Name, Supervisor)>,
-    memory: Option<(Network, SocketAddr, Credentials)>,
+    ground: Option<Given>,
     clock: WallClock,
     chance: Option<u64>,
     pub(crate) inflow_bytes: usize,
@@ -125,7 +125,7 @@ impl Default for NodeBuilder {
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
             applications: Vec::new(),
-            memory: None,
+            ground: None,
             clock: Arc::new(SystemTime::now),
             chance: None,
             inflow_bytes: purlin_runtime::INFLOW_BYTES,
@@ -216,13 +216,14 @@ impl NodeBuilder {
     /// Puts the node into a network in memory instead, on the present tokio runtime: for tests,
     /// also on paused time.
     #[must_use]
-    pub fn memory(
-        mut self,
-        network: Network,
-        address: SocketAddr,
-        credentials: Credentials,
-    ) -> Self {
-        self.memory = Some((network, address, credentials));
+    pub fn memory(self, network: Network, address: SocketAddr, credentials: Credentials) -> Self {
+        let wire = WireConfig::Memory { network, address };
+        self.given(Given { wire, credentials, next: Arc::new(|at_least| at_least) })
+    }
+
+    /// Puts the node on made-up ground instead of the system's, on the present tokio runtime.
+    pub(crate) fn given(mut self, ground: Given) -> Self {
+        self.ground = Some(ground);
         self
     }
 
@@ -296,11 +297,9 @@ impl NodeBuilder {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
-        if let Some((network, address, credentials)) = self.memory.clone() {
-            let next: NextCreation = Arc::new(|at_least| at_least);
-            let ground =
-                Ground { credentials, lock: None, creation: wall, next, net: Net::shared() };
-            let wire = WireConfig::Memory { network, address };
+        if let Some(Given { wire, credentials, next }) = self.ground.clone() {
+            let (creation, net) = (next(wall), Net::shared());
+            let ground = Ground { credentials, lock: None, creation, next, net };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
         let home = Home::open(Home::locate(self.data_dir.clone())?)?;
@@ -433,6 +432,14 @@ impl NodeBuilder {
         }
         Ok(Node(shared))
     }
+}
+
+/// What a node is given to stand on, where that is not the system's.
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) wire: WireConfig,
+    pub(crate) credentials: Credentials,
+    pub(crate) next: NextCreation,
 }
 
 /// What a node stands on.

@@ -61,6 +61,13 @@ async fn addresses_of(seed: String) -> Vec<SocketAddr> {
     Vec::new()
 }
 
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Driver {
     fn membership(&self) -> MutexGuard<'_, Membership> {
         let membership = self.membership.get().expect("set before the driver runs");
@@ -79,8 +86,7 @@ impl Driver {
         let mut resolve = tokio::time::interval(RESOLVE_EVERY);
         resolve.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wake = self.membership().next_wake();
-            let wake = self.start + wake.unwrap_or(Duration::from_secs(1));
+            let wake = self.membership().next_wake().map(|wake| self.start + wake);
             tokio::select! {
                 biased;
                 told = self.inputs.recv() => match told {
@@ -93,9 +99,9 @@ impl Driver {
                 }
                 _ = look.tick() => self.look(),
                 _ = resolve.tick(), if !self.seeds.is_empty() => self.resolve(),
-                () = tokio::time::sleep_until(wake) => {}
+                () = sleep_until(wake) => {}
             }
-            if Instant::now() >= wake {
+            if wake.is_some_and(|wake| Instant::now() >= wake) {
                 self.handle(Input::Tick);
             }
             self.work_off();

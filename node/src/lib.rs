@@ -61,6 +61,8 @@ mod node;
 mod router;
 mod session;
 mod system;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;

@@ -55,6 +55,7 @@ impl System {
     async fn run(mut self) -> Outcome {
         loop {
             tokio::select! {
+                biased;
                 received = self.ctx.receive() => match received? {
                     Received::Message(message) => {
                         let Some(node) = self.node.upgrade() else { return Ok(()) };

@@ -431,8 +431,7 @@ impl<A: Actor> Context<A> {
             Notice::Node(event) => self.run(on_node, actor, event),
             // As OTP's behaviours do: a parent's exit is not the program's to handle.
             Notice::LinkDown(LinkDown { pid, reason }) | Notice::Exit { from: pid, reason }
-                if self.process.parent() == Some(pid)
-                    || (pid.serial == 0 && reason.is_orderly()) =>
+                if self.is_parent(pid) || (pid.serial == 0 && reason.is_orderly()) =>
             {
                 Box::pin(std::future::ready(Err(reason)))
             }
@@ -442,6 +441,10 @@ impl<A: Actor> Context<A> {
                 self.run(on_link_down, actor, link_down)
             }
         }
+    }
+
+    fn is_parent(&self, pid: Pid) -> bool {
+        self.process.parent().is_some_and(|parent| self.runtime().is_same(parent, pid))
     }
 
     fn run<'a, M: Message>(

@@ -280,6 +280,18 @@ impl Runtime {
         }
     }
 
+    /// The serial of a process of this node, under whichever creation the pid was given.
+    pub(crate) fn own_serial(&self, pid: &Pid) -> Option<u64> {
+        self.is_own(pid).then_some(pid.serial)
+    }
+
+    /// Whether two pids name the same process. A process of this node has one under each creation
+    /// that the node takes while it runs ([`reincarnate`](Self::reincarnate)), so that comparing the
+    /// pids themselves would miss it.
+    pub fn is_same(&self, one: Pid, other: Pid) -> bool {
+        one == other || one.serial == other.serial && self.is_own(&one) && self.is_own(&other)
+    }
+
     pub(crate) fn address_of(&self, pid: &Pid) -> Address {
         if self.is_own(pid) { Address::Local(pid.serial) } else { Address::Remote(*pid) }
     }

@@ -422,7 +422,7 @@ impl Supervising {
         let reason = loop {
             match self.ctx.receive().await? {
                 Received::LinkDown(down) if !self.has_ended(down.pid) => {
-                    if self.parent == Some(down.pid) {
+                    if self.parent.is_some_and(|own| self.ctx.runtime().is_same(own, down.pid)) {
                         break down.reason;
                     }
                 }

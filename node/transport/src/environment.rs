@@ -1,7 +1,7 @@
 //! Clock, chance and socket, as values.
 //!
 //! quinn and rustls ask for time and chance through what is handed in here; so the real transport
-//! can run on simulated time over a simulated network (`purlin-cluster-tests`).
+//! runs on simulated time over a simulated network too (`simulated/`).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct Environment {
     pub time: Arc<dyn TimeProvider>,
     /// Cryptography and its source of chance.
     pub crypto: Arc<CryptoProvider>,
-    /// Seeds QUIC's own chance; `None` for the system's.
+    /// Seeds QUIC's own chance, its keys and its connection ids; `None` for the system's.
     pub seed: Option<[u8; 32]>,
     /// The socket; `None` to bind one of the system's.
     pub socket: Option<Arc<dyn AsyncUdpSocket>>,

@@ -11,7 +11,7 @@
 //!
 //! Who may connect: `handshake.rs`, `credentials.rs`. Two dials at once, reconnects: `peers.rs`.
 //! Order, batches, large frames: `lanes.rs`, `bulk.rs`; what arrives: `frames.rs`. A connection and its tasks: `link.rs`.
-//! Clock, chance, socket: `environment.rs`. The system's hint that a peer is dead: `wire/socket.rs`.
+//! Clock, chance, socket: `environment.rs`; made-up ones: `simulated/`. The system's hint that a peer is dead: `wire/socket.rs`.
 //!
 //! # Absent on purpose
 //!
@@ -32,6 +32,8 @@ mod handshake;
 mod lanes;
 mod link;
 mod peers;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod stats;
 mod wire;
 

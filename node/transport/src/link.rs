@@ -320,6 +320,7 @@ impl Link {
     async fn get_through(&self, sent: impl Future<Output = ()>) {
         let mut sent = std::pin::pin!(async {
             tokio::select! {
+                biased;
                 () = sent => {}
                 _ = self.0.connection.closed() => {}
             }
@@ -529,6 +530,7 @@ impl Link {
                 return;
             }
             tokio::select! {
+                biased;
                 () = released => {}
                 _ = self.0.connection.closed() => return,
             }

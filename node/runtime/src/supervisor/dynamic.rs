@@ -117,8 +117,8 @@ struct Dynamic {
     spec: DynamicSupervisor,
     parent: Option<Pid>,
     intensity: Intensity,
-    /// By pid; the order of pids is the order of starts.
-    running: BTreeMap<Pid, Child>,
+    /// By serial, the order of starts; with the pid that each was started under.
+    running: BTreeMap<u64, (Pid, Child)>,
     /// By when they are due.
     waiting: BTreeMap<(Instant, u64), (Child, ExitReason)>,
 }
@@ -163,10 +163,10 @@ impl Dynamic {
     async fn handle(&mut self, received: Received) -> Outcome<Result<(), GiveUp>> {
         match received {
             Received::LinkDown(LinkDown { pid, reason }) => {
-                if let Some(child) = self.running.remove(&pid) {
+                if let Some((pid, child)) = self.take(pid) {
                     return self.child_ended(pid, child, reason).await;
                 }
-                if self.parent == Some(pid) {
+                if self.hand.is_parent(self.parent, pid) {
                     self.stop_all().await?;
                     return Ok(Err(GiveUp(reason)));
                 }
@@ -183,6 +183,12 @@ impl Dynamic {
             Received::Down(_) | Received::Node(_) => {}
         }
         Ok(Ok(()))
+    }
+
+    /// Takes out the child that has this pid, under whichever creation of the node.
+    fn take(&mut self, pid: Pid) -> Option<(Pid, Child)> {
+        let serial = self.hand.ctx.runtime().own_serial(&pid)?;
+        self.running.remove(&serial)
     }
 
     async fn child_ended(
@@ -232,7 +238,7 @@ impl Dynamic {
         match self.hand.start(&child.spec, &child.history).await {
             Ok(Some(pid)) => {
                 self.hand.report_restart(&child.spec.id, pid, restarts, &reason);
-                self.running.insert(pid, child);
+                self.running.insert(pid.serial, (pid, child));
             }
             Ok(None) => {}
             Err(error) => {
@@ -249,7 +255,7 @@ impl Dynamic {
     async fn stop_all(&mut self) -> Outcome {
         self.waiting.clear();
         let running = std::mem::take(&mut self.running);
-        let all = running.into_iter().map(|(pid, child)| (pid, child.spec.shutdown));
+        let all = running.into_values().map(|(pid, child)| (pid, child.spec.shutdown));
         self.hand.stop_all(all.collect()).await
     }
 
@@ -260,8 +266,8 @@ impl Dynamic {
                 // Whoever asked may have gone; the child stays.
                 drop(start.answer.send(started));
             }
-            Asked::Terminate(ChildKey::Pid(pid), to) => match self.running.remove(&pid) {
-                Some(child) => {
+            Asked::Terminate(ChildKey::Pid(pid), to) => match self.take(pid) {
+                Some((pid, child)) => {
                     self.hand.stop(pid, child.spec.shutdown).await?;
                     to.send(Ok(()));
                 }
@@ -286,14 +292,15 @@ impl Dynamic {
         let (history, started) = (History::default(), Instant::now());
         let pid = self.hand.start(&spec, &history).await.map_err(ChildError::Start)?;
         if let Some(pid) = pid {
-            self.running.insert(pid, Child { spec, history, started, crashes: 0 });
+            let child = Child { spec, history, started, crashes: 0 };
+            self.running.insert(pid.serial, (pid, child));
         }
         Ok(pid)
     }
 
     fn which(&self) -> Vec<ChildInfo> {
         let waiting = self.waiting.values().map(|(child, _)| (None, ChildState::Restarting, child));
-        let running = self.running.iter().rev();
+        let running = self.running.values().rev();
         let running = running.map(|(pid, child)| (Some(*pid), ChildState::Running, child));
         let info = |(pid, state, child): (_, _, &Child)| ChildInfo {
             id: None,
@@ -308,8 +315,8 @@ impl Dynamic {
 
     fn count(&self) -> ChildCounts {
         let waiting = self.waiting.values().map(|(child, _)| child);
-        let supervisors =
-            self.running.values().chain(waiting).filter(|child| child.spec.is_supervisor).count();
+        let running = self.running.values().map(|(_, child)| child);
+        let supervisors = running.chain(waiting).filter(|child| child.spec.is_supervisor).count();
         let specs = self.running.len() + self.waiting.len();
         ChildCounts {
             specs,

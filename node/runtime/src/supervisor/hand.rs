@@ -77,6 +77,11 @@ impl Hand {
         Ok(Some(process.pid()))
     }
 
+    /// Whether it was the parent that has ended.
+    pub(super) fn is_parent(&self, parent: Option<Pid>, ended: Pid) -> bool {
+        parent.is_some_and(|parent| self.ctx.runtime().is_same(parent, ended))
+    }
+
     /// Stops a child and waits for its end.
     pub(super) async fn stop(&mut self, pid: Pid, shutdown: Shutdown) -> Outcome {
         self.stop_all(vec![(pid, shutdown)]).await
@@ -112,7 +117,7 @@ impl Hand {
                 }
                 // Of one that is being stopped; the monitor tells it as well.
                 Next::Received(Received::LinkDown(link))
-                    if ending.values().any(|p| *p == link.pid) => {}
+                    if ending.values().any(|&pid| runtime.is_same(pid, link.pid)) => {}
                 Next::Received(other) => self.kept.push_back(other),
                 Next::Due => {
                     let Some(((_, monitor), limit)) = limits.pop_first() else { continue };

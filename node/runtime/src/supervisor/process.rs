@@ -168,10 +168,10 @@ impl Supervising {
     async fn handle(&mut self, received: Received) -> Outcome<Result<(), GiveUp>> {
         match received {
             Received::LinkDown(LinkDown { pid, reason }) => {
-                if let Some(index) = self.children.iter().position(|c| c.pid == Some(pid)) {
+                if let Some(index) = self.position_of(pid) {
                     return self.child_ended(index, reason).await;
                 }
-                if self.parent == Some(pid) {
+                if self.hand.is_parent(self.parent, pid) {
                     self.stop_from(0).await?;
                     return Ok(Err(GiveUp(reason)));
                 }
@@ -350,8 +350,14 @@ impl Supervising {
     fn find(&self, key: &ChildKey) -> Option<usize> {
         match key {
             ChildKey::Id(id) => self.position(id),
-            ChildKey::Pid(pid) => self.children.iter().position(|child| child.pid == Some(*pid)),
+            ChildKey::Pid(pid) => self.position_of(*pid),
         }
+    }
+
+    fn position_of(&self, pid: Pid) -> Option<usize> {
+        let runtime = self.hand.ctx.runtime();
+        let is_it = |child: &Child| child.pid.is_some_and(|own| runtime.is_same(own, pid));
+        self.children.iter().position(is_it)
     }
 
     async fn start_child(&mut self, index: usize) -> Result<Option<Pid>, SpawnError> {

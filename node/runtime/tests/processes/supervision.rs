@@ -567,3 +567,26 @@ async fn a_panic_in_a_childs_body_is_a_crash_like_any_other() {
     assert_eq!((child.state, child.restarts), (ChildState::Running, 3));
     assert!(child.exits[0].reason.contains("not yet"), "{:?}", child.exits);
 }
+
+#[tokio::test]
+async fn a_supervisor_knows_its_children_when_its_node_has_taken_a_new_creation() {
+    let runtime = runtime();
+    let root = supervise(&runtime, many().child(child("c"))).await;
+    let dynamic = runtime.supervise_dynamic(DynamicSupervisor::new()).unwrap();
+    let before = [pid_of(&root, "c").await, dynamic.start_child(child("d")).await.unwrap()];
+    let [Some(c), Some(d)] = before else { panic!("{before:?}") };
+
+    runtime.reincarnate(2);
+    crash(&runtime, c).await;
+    crash(&runtime, d).await;
+
+    until("both run again", || {
+        let pids = runtime.processes_after(d.serial);
+        pids.iter().filter(|process| process.kind == "child").count() == 2
+    })
+    .await;
+    let again = pid_of(&root, "c").await.unwrap();
+    runtime.reincarnate(3);
+    root.terminate_child(runtime.id().pid(again.serial)).await.unwrap();
+    assert!(!runtime.is_alive(again));
+}

@@ -321,6 +321,7 @@ impl Connection {
                     return;
                 }
                 tokio::select! {
+                    biased;
                     _ = over.changed() => {}
                     _ = own_death.changed(), if !killed => {}
                     () = tokio::time::sleep(idle_timeout / 8) => {}

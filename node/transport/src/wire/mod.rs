@@ -5,6 +5,7 @@
 
 pub(crate) mod memory;
 pub(crate) mod quic;
+mod seeded;
 pub(crate) mod socket;
 
 use std::net::SocketAddr;

@@ -5,20 +5,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectError, ConnectionError, IdleTimeout, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, RootCertStore};
 use tokio::task::JoinHandle;
 
 use purlin_proto::limits::HELLO_BYTES;
 use purlin_proto::{Refusal, codec};
 
-use super::socket;
+use super::{seeded, socket};
 use crate::credentials::{Credentials, Identity, NODE_DNS_NAME};
 use crate::endpoint::{Config, Events};
 use crate::environment::Environment;
@@ -50,8 +51,7 @@ impl Wire {
         let transport = Arc::new(transport(config));
         let client = client_config(&config.credentials, environment, &transport).map_err(bad)?;
         let server = server_config(&config.credentials, environment, &transport).map_err(bad)?;
-        let mut endpoint_config = quinn::EndpointConfig::default();
-        endpoint_config.rng_seed(environment.seed);
+        let mut endpoint_config = seeded::endpoint(environment);
         let largest = endpoint_config.max_udp_payload_size(config.mtu);
         largest.map_err(|error| bad(error.to_string()))?;
         let runtime = Arc::clone(&environment.runtime);
@@ -222,6 +222,16 @@ fn provider(environment: &Environment) -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(provider)
 }
 
+/// The wall clock, for QUIC.
+struct Clock(Arc<dyn TimeProvider>);
+
+impl quinn::TimeSource for Clock {
+    fn now(&self) -> SystemTime {
+        let since_1970 = self.0.current_time().map(|now| now.as_secs()).unwrap_or_default();
+        UNIX_EPOCH + Duration::from_secs(since_1970)
+    }
+}
+
 fn roots(credentials: &Credentials) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     for certificate in &credentials.authority {
@@ -247,6 +257,7 @@ fn client_config(
     let tls = QuicClientConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut config = quinn::ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::clone(transport));
+    seeded::client(&mut config, environment);
     Ok(config)
 }
 
@@ -272,5 +283,7 @@ fn server_config(
     let tls = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::clone(transport));
+    config.time_source(Arc::new(Clock(Arc::clone(&environment.time))));
+    seeded::server(&mut config, environment);
     Ok(config)
 }
