@@ -274,7 +274,8 @@ impl Driver {
         self.endpoint.set_node(Some(NodeHello { id, address }));
         for link in self.endpoint.links() {
             if let Some(node) = &link.peer().node {
-                self.endpoint.close_peer(&node.id, &Refusal::Superseded { newest: creation });
+                // Not `Superseded`: that would speak of the life at the far end.
+                self.endpoint.close_peer(&node.id, &Refusal::Joining);
             }
         }
         self.directory.clear();

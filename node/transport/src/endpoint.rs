@@ -89,6 +89,17 @@ pub trait Events: Send + Sync + 'static {
     /// A peer has said hello and proved it. An error refuses it.
     fn admit(&self, peer: &Peer) -> Result<(), Refusal>;
 
+    /// A node that was dialed has refused us; what is returned it is told in return, with the close.
+    fn answer(&self, refusal: &Refusal) -> Option<Refusal> {
+        let _ = refusal;
+        None
+    }
+
+    /// We have refused a node that has dialed from this address, and that is its [`answer`](Self::answer).
+    fn answered(&self, at: SocketAddr, refusal: &Refusal) {
+        let _ = (at, refusal);
+    }
+
     /// A link is established; returns who takes its frames. Called before the first of them.
     fn up(&self, link: &Link) -> Arc<dyn Receiver>;
 
@@ -410,7 +421,15 @@ impl Endpoint {
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
         let (theirs, reader) = match handshake::hear_hello(&connection).await {
-            Err(DialError::Refused(why)) => return Err(handshake::believe(why, proved)),
+            Err(DialError::Refused(why)) => {
+                let error = handshake::believe(why, proved);
+                if let DialError::Refused(why) = &error
+                    && let Some(answer) = self.0.events.answer(why)
+                {
+                    connection.close(&answer);
+                }
+                return Err(error);
+            }
             heard => heard?,
         };
         let peer = Peer::of(&theirs, address, association, true);
@@ -448,7 +467,9 @@ impl Endpoint {
                 _ => tracing::warn!(%address, %error, "connection refused"),
             }
             if let DialError::Unacceptable(why) = &error {
-                handshake::refuse(&connection, why).await;
+                if let Some(answer) = handshake::refuse(&connection, why).await {
+                    self.0.events.answered(address, &answer);
+                }
             }
         }
     }

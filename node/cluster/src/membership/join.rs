@@ -40,6 +40,18 @@ impl Membership {
         Refusal::DeclaredDown { creation: peer.creation, by: self.me.id, view }
     }
 
+    /// What a life is told in return that has refused this one: that it is over as well, if it is.
+    /// Where it cannot dial us nothing else tells it, and it may be the one that must come back.
+    pub fn answer(&self, refusal: &Refusal) -> Option<Refusal> {
+        match refusal {
+            Refusal::DeclaredDown { creation, by, .. } => {
+                let mutual = *creation == self.me.id.creation && self.table.is_over(*by);
+                mutual.then(|| self.refusal(*by))
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn join(&mut self, now: Time) {
         self.jobs.retain(|job| !matches!(job, Job::Join));
         if let Some(meeting) = self.meeting.as_ref().filter(|meeting| now < meeting.until) {

@@ -76,7 +76,8 @@ pub enum Input {
         peer: NodeId,
     },
     /// A node refused or closed a link because it holds this life for dead
-    /// ([`Refusal::DeclaredDown`]).
+    /// ([`Refusal::DeclaredDown`]), or answered our own refusal with that
+    /// ([`Membership::answer`](crate::Membership::answer)).
     DeclaredDown {
         /// The creation of this node that it spoke of; an earlier one is no news.
         creation: u64,
