@@ -1,6 +1,6 @@
 //! From settings to a running node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -25,10 +25,14 @@ use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::router::Router;
+use crate::silence::Silence;
 use crate::system;
 
 /// The port that a node listens on unless it is told otherwise.
 pub(crate) const PORT: u16 = 7400;
+
+/// Faster than that membership would mistake a busy machine for a dead one.
+const LEAST_DETECT_IN: Duration = Duration::from_secs(1);
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 4_096;
@@ -187,7 +191,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Within this time a silent member is declared down; 5 s unless said otherwise.
+    /// Within this time a silent member is declared down; 5 s unless said otherwise, 1 s at least.
+    /// After as long a silent connection to a node that is still a member ends with `noconnection`.
     #[must_use]
     pub fn detect_in(mut self, detect_in: Duration) -> Self {
         self.detect_in = detect_in;
@@ -363,12 +368,15 @@ impl NodeBuilder {
             inputs: inputs.clone(),
         });
         let _net = ground.net.handle().enter();
+        let detect_in = self.detect_in.max(LEAST_DETECT_IN);
         let mut attempt = 0;
         let endpoint = loop {
             let mut config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
             config.lane_bytes = self.lane_bytes;
             config.mtu = self.mtu;
             config.window = self.window;
+            // Silent links are ended by the driver; see `silence.rs`.
+            config.idle_timeout = config.idle_timeout.max(2 * detect_in);
             let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
             match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
                 Ok(endpoint) => break endpoint,
@@ -384,7 +392,7 @@ impl NodeBuilder {
 
         let started = Instant::now();
         let me = Me { id, address, labels: self.labels };
-        let config = ClusterConfig { detect_in: self.detect_in };
+        let config = ClusterConfig { detect_in };
         let own = ground.creation ^ (u64::from(std::process::id()) << 32);
         let seed = self.chance.unwrap_or(own);
         let state = Membership::new(config, me, seed, started.elapsed());
@@ -402,7 +410,7 @@ impl NodeBuilder {
             next_creation: ground.next,
             seeds: self.seeds.into(),
             start: started,
-            heard: BTreeMap::new(),
+            silence: Silence::new(detect_in),
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
             resolving: JoinSet::new(),

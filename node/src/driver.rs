@@ -3,14 +3,14 @@
 //! One task on the network's thread. Membership itself decides and does nothing; see
 //! `purlin-cluster`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use purlin_cluster::{Event, Input, Membership, Output, Ring};
 use purlin_proto::admin::What;
-use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, NodeName, Refusal};
+use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, Refusal};
 use purlin_runtime::{Observer, Runtime};
 use purlin_transport::{DialError, Endpoint, Flow, Link, Priority};
 use tokio::sync::mpsc;
@@ -19,9 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
 use crate::events::Told;
-
-/// How often links are looked at for signs of life.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+use crate::silence::{LOOK_EVERY, Seen, Sign, Silence};
 
 /// How often seeds given by name are resolved anew.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
@@ -45,7 +43,7 @@ pub(crate) struct Driver {
     pub(crate) next_creation: NextCreation,
     pub(crate) seeds: Arc<[String]>,
     pub(crate) start: Instant,
-    pub(crate) heard: BTreeMap<NodeName, (u64, u64)>,
+    pub(crate) silence: Silence,
     pub(crate) dialing: BTreeSet<SocketAddr>,
     pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
     /// Seeds being resolved: a task of its own, since a resolver may take its time.
@@ -190,14 +188,30 @@ impl Driver {
         }
     }
 
-    /// Tells membership who has been heard of, and looks for processes that hold a worker.
+    /// Tells membership who has been heard of, ends links that are silent for too long, and looks
+    /// for processes that hold a worker.
     fn look(&mut self) {
         self.runtime.check_workers();
-        for link in self.endpoint.links() {
-            let Some(node) = &link.peer().node else { continue };
-            let now = (link.peer().association, link.heard());
-            if self.heard.insert(node.id.name, now).is_some_and(|before| before != now) {
-                self.handle(Input::Heard { peer: node.id });
+        let links = self.endpoint.links();
+        let seen = links.iter().filter_map(|link| {
+            let peer = link.peer();
+            let id = peer.node.as_ref()?.id;
+            Some(Seen { id, association: peer.association, packets: link.heard() })
+        });
+        for (id, sign) in self.silence.look(self.start.elapsed(), seen) {
+            match sign {
+                Sign::Heard => self.handle(Input::Heard { peer: id }),
+                Sign::Ask => {
+                    if let (Some(link), Ok(ping)) =
+                        (self.endpoint.link(&id), Frame::Ping.to_bytes())
+                    {
+                        let _ = link.send_datagram(ping);
+                    }
+                }
+                Sign::Lost => {
+                    tracing::warn!(peer = %id, "no sign of life on the connection, ending it");
+                    self.endpoint.close_peer(&id, &Refusal::Silent);
+                }
             }
         }
     }

@@ -60,6 +60,7 @@ mod net;
 mod node;
 mod router;
 mod session;
+mod silence;
 mod system;
 
 pub use purlin_cluster::{Ring, SHARDS};
