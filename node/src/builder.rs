@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,7 @@ use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::router::Router;
+use crate::seeds::{Resolver, Seeds, system_resolver};
 use crate::silence::Silence;
 use crate::system;
 
@@ -61,6 +63,8 @@ pub struct NodeBuilder {
     pub(crate) listen: Option<String>,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) seeds: Vec<String>,
+    resolver: Resolver,
+    pub(crate) expect: usize,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
     pub(crate) detect_in: Duration,
@@ -123,6 +127,8 @@ impl Default for NodeBuilder {
             listen: None,
             advertise: None,
             seeds: Vec::new(),
+            resolver: system_resolver(),
+            expect: 1,
             data_dir: None,
             labels: Labels::new(),
             detect_in: Duration::from_secs(5),
@@ -174,6 +180,34 @@ impl NodeBuilder {
     #[must_use]
     pub fn seed(mut self, address: impl Into<String>) -> Self {
         self.seeds.push(address.into());
+        self
+    }
+
+    /// How the addresses of seeds are found; by the system's resolver unless said otherwise. It is
+    /// asked every half minute, every 3 s while the node is alone, and may take 10 s. When it fails
+    /// the addresses found before are kept.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use std::sync::Arc;
+    ///
+    /// let node = purlin::Node::builder().seed("everyone:7400").resolver(Arc::new(|_| {
+    ///     Box::pin(async { Ok(vec![SocketAddr::from(([10, 0, 0, 1], 7400))]) })
+    /// }));
+    /// ```
+    #[must_use]
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// How many members it must see at once, itself included, before it is ready; 1 unless said
+    /// otherwise. Until then its applications do not start and [`start`](Self::start) does not
+    /// return; it waits without a limit and says so every 10 s. It is a member meanwhile, since the
+    /// others wait for it as well. OTP: `sync_nodes_mandatory`.
+    #[must_use]
+    pub fn expect(mut self, members: usize) -> Self {
+        self.expect = members.max(1);
         self
     }
 
@@ -282,18 +316,23 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts it. Returns when it listens; finding the others goes on.
+    /// Starts it. Returns when it listens, sees as many members as it [expects](Self::expect), and
+    /// its applications run; finding the others goes on.
     ///
-    /// Its processes run on the present tokio runtime.
-    pub async fn start(mut self) -> Result<Node, StartError> {
-        let applications = std::mem::take(&mut self.applications);
-        let node = self.start_node().await?;
-        let started = node.0.applications.start(node.runtime(), applications).await;
-        if let Err((name, source)) = started {
-            node.stop().await;
-            return Err(StartError::Application { name, source });
-        }
+    /// Its processes run on the present tokio runtime. Not cancel safe: a node that is given up
+    /// while it waits for others stays a member until the program ends.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let (node, applications) = self.begin().await?;
+        node.gathered().await;
+        node.begin_applications(applications).await?;
         Ok(node)
+    }
+
+    /// Starts it as far as that can be done alone; what is left of it comes when it has
+    /// [gathered](Node::gathered).
+    pub(crate) async fn begin(mut self) -> Result<(Node, Vec<(Name, Supervisor)>), StartError> {
+        let applications = std::mem::take(&mut self.applications);
+        Ok((self.start_node().await?, applications))
     }
 
     async fn start_node(self) -> Result<Node, StartError> {
@@ -400,6 +439,8 @@ impl NodeBuilder {
 
         let directory = Arc::new(Directory::new(name));
         runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
+        let gathered = Arc::new(watch::Sender::new(1));
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,
@@ -408,7 +449,9 @@ impl NodeBuilder {
             directory: Arc::clone(&directory),
             observer,
             next_creation: ground.next,
-            seeds: self.seeds.into(),
+            seeds: Arc::clone(&seeds),
+            resolver: self.resolver,
+            gathered: Arc::clone(&gathered),
             start: started,
             silence: Silence::new(detect_in),
             dialing: BTreeSet::new(),
@@ -432,6 +475,10 @@ impl NodeBuilder {
             driver,
             clock: self.clock,
             applications: Applications::new(),
+            seeds,
+            expects: self.expect,
+            gathered,
+            ready: AtomicBool::new(false),
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {

@@ -59,6 +59,7 @@ pub mod kinds;
 mod net;
 mod node;
 mod router;
+mod seeds;
 mod session;
 mod silence;
 mod system;
@@ -82,6 +83,7 @@ pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
+pub use crate::seeds::{Lookup, Resolver};
 
 /// What a program that defines and runs actors uses.
 pub mod prelude {

@@ -1,6 +1,7 @@
 //! A running node.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -15,11 +16,15 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::application::{Applications, Ended as ApplicationEnded};
-use crate::builder::{NodeBuilder, WallClock};
+use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
 use crate::home::NodeLock;
 use crate::net::Net;
+use crate::seeds::Seeds;
+
+/// How often a node that waits for others says so.
+const WAITING_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the processes of a node may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -46,6 +51,10 @@ pub(crate) struct Shared {
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) applications: Applications,
+    pub(crate) seeds: Arc<Mutex<Seeds>>,
+    pub(crate) expects: usize,
+    pub(crate) gathered: Arc<watch::Sender<usize>>,
+    pub(crate) ready: AtomicBool,
 }
 
 impl Shared {
@@ -142,6 +151,35 @@ impl Node {
     /// Asks a process to end; see [`Runtime::exit`].
     pub fn exit(&self, target: impl Into<Dest>, reason: ExitReason) {
         self.0.runtime.exit(target, reason);
+    }
+
+    /// Returns when this node has seen as many members at once as it expects; says every now and
+    /// then that it waits.
+    pub(crate) async fn gathered(&self) {
+        let expects = self.0.expects;
+        let mut seen = self.0.gathered.subscribe();
+        let mut wait = std::pin::pin!(async {
+            // The sender lives as long as this node.
+            let _ = seen.wait_for(|seen| *seen >= expects).await;
+        });
+        while tokio::time::timeout(WAITING_EVERY, &mut wait).await.is_err() {
+            let members = *self.0.gathered.borrow();
+            tracing::warn!(members, expects, "not ready, waiting for members");
+        }
+    }
+
+    /// The last step of a start.
+    pub(crate) async fn begin_applications(
+        &self,
+        applications: Vec<(Name, Supervisor)>,
+    ) -> Result<(), StartError> {
+        let started = self.0.applications.start(self.runtime(), applications).await;
+        if let Err((name, source)) = started {
+            self.stop().await;
+            return Err(StartError::Application { name, source });
+        }
+        self.0.ready.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Returns when somebody has asked this node to leave, as `purlin leave` does. The owner of the

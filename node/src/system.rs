@@ -1,7 +1,8 @@
 //! The process registered as `purlin` on every node: answers what an operator asks.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
@@ -132,13 +133,20 @@ fn status(node: &Shared) -> Status {
     for (name, count) in node.endpoint.stats().snapshot() {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
-    let members_up = node.membership().live().count();
+    let live: BTreeSet<_> = {
+        let membership = node.membership();
+        membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()
+    };
+    let seeds = node.seeds.lock().unwrap_or_else(PoisonError::into_inner).info(&live);
     Status {
         name: runtime.name(),
         id: runtime.id(),
         address: node.address,
         cluster: node.cluster.clone(),
-        members_up,
+        members_up: node.membership().live().count(),
+        expects: node.expects,
+        ready: node.ready.load(Ordering::Acquire),
+        seeds,
         processes: runtime.process_count(),
         uptime_s: node.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

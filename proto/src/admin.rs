@@ -50,6 +50,12 @@ pub struct Status {
     pub cluster: Name,
     /// How many members it sees as up, itself included.
     pub members_up: usize,
+    /// How many it waits for before it is ready; 1 unless it was told to expect more.
+    pub expects: usize,
+    /// Whether it has seen as many at once, and its applications run.
+    pub ready: bool,
+    /// The seeds it was given, and whether they answer.
+    pub seeds: Vec<SeedInfo>,
     /// How many processes run on it.
     pub processes: usize,
     /// Seconds since it started.
@@ -60,6 +66,19 @@ pub struct Status {
     pub kinds: Vec<String>,
     /// What was lost or refused, by reason, since it started.
     pub counters: Vec<Counter>,
+}
+
+/// A seed of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedInfo {
+    /// HOST:PORT, as it was given.
+    pub seed: String,
+    /// The addresses that it resolves to.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether a node has answered at one of them, the last time it was tried.
+    pub answers: bool,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// How often something happened on a node since it started.

@@ -37,6 +37,7 @@ pub(crate) enum Command {
 Examples:
   purlin start
   purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b
+  purlin start --name c --seed cluster.local:7400 --expect 3
   purlin start --config /etc/purlin.toml")]
     Start(StartArgs),
     /// Show how a node is.
@@ -275,6 +276,10 @@ pub(crate) struct StartArgs {
     /// A node to find the others through, HOST:PORT; may be repeated, any may be down.
     #[arg(long = "seed", value_name = "ADDR")]
     pub(crate) seeds: Vec<String>,
+    /// Be ready, and start applications, when so many members are seen at once, this one included;
+    /// until then wait, and say so [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) expect: Option<u16>,
     /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -158,17 +158,33 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     if ask.format == Format::Json {
         return json(&status);
     }
+    let ready = match status.ready {
+        true => "yes".to_owned(),
+        false if status.members_up < status.expects => {
+            format!("no, waiting: sees {} of {} members", status.members_up, status.expects)
+        }
+        false => "no, starting".to_owned(),
+    };
     let mut rows = vec![
         vec!["name".to_owned(), status.name.to_string()],
         vec!["id".to_owned(), status.id.to_string()],
         vec!["address".to_owned(), status.address.to_string()],
         vec!["cluster".to_owned(), status.cluster.to_string()],
+        vec!["ready".to_owned(), ready],
         vec!["members up".to_owned(), status.members_up.to_string()],
         vec!["processes".to_owned(), status.processes.to_string()],
         vec!["uptime".to_owned(), span(status.uptime_s)],
         vec!["version".to_owned(), status.version],
         vec!["kinds".to_owned(), status.kinds.join(", ")],
     ];
+    rows.extend(status.seeds.into_iter().map(|seed| {
+        let state = match (seed.answers, seed.error) {
+            (true, _) => "answers".to_owned(),
+            (false, Some(error)) => format!("trying on: {error}"),
+            (false, None) => "trying".to_owned(),
+        };
+        vec![format!("seed {}", seed.seed), state]
+    }));
     let counted = status.counters.into_iter().filter(|counter| counter.count > 0);
     rows.extend(counted.map(|counter| vec![counter.name, counter.count.to_string()]));
     table(&["", ""], rows)

@@ -422,6 +422,9 @@ impl Endpoint {
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
         let (theirs, reader) = match handshake::hear_hello(&connection).await {
             Err(DialError::Refused(why)) => {
+                if proved.name == self.us() && why == Refusal::Duplicate {
+                    return Err(DialError::Itself);
+                }
                 let error = handshake::believe(why, proved);
                 if let DialError::Refused(why) = &error
                     && let Some(answer) = self.0.events.answer(why)
@@ -490,8 +493,10 @@ impl Endpoint {
             return Err(refused(Refusal::Stopping));
         }
         if peer.name == self.us() && peer.role == Role::Node {
-            let detail = "this is the node itself, or another with its name".to_owned();
-            return Err(refused(Refusal::Identity { detail }));
+            let ourselves = theirs.node.is_some() && theirs.node == ours.node;
+            let detail = "another node with this name".to_owned();
+            let why = if ourselves { Refusal::Duplicate } else { Refusal::Identity { detail } };
+            return Err(refused(why));
         }
         self.0.events.admit(&peer).map_err(refused)?;
         if let Some(node) = &theirs.node {

@@ -1,0 +1,50 @@
+//! What an operator is told of a cluster of real processes, and how it can be told apart.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use purlin_cluster_tests::process::Cluster;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_node_that_expects_others_waits_and_says_so() {
+    let cluster = Cluster::default();
+    let mut a = cluster.start("a", &["--expect", "2"]);
+    assert!(a.ready.starts_with("waiting name=a "), "{}", a.ready);
+    let status = cluster.json(&a, &["status"]);
+    assert_eq!((&status["ready"], &status["expects"]), (&false.into(), &2.into()));
+    let table = cluster.ok(&a, &["status"]);
+    assert!(table.contains("no, waiting: sees 1 of 2 members"), "{table}");
+
+    let b = cluster.start("b", &["--seed", &a.address]);
+    assert!(a.next_line(SOON).starts_with("ready name=a "));
+    assert_eq!(cluster.json(&a, &["status"])["ready"], true);
+    assert_eq!(cluster.json(&b, &["status"])["seeds"][0]["answers"], true);
+
+    let mut c = cluster.start("c", &["--expect", "9"]);
+    for node in [&mut a, &mut c] {
+        node.signal("TERM");
+        assert!(node.wait(SOON).success(), "it stops also while it waits");
+    }
+}
+
+#[test]
+fn a_node_whose_seeds_do_not_answer_says_so() {
+    let cluster = Cluster::default();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = nobody.local_addr().unwrap().to_string();
+    let seeds = ["--seed", &nobody, "--seed", "no-such-host.invalid:7400"];
+    let a = cluster.start("a", &seeds);
+
+    // A dial into silence takes 10 s.
+    let log = a.until_logged("no seed answers", 3 * SOON);
+    assert!(log.contains("WARN") && log.contains(&nobody), "{log}");
+    assert!(log.contains("no-such-host.invalid:7400: it does not resolve"), "{log}");
+    let status = cluster.json(&a, &["status"]);
+    assert_eq!(status["seeds"][1]["answers"], false);
+    assert!(status["seeds"][1]["error"].as_str().unwrap().contains("does not resolve"));
+    let table = cluster.ok(&a, &["status"]);
+    assert!(table.contains("seed no-such-host.invalid:7400  trying on: "), "{table}");
+}
