@@ -139,6 +139,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until what `purlin members` shows at a node is as it should be.
+    pub fn until(&self, at: &Node, what: &str, limit: Duration, fine: impl Fn(&[Value]) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let members = self.json(at, &["members"]);
+            if fine(members.as_array().unwrap()) {
+                return;
+            }
+            assert!(begun.elapsed() < limit, "{} waited for {what}: {members}", at.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Follows `purlin watch`; returns when it watches.
     pub fn watch(&self, at: &Node) -> Watch {
         self.watch_with(at, &[])

@@ -5,7 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use std::time::Duration;
 use purlin::kinds::{Counter, Read};
 use purlin::proto::Role;
 use purlin::proto::admin::{GetStatus, SYSTEM, SeedInfo, Status};
-use purlin::{CallError, ChildSpec, Dest, Name, Node, NodeBuilder, Strategy, Supervisor};
+use purlin::{
+    CallError, ChildSpec, Dest, Name, Node, NodeBuilder, Placement, Strategy, Supervisor,
+};
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 use tokio::task::JoinSet;
 
@@ -121,4 +123,38 @@ async fn every_address_of_a_name_is_tried_and_a_name_may_come_to_have_others() {
     tokio::time::timeout(Duration::from_mins(1), until_sees(&b, 3)).await.unwrap();
     until_sees(&c, 3).await;
     assert_eq!(status(&b).await.seeds[0].addresses, [later, own]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn processes_start_on_members_with_the_labels_asked_for() {
+    let mut cluster = Cluster::empty();
+    let zones = [("a", "eu"), ("b", "eu"), ("c", "ap")];
+    for (name, zone) in zones {
+        let of_kind = |b: NodeBuilder| b.actor::<Counter>().label("zone", zone).label("disk", name);
+        cluster.join(name, of_kind).await;
+    }
+    cluster.until_all_see(3).await;
+    let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
+    let spawned_on = async |placement: &str| {
+        let placement = placement.parse::<Placement>().unwrap();
+        c.spawn_where::<Counter>(&placement, None).await.map(|hits| hits.pid().node)
+    };
+    // Labels come with the state that is exchanged, after a member is known to be up.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    let first = spawned_on("label:zone=eu").await.unwrap();
+    let second = spawned_on("label:zone=eu").await.unwrap();
+    assert_eq!(BTreeSet::from([first, second]), BTreeSet::from([a.id(), b.id()]), "in turn");
+    assert_eq!(spawned_on("label:zone=eu,disk=b").await, Ok(b.id()));
+    assert_eq!(spawned_on("label:zone=ap").await, Ok(c.id()), "here as well");
+    assert_eq!(spawned_on("b").await, Ok(b.id()));
+
+    let none = spawned_on("label:zone=us").await.unwrap_err().to_string();
+    assert!(none.contains("label:zone=us") && none.contains("zone=ap, zone=eu"), "{none}");
+
+    a.stop().await;
+    until_sees(c, 2).await;
+    for _ in 0..3 {
+        assert_eq!(spawned_on("label:zone=eu").await, Ok(b.id()), "only on those that are up");
+    }
 }

@@ -48,3 +48,25 @@ fn a_node_whose_seeds_do_not_answer_says_so() {
     let table = cluster.ok(&a, &["status"]);
     assert!(table.contains("seed no-such-host.invalid:7400  trying on: "), "{table}");
 }
+
+#[test]
+fn a_process_is_started_on_a_member_with_a_label() {
+    let cluster = Cluster::default();
+    let a = cluster.start("a", &["--label", "zone=eu"]);
+    let b = cluster.start("b", &["--label", "zone=ap", "--seed", &a.address]);
+    cluster.until_up(&a, 2, SOON);
+    cluster.until(&a, "labels of b", SOON, |members| {
+        members.iter().any(|member| member["labels"]["zone"] == "ap")
+    });
+
+    let pid = cluster.ok(&a, &["spawn", "counter", "--on", "label:zone=ap", "--name", "hits"]);
+    assert!(pid.starts_with("b."), "{pid}");
+    assert_eq!(cluster.ok(&b, &["call", "hits@b", "counter.add", "5"]), "5");
+
+    let none = cluster.run(&a, &["spawn", "counter", "--on", "label:zone=us"]);
+    assert_eq!(none.status.code(), Some(1));
+    let text = String::from_utf8(none.stderr).unwrap();
+    assert!(text.contains("label:zone=us") && text.contains("zone=ap, zone=eu"), "{text}");
+    let wrong = cluster.run(&a, &["spawn", "counter", "--on", "label:zone"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}

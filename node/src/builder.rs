@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -479,6 +479,7 @@ impl NodeBuilder {
             expects: self.expect,
             gathered,
             ready: AtomicBool::new(false),
+            placed: AtomicUsize::new(0),
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {

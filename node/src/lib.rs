@@ -66,6 +66,7 @@ mod system;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
+pub use purlin_proto::{Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Context, Deferred, Dest, Down, DynamicSupervisor, Ended,

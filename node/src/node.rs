@@ -1,14 +1,15 @@
 //! A running node.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use purlin_cluster::{Input, Membership, Ring};
+use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Refusal, SpawnError,
+    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Placement, Refusal, SpawnError,
 };
 use purlin_runtime::{Actor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
@@ -25,6 +26,9 @@ use crate::seeds::Seeds;
 
 /// How often a node that waits for others says so.
 const WAITING_EVERY: Duration = Duration::from_secs(10);
+
+/// So many labels are told to whom asks for others.
+const LABELS_TOLD: usize = 50;
 
 /// How long the processes of a node may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -55,12 +59,32 @@ pub(crate) struct Shared {
     pub(crate) expects: usize,
     pub(crate) gathered: Arc<watch::Sender<usize>>,
     pub(crate) ready: AtomicBool,
+    /// How often one of several members was chosen.
+    pub(crate) placed: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn membership(&self) -> MutexGuard<'_, Membership> {
         let membership = self.membership.get().expect("set before the node is made");
         membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn place(&self, placement: &Placement) -> Result<NodeName, SpawnError> {
+        if let Placement::Node(name) = placement {
+            return Ok(*name);
+        }
+        let membership = self.membership();
+        let up = || membership.members().filter(|member| member.state == State::Up);
+        let fit: Vec<_> = up().filter(|m| placement.fits(&m.labels)).map(|m| m.id.name).collect();
+        if fit.is_empty() {
+            let labels = up().flat_map(|m| m.labels.iter().map(|(k, v)| format!("{k}={v}")));
+            let present: BTreeSet<_> = labels.collect();
+            let present = present.into_iter().take(LABELS_TOLD).collect();
+            let wanted = placement.to_string();
+            return Err(SpawnError::NoMember { wanted, present });
+        }
+        let turn = self.placed.fetch_add(1, Ordering::Relaxed);
+        Ok(fit[turn % fit.len()])
     }
 
     pub(crate) fn ask_to_leave(&self) {
@@ -118,6 +142,34 @@ impl Node {
         args: A::Args,
     ) -> Result<Ref<A>, SpawnError> {
         self.0.runtime.spawn_on::<A>(node, args).await
+    }
+
+    /// Starts an actor on a member that is up and has certain labels, or on a node by its name; of
+    /// several members that fit each is chosen in turn.
+    ///
+    /// [`SpawnError::NoMember`] if there is none; otherwise it fails as
+    /// [`spawn_on`](Self::spawn_on) does.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &purlin::Node) -> Result<(), purlin::SpawnError> {
+    /// use purlin::Placement;
+    /// use purlin::kinds::Counter;
+    ///
+    /// let hits = node.spawn_where::<Counter>(&Placement::label("zone", "eu"), None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn spawn_where<A: Actor>(
+        &self,
+        placement: &Placement,
+        args: A::Args,
+    ) -> Result<Ref<A>, SpawnError> {
+        self.spawn_on::<A>(&self.place(placement)?, args).await
+    }
+
+    /// The node that fits a placement, as this node sees the members; of several each in turn.
+    pub fn place(&self, placement: &Placement) -> Result<NodeName, SpawnError> {
+        self.0.place(placement)
     }
 
     /// Starts a supervisor; see [`Runtime::supervise`].

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
     self, Event, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers, ListNames,
-    ListProcesses, MemberInfo, MemberState, OwnerInfo, Status, Subscribe, What, WhereIs,
+    ListProcesses, MemberInfo, MemberState, OwnerInfo, Place, Status, Subscribe, What, WhereIs,
 };
 use purlin_proto::{Message, Pid};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
@@ -99,6 +99,7 @@ impl System {
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
+        let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {

@@ -13,10 +13,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::dest::Dest;
+use crate::error::SpawnError;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
+use crate::placement::Placement;
 use crate::supervision::PastExit;
 
 /// The name that every node's system process is registered under.
@@ -318,6 +320,14 @@ pub struct OwnerInfo {
     /// Tells two rings apart; members that agree on who is up show the same, in hexadecimal.
     pub ring: String,
 }
+
+/// On which member is something to run? Of several that fit each is chosen in turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// What is wanted of it.
+    pub on: Placement,
+}
+message!(Place, "node.place", Result<NodeName, SpawnError>);
 
 /// Leave the cluster and stop.
 #[derive(Debug, Clone, Serialize, Deserialize)]

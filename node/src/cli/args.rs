@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use purlin_proto::{Dest, Name, NodeName};
+use purlin_proto::{Dest, Name, NodeName, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -101,7 +101,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   purlin spawn counter 10 --name hits
-  purlin spawn kv --on b --name settings")]
+  purlin spawn kv --on b --name settings
+  purlin spawn kv --on label:zone=eu,disk=ssd")]
     Spawn {
         /// The kind of actor; `purlin status` lists those of a node.
         kind: Name,
@@ -111,9 +112,10 @@ Examples:
         /// Register it under this name on its node.
         #[arg(long)]
         name: Option<Name>,
-        /// Start it on this node, instead of the one that is asked.
-        #[arg(long, value_name = "NODE")]
-        on: Option<NodeName>,
+        /// Start it on this node, instead of the one that is asked, or on a member with these
+        /// labels: label:KEY=VALUE, several with commas between. Of several members each in turn.
+        #[arg(long, value_name = "NODE|LABELS")]
+        on: Option<Placement>,
         #[command(flatten)]
         ask: AskArgs,
     },

@@ -6,7 +6,7 @@ use purlin_proto::admin::{
     ProcessDetail, ProcessInfo, TreeNode,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
-use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload};
+use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Placement};
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
@@ -52,6 +52,10 @@ async fn run_on(
         Command::Names { on, .. } => names(client, on, ask).await,
         Command::Ring { key, .. } => ring(client, key, ask).await,
         Command::Spawn { kind, name, on, .. } => {
+            let on = match on {
+                None => None,
+                Some(on) => Some(place(client, on).await?),
+            };
             let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
             spawn(client, kind, payload, options, ask).await
         }
@@ -406,6 +410,17 @@ async fn ring(client: &Client, key: String, ask: &AskArgs) -> Result<(), Failure
         owner.ring,
     ];
     table(&["KEY", "OWNER", "SHARD", "SUCCESSORS", "RING"], vec![row])
+}
+
+/// The node that is meant.
+async fn place(client: &Client, on: Placement) -> Result<NodeName, Failure> {
+    if let Placement::Node(node) = on {
+        return Ok(node);
+    }
+    let found = call(client, system(None), admin::Place { on }).await?;
+    found.map_err(|error| {
+        Failure::No(format!("{error}; `purlin members` shows who has which labels"))
+    })
 }
 
 async fn spawn(
