@@ -155,7 +155,7 @@ impl Driver {
             Err(DialError::Itself) => Outcome::Itself,
             Err(error) => Outcome::Failed(error.to_string()),
         };
-        let news = self.seeds().dialed(address, outcome);
+        let news = self.seeds().dialed(address, &outcome);
         let Err(error) = result else { return };
         match &error {
             DialError::Refused(Refusal::DeclaredDown { creation, by, view }) => {

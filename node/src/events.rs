@@ -144,6 +144,7 @@ impl Events for Ear {
     fn down(&self, link: &Link, why: &Closed) {
         let Some(node) = &link.peer().node else { return };
         self.runtime.connection_lost(node.id.name);
+        self.tell(Input::Disconnected { peer: node.id, why: why.to_string() });
         if let Closed::Remote(refusal) = why {
             self.closed_by(node.id, node.address, refusal);
         }

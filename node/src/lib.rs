@@ -63,6 +63,7 @@ mod seeds;
 mod session;
 mod silence;
 mod system;
+mod views;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;

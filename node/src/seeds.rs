@@ -122,11 +122,11 @@ impl Seeds {
     }
 
     /// A dial has ended. Returns whether its outcome is another than that of the one before.
-    pub(crate) fn dialed(&mut self, at: SocketAddr, outcome: Outcome) -> bool {
+    pub(crate) fn dialed(&mut self, at: SocketAddr, outcome: &Outcome) -> bool {
         let mut news = false;
         for seed in &mut self.given {
             if let Some(known) = seed.addresses.get_mut(&at) {
-                news |= known.as_ref() != Some(&outcome);
+                news |= known.as_ref() != Some(outcome);
                 *known = Some(outcome.clone());
             }
         }
@@ -214,16 +214,16 @@ mod tests {
     fn who_is_alone_complains_now_and_then_and_who_is_not_does_not() {
         let mut seeds = Seeds::new(vec!["db:1".to_owned()]);
         seeds.resolved(vec![("db:1".to_owned(), Ok(vec![at("10.0.0.1:1")]))]);
-        let failed = || Outcome::Failed("no answer".to_owned());
-        assert!(seeds.dialed(at("10.0.0.1:1"), failed()));
-        assert!(!seeds.dialed(at("10.0.0.1:1"), failed()), "no news");
+        let failed = Outcome::Failed("no answer".to_owned());
+        assert!(seeds.dialed(at("10.0.0.1:1"), &failed));
+        assert!(!seeds.dialed(at("10.0.0.1:1"), &failed), "no news");
 
         let said: Vec<_> = (0..60).filter_map(|s| seeds.complaint(s * S, true)).collect();
         assert_eq!(said, ["db:1: 10.0.0.1:1: no answer"; 5]);
         assert!((60..120).all(|s| seeds.complaint(s * S, false).is_none()));
         assert_eq!(seeds.complaint(121 * S, true), None, "alone again, but not for long");
 
-        seeds.dialed(at("10.0.0.1:1"), Outcome::Itself);
+        seeds.dialed(at("10.0.0.1:1"), &Outcome::Itself);
         assert_eq!(seeds.complaint(200 * S, true), None, "its only seed is itself");
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers, ListNames,
-    ListProcesses, MemberInfo, MemberState, OwnerInfo, Place, Status, Subscribe, What, WhereIs,
+    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers,
+    ListNames, ListProcesses, OwnerInfo, Place, Status, Subscribe, What, WhereIs,
 };
 use purlin_proto::{Message, Pid};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
@@ -15,6 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::builder::WallClock;
 use crate::node::Shared;
+use crate::views;
 
 static SYSTEM: RawKind = RawKind::new("purlin");
 
@@ -91,11 +92,12 @@ impl System {
     fn answer(&mut self, node: &Arc<Shared>, message: Untyped) {
         let runtime = node.runtime.clone();
         let message = reply(Some(message), |_: GetStatus| status(node));
-        let message = reply(message, |_: ListMembers| members(node));
+        let message = reply(message, |_: ListMembers| views::members(node));
         let message = reply(message, |ask: ListProcesses| runtime.processes_after(ask.after));
         let message = reply(message, |ask: GetProcess| runtime.process_detail(&ask.target));
         let message = reply(message, |_: GetTree| runtime.tree());
         let message = reply(message, |ask: GetWhy| runtime.why(&ask.target));
+        let message = reply(message, |ask: GetNodeWhy| views::why(node, ask.node));
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
@@ -154,24 +156,6 @@ fn status(node: &Shared) -> Status {
         kinds: runtime.kinds().names(),
         counters,
     }
-}
-
-fn members(node: &Shared) -> Vec<MemberInfo> {
-    let now = node.started.elapsed();
-    let info = |member: &purlin_cluster::Member| MemberInfo {
-        name: member.id.name,
-        id: member.id,
-        address: member.address,
-        state: match member.state {
-            purlin_cluster::State::Up => MemberState::Up,
-            purlin_cluster::State::Suspect => MemberState::Suspect,
-            purlin_cluster::State::Down => MemberState::Down,
-            purlin_cluster::State::Left => MemberState::Left,
-        },
-        since_s: now.saturating_sub(member.since).as_secs_f64(),
-        labels: member.labels.clone(),
-    };
-    node.membership().members().map(info).collect()
 }
 
 fn owner(node: &Shared, ask: GetOwner) -> OwnerInfo {

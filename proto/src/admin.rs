@@ -112,6 +112,10 @@ pub struct MemberInfo {
     pub since_s: f64,
     /// What it says about itself.
     pub labels: Labels,
+    /// How long a packet takes there and back, in milliseconds; none without a connection.
+    pub rtt_ms: Option<f64>,
+    /// The part of the packets to it that were lost, 0 to 1, since it was connected.
+    pub loss: Option<f64>,
 }
 
 /// What a node thinks of a member.
@@ -126,6 +130,13 @@ pub enum MemberState {
     Down,
     /// It left in good order.
     Left,
+}
+
+impl MemberState {
+    /// Up or suspect: still a member.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect)
+    }
 }
 
 /// Which processes run on this node?
@@ -270,6 +281,52 @@ pub struct Why {
     /// The ends that are known: its own, or those before it under the same supervisor. The latest
     /// first.
     pub exits: Vec<PastExit>,
+}
+
+/// What has this node seen happen to a member?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetNodeWhy {
+    /// Which.
+    pub node: NodeName,
+}
+message!(GetNodeWhy, "node.node_why", NodeWhy);
+
+/// Answers [`GetNodeWhy`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeWhy {
+    /// The node that answers.
+    pub seen_by: NodeName,
+    /// The member, as it sees it; none if it knows of none.
+    pub member: Option<MemberInfo>,
+    /// Its probes that were not answered in time.
+    pub probes_failed: u64,
+    /// How often the member came under suspicion.
+    pub suspected: u64,
+    /// How often it refuted that.
+    pub refuted: u64,
+    /// How often it was stalled itself; known only to the node that is asked about.
+    pub stalls: u64,
+    /// For how many seconds at most.
+    pub longest_stall_s: f64,
+    /// The last things that happened, the oldest first.
+    pub events: Vec<NodePast>,
+}
+
+/// Something that happened to a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodePast {
+    /// When, or when the last time, in milliseconds since 1970 by the clock of the node that saw it.
+    pub at_ms: u64,
+    /// How often in a row.
+    pub times: u32,
+    /// What: `up`, `connected`, `disconnected`, `unanswered` (a probe), `suspected`, `alive`,
+    /// `port_closed`, `answered`, `down`, `left`; and by the node itself `stalled`, `accused`,
+    /// `declared_down`, `returned`.
+    pub event: String,
+    /// Which node had to do with it: who told of it, or who accused.
+    pub by: Option<NodeId>,
+    /// More of it.
+    pub detail: Option<String>,
 }
 
 /// Which names are registered on this node?

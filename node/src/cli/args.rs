@@ -72,10 +72,18 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Show why a process ended, or was restarted.
-    #[command(after_help = "Examples:\n  purlin why hits@b\n  purlin why b.1763700000000.42")]
+    /// Show why a process ended, or was restarted; or why a node was suspected, or is down.
+    ///
+    /// Of a node every member tells what it has seen: probes that failed, who suspected it, what
+    /// refuted that, and the last events in order; the node itself tells how it was stalled.
+    #[command(after_help = "\
+Examples:
+  purlin why hits@b
+  purlin why b.1763700000000.42
+  purlin why b")]
     Why {
-        /// A pid, also of a process that is gone, NAME or NAME@NODE.
+        /// A pid, also of a process that is gone, NAME or NAME@NODE; or a node's name, which goes
+        /// before a process of the same name.
         target: Dest,
         #[command(flatten)]
         ask: AskArgs,

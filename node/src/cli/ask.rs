@@ -2,7 +2,7 @@
 
 use purlin_client::{CallError, Client, ConnectError, Credentials, SpawnError, SpawnOptions};
 use purlin_proto::admin::{
-    self, GetOwner, GetProcess, GetTree, GetWhy, Leave, ListNames, ListProcesses, MemberState,
+    self, GetOwner, GetProcess, GetTree, Leave, ListNames, ListProcesses, MemberState,
     ProcessDetail, ProcessInfo, TreeNode,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
@@ -10,8 +10,8 @@ use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
-use super::output::{json, note, print, span, table};
-use super::{Failure, bench, watch};
+use super::output::{json, milliseconds, note, percent, print, span, table};
+use super::{Failure, bench, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -48,7 +48,7 @@ async fn run_on(
         Command::Ps { all, .. } => ps(client, all, ask).await,
         Command::Info { target, .. } => info(client, target, ask).await,
         Command::Tree { on, .. } => tree(client, on, ask).await,
-        Command::Why { target, .. } => why(client, target, ask).await,
+        Command::Why { target, .. } => why::run(client, target, ask).await,
         Command::Names { on, .. } => names(client, on, ask).await,
         Command::Ring { key, .. } => ring(client, key, ask).await,
         Command::Spawn { kind, name, on, .. } => {
@@ -206,14 +206,17 @@ async fn members(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
             state(member.state).to_owned(),
             member.address.to_string(),
             span(member.since_s),
+            milliseconds(member.rtt_ms),
+            percent(member.loss),
             member.id.to_string(),
             labels.collect::<Vec<_>>().join(","),
         ]
     });
-    table(&["NAME", "STATE", "ADDRESS", "SINCE", "ID", "LABELS"], rows.collect())
+    let headings = ["NAME", "STATE", "ADDRESS", "SINCE", "RTT", "LOSS", "ID", "LABELS"];
+    table(&headings, rows.collect())
 }
 
-fn state(state: MemberState) -> &'static str {
+pub(super) fn state(state: MemberState) -> &'static str {
     match state {
         MemberState::Up => "up",
         MemberState::Suspect => "suspect",
@@ -280,7 +283,7 @@ async fn processes_of(
 }
 
 /// A destination as its own node calls it.
-fn on_its_node(target: &Dest) -> Dest {
+pub(super) fn on_its_node(target: &Dest) -> Dest {
     match target {
         Dest::Remote(name, _) => Dest::Local(name.clone()),
         other => other.clone(),
@@ -353,36 +356,6 @@ fn draw(node: &TreeNode, first: &str, rest: &str, out: &mut String) {
         let (branch, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         draw(child, &format!("{rest}{branch}"), &format!("{rest}{below}"), out);
     }
-}
-
-async fn why(client: &Client, target: Dest, ask: &AskArgs) -> Result<(), Failure> {
-    let asked = GetWhy { target: on_its_node(&target) };
-    let found = call(client, system(target.node()), asked).await?;
-    let why = found.ok_or_else(|| {
-        Failure::No(format!(
-            "nothing is known of {target}: it never was there, ended in good order, or too many \
-             have crashed since"
-        ))
-    })?;
-    if ask.format == Format::Json {
-        return json(&why);
-    }
-    let name = why.name.map(|name| format!(" name={name}")).unwrap_or_default();
-    let child = why.child_id.map(|id| format!(" id={id}")).unwrap_or_default();
-    let now = if why.alive { "running" } else { "gone" };
-    print(&format!("{} {}{child}{name} {now}, restarts={}\n", why.kind, why.pid, why.restarts))?;
-    if why.exits.is_empty() {
-        return print("It has not ended, as far as is known.\n");
-    }
-    let rows = why.exits.into_iter().map(|exit| {
-        vec![
-            format!("{} ago", span(exit.ago_s)),
-            span(exit.lived_s),
-            exit.pid.map_or_else(|| "not started".to_owned(), |pid| pid.to_string()),
-            exit.reason,
-        ]
-    });
-    table(&["ENDED", "LIVED", "PID", "REASON"], rows.collect())
 }
 
 async fn names(client: &Client, on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {

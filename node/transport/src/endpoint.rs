@@ -469,10 +469,10 @@ impl Endpoint {
                 }
                 _ => tracing::warn!(%address, %error, "connection refused"),
             }
-            if let DialError::Unacceptable(why) = &error {
-                if let Some(answer) = handshake::refuse(&connection, why).await {
-                    self.0.events.answered(address, &answer);
-                }
+            if let DialError::Unacceptable(why) = &error
+                && let Some(answer) = handshake::refuse(&connection, why).await
+            {
+                self.0.events.answered(address, &answer);
             }
         }
     }

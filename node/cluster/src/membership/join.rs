@@ -7,11 +7,11 @@ use purlin_proto::{NodeId, Refusal};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::Membership;
 use super::config::{HEAL_DIALS, HEAL_EVERY, JOIN_EVERY};
 use super::jobs::Job;
 use super::types::{Event, Output, State, Time};
 use super::wire::{Life, Said, Update};
+use super::{Happened, Membership};
 
 impl Membership {
     /// Whether a life that says hello may connect.
@@ -83,7 +83,8 @@ impl Membership {
             self.disconnect(life.id);
             return;
         }
-        self.heard(life.id);
+        self.heard(now, life.id);
+        self.history.note(now, life.id.name, Happened::Connected);
         let known = self.synced && self.table.is_live(life.id);
         // The certificate proves that this life lives: an older one is over.
         self.apply(now, std::iter::once(Update::alive(life)));
@@ -116,6 +117,7 @@ impl Membership {
             return;
         }
         entry.member.since = now;
+        self.history.note(now, id.name, Happened::Left);
         let life = Life { id, address: entry.member.address };
         self.confirming.remove(&id.name);
         self.outputs.push_back(Output::Event(Event::Left(id)));

@@ -46,6 +46,13 @@ pub enum Input {
         /// Where it says it can be reached.
         address: SocketAddr,
     },
+    /// A link to a node has ended. Only for the history: a node may be well without a link.
+    Disconnected {
+        /// The life at the far end.
+        peer: NodeId,
+        /// Why, for people.
+        why: String,
+    },
     /// A datagram of membership has come.
     Datagram {
         /// From whom, proved.

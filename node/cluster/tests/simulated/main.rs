@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod figures;
+mod history;
 mod stalls;
 mod world;
 
