@@ -27,6 +27,8 @@ pub struct Node {
     pub name: String,
     pub address: String,
     pub ready: String,
+    lines: Receiver<String>,
+    log: Receiver<String>,
     child: Child,
 }
 
@@ -71,13 +73,14 @@ impl Cluster {
             .args(["start", "--name", name, "--listen", listen])
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
+        let log = lines_of(child.stderr.take().unwrap());
         let ready = lines.recv_timeout(Duration::from_secs(10)).expect("a ready line");
         let address = ready.rsplit_once("listen=").expect("an address").1.to_owned();
-        Node { name: name.to_owned(), address, ready, child }
+        Node { name: name.to_owned(), address, ready, lines, log, child }
     }
 
     /// Three nodes `a`, `b`, `c` that all see each other.
@@ -136,6 +139,19 @@ impl Cluster {
         }
     }
 
+    /// Waits until what `purlin members` shows at a node is as it should be.
+    pub fn until(&self, at: &Node, what: &str, limit: Duration, fine: impl Fn(&[Value]) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let members = self.json(at, &["members"]);
+            if fine(members.as_array().unwrap()) {
+                return;
+            }
+            assert!(begun.elapsed() < limit, "{} waited for {what}: {members}", at.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Follows `purlin watch`; returns when it watches.
     pub fn watch(&self, at: &Node) -> Watch {
         self.watch_with(at, &[])
@@ -169,6 +185,24 @@ impl Node {
         let signal = format!("-{name}");
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
+    }
+
+    /// The next line that it prints.
+    pub fn next_line(&self, limit: Duration) -> String {
+        self.lines.recv_timeout(limit).expect("a line")
+    }
+
+    /// The next line of its log with this text.
+    pub fn until_logged(&self, text: &str, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left);
+            let line = line.unwrap_or_else(|_| panic!("{} did not log {text:?}", self.name));
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     /// Waits for its end.

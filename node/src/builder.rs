@@ -1,8 +1,9 @@
 //! From settings to a running node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,10 +27,15 @@ use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::router::Router;
+use crate::seeds::{Resolver, Seeds, system_resolver};
+use crate::silence::Silence;
 use crate::system;
 
 /// The port that a node listens on unless it is told otherwise.
 pub(crate) const PORT: u16 = 7400;
+
+/// Faster than that membership would mistake a busy machine for a dead one.
+const LEAST_DETECT_IN: Duration = Duration::from_secs(1);
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 4_096;
@@ -58,6 +64,8 @@ pub struct NodeBuilder {
     pub(crate) listen: Option<String>,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) seeds: Vec<String>,
+    resolver: Resolver,
+    pub(crate) expect: usize,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
     pub(crate) detect_in: Duration,
@@ -120,6 +128,8 @@ impl Default for NodeBuilder {
             listen: None,
             advertise: None,
             seeds: Vec::new(),
+            resolver: system_resolver(),
+            expect: 1,
             data_dir: None,
             labels: Labels::new(),
             detect_in: Duration::from_secs(5),
@@ -174,6 +184,34 @@ impl NodeBuilder {
         self
     }
 
+    /// How the addresses of seeds are found; by the system's resolver unless said otherwise. It is
+    /// asked every half minute, every 3 s while the node is alone, and may take 10 s. When it fails
+    /// the addresses found before are kept.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use std::sync::Arc;
+    ///
+    /// let node = purlin::Node::builder().seed("everyone:7400").resolver(Arc::new(|_| {
+    ///     Box::pin(async { Ok(vec![SocketAddr::from(([10, 0, 0, 1], 7400))]) })
+    /// }));
+    /// ```
+    #[must_use]
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// How many members it must see at once, itself included, before it is ready; 1 unless said
+    /// otherwise. Until then its applications do not start and [`start`](Self::start) does not
+    /// return; it waits without a limit and says so every 10 s. It is a member meanwhile, since the
+    /// others wait for it as well. OTP: `sync_nodes_mandatory`.
+    #[must_use]
+    pub fn expect(mut self, members: usize) -> Self {
+        self.expect = members.max(1);
+        self
+    }
+
     /// Where credentials are kept; `$PURLIN_HOME` or `~/.purlin` unless said otherwise.
     #[must_use]
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
@@ -188,7 +226,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Within this time a silent member is declared down; 5 s unless said otherwise.
+    /// Within this time a silent member is declared down; 5 s unless said otherwise, 1 s at least.
+    /// After as long a silent connection to a node that is still a member ends with `noconnection`.
     #[must_use]
     pub fn detect_in(mut self, detect_in: Duration) -> Self {
         self.detect_in = detect_in;
@@ -279,18 +318,23 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts it. Returns when it listens; finding the others goes on.
+    /// Starts it. Returns when it listens, sees as many members as it [expects](Self::expect), and
+    /// its applications run; finding the others goes on.
     ///
-    /// Its processes run on the present tokio runtime.
-    pub async fn start(mut self) -> Result<Node, StartError> {
-        let applications = std::mem::take(&mut self.applications);
-        let node = self.start_node().await?;
-        let started = node.0.applications.start(node.runtime(), applications).await;
-        if let Err((name, source)) = started {
-            node.stop().await;
-            return Err(StartError::Application { name, source });
-        }
+    /// Its processes run on the present tokio runtime. Not cancel safe: a node that is given up
+    /// while it waits for others stays a member until the program ends.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let (node, applications) = self.begin().await?;
+        node.gathered().await;
+        node.begin_applications(applications).await?;
         Ok(node)
+    }
+
+    /// Starts it as far as that can be done alone; what is left of it comes when it has
+    /// [gathered](Node::gathered).
+    pub(crate) async fn begin(mut self) -> Result<(Node, Vec<(Name, Supervisor)>), StartError> {
+        let applications = std::mem::take(&mut self.applications);
+        Ok((self.start_node().await?, applications))
     }
 
     async fn start_node(self) -> Result<Node, StartError> {
@@ -364,12 +408,15 @@ impl NodeBuilder {
             inputs: inputs.clone(),
         });
         let _net = ground.net.handle().enter();
+        let detect_in = self.detect_in.max(LEAST_DETECT_IN);
         let mut attempt = 0;
         let endpoint = loop {
             let mut config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
             config.lane_bytes = self.lane_bytes;
             config.mtu = self.mtu;
             config.window = self.window;
+            // Silent links are ended by the driver; see `silence.rs`.
+            config.idle_timeout = config.idle_timeout.max(2 * detect_in);
             let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
             match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
                 Ok(endpoint) => break endpoint,
@@ -385,7 +432,7 @@ impl NodeBuilder {
 
         let started = Instant::now();
         let me = Me { id, address, labels: self.labels };
-        let config = ClusterConfig { detect_in: self.detect_in };
+        let config = ClusterConfig { detect_in };
         let own = ground.creation ^ (u64::from(std::process::id()) << 32);
         let seed = self.chance.unwrap_or(own);
         let state = Membership::new(config, me, seed, started.elapsed());
@@ -393,6 +440,8 @@ impl NodeBuilder {
 
         let directory = Arc::new(Directory::new(name));
         runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
+        let gathered = Arc::new(watch::Sender::new(1));
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,
@@ -401,9 +450,11 @@ impl NodeBuilder {
             directory: Arc::clone(&directory),
             observer,
             next_creation: ground.next,
-            seeds: self.seeds.into(),
+            seeds: Arc::clone(&seeds),
+            resolver: self.resolver,
+            gathered: Arc::clone(&gathered),
             start: started,
-            heard: BTreeMap::new(),
+            silence: Silence::new(detect_in),
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
@@ -425,6 +476,11 @@ impl NodeBuilder {
             driver,
             clock: self.clock,
             applications: Applications::new(),
+            seeds,
+            expects: self.expect,
+            gathered,
+            ready: AtomicBool::new(false),
+            placed: AtomicUsize::new(0),
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {

@@ -3,31 +3,23 @@
 //! One task on the network's thread. Membership itself decides and does nothing; see
 //! `purlin-cluster`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use purlin_cluster::{Event, Input, Membership, Output, Ring};
 use purlin_proto::admin::What;
-use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, NodeName, Refusal};
+use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, Refusal};
 use purlin_runtime::{Observer, Runtime};
 use purlin_transport::{DialError, Endpoint, Flow, Link, Priority};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
 use crate::events::Told;
-
-/// How often links are looked at for signs of life.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How often seeds given by name are resolved anew.
-const RESOLVE_EVERY: Duration = Duration::from_secs(30);
-
-/// A resolver that takes longer counts as one that fails.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::seeds::{Outcome, Resolved, Resolver, Seeds};
+use crate::silence::{LOOK_EVERY, Seen, Sign, Silence};
 
 /// So many inputs are handled before anything else gets its turn.
 const BATCH: usize = 256;
@@ -43,22 +35,16 @@ pub(crate) struct Driver {
     pub(crate) directory: Arc<Directory>,
     pub(crate) observer: Observer,
     pub(crate) next_creation: NextCreation,
-    pub(crate) seeds: Arc<[String]>,
+    pub(crate) seeds: Arc<Mutex<Seeds>>,
+    pub(crate) resolver: Resolver,
+    /// How many members are live, for whoever waits for some.
+    pub(crate) gathered: Arc<watch::Sender<usize>>,
     pub(crate) start: Instant,
-    pub(crate) heard: BTreeMap<NodeName, (u64, u64)>,
+    pub(crate) silence: Silence,
     pub(crate) dialing: BTreeSet<SocketAddr>,
     pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
     /// Seeds being resolved: a task of its own, since a resolver may take its time.
-    pub(crate) resolving: JoinSet<Vec<SocketAddr>>,
-}
-
-async fn addresses_of(seed: String) -> Vec<SocketAddr> {
-    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&seed)).await {
-        Ok(Ok(found)) => return found.collect(),
-        Ok(Err(error)) => tracing::warn!(seed, %error, "seed does not resolve"),
-        Err(_) => tracing::warn!(seed, "seed does not resolve: no answer in time"),
-    }
-    Vec::new()
+    pub(crate) resolving: JoinSet<Resolved>,
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -83,8 +69,6 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut resolve = tokio::time::interval(RESOLVE_EVERY);
-        resolve.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = self.membership().next_wake().map(|wake| self.start + wake);
             tokio::select! {
@@ -94,11 +78,14 @@ impl Driver {
                     None => return,
                 },
                 Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),
-                Some(Ok(seeds)) = self.resolving.join_next() => {
+                Some(Ok(found)) = self.resolving.join_next() => {
+                    let seeds = self.seeds().resolved(found);
                     self.handle(Input::Join { seeds });
                 }
-                _ = look.tick() => self.look(),
-                _ = resolve.tick(), if !self.seeds.is_empty() => self.resolve(),
+                _ = look.tick() => {
+                    self.look();
+                    self.tend_seeds();
+                }
                 () = sleep_until(wake) => {}
             }
             if wake.is_some_and(|wake| Instant::now() >= wake) {
@@ -167,6 +154,13 @@ impl Driver {
     fn dialed(&mut self, dialed: Option<(SocketAddr, Result<Link, DialError>)>) {
         let Some((address, result)) = dialed else { return };
         self.dialing.remove(&address);
+        let outcome = match &result {
+            // There is a connection, or there is about to be.
+            Ok(_) | Err(DialError::Refused(Refusal::Duplicate)) => Outcome::Answers,
+            Err(DialError::Itself) => Outcome::Itself,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        let news = self.seeds().dialed(address, &outcome);
         let Err(error) = result else { return };
         match &error {
             DialError::Refused(Refusal::DeclaredDown { creation, by, view }) => {
@@ -178,11 +172,15 @@ impl Driver {
             }
             DialError::NoAnswer
             | DialError::Closed
+            | DialError::Itself
             | DialError::Refused(Refusal::Duplicate | Refusal::Joining)
             | DialError::Unacceptable(_) => {
                 tracing::debug!(%address, %error, "dial failed");
             }
-            _ => tracing::warn!(%address, %error, "cannot join there"),
+            // Seeds are dialed every second: this is said once, and what else is to be said of them
+            // in `tend_seeds`.
+            _ if news => tracing::warn!(%address, %error, "cannot join there"),
+            _ => tracing::debug!(%address, %error, "cannot join there"),
         }
     }
 
@@ -196,28 +194,49 @@ impl Driver {
         }
     }
 
-    /// Tells membership who has been heard of, and looks for processes that hold a worker.
+    /// Tells membership who has been heard of, ends links that are silent for too long, and looks
+    /// for processes that hold a worker.
     fn look(&mut self) {
         self.runtime.check_workers();
-        for link in self.endpoint.links() {
-            let Some(node) = &link.peer().node else { continue };
-            let now = (link.peer().association, link.heard());
-            if self.heard.insert(node.id.name, now).is_some_and(|before| before != now) {
-                self.handle(Input::Heard { peer: node.id });
+        let links = self.endpoint.links();
+        let seen = links.iter().filter_map(|link| {
+            let peer = link.peer();
+            let id = peer.node.as_ref()?.id;
+            Some(Seen { id, association: peer.association, packets: link.heard() })
+        });
+        for (id, sign) in self.silence.look(self.start.elapsed(), seen) {
+            match sign {
+                Sign::Heard => self.handle(Input::Heard { peer: id }),
+                Sign::Ask => {
+                    if let (Some(link), Ok(ping)) =
+                        (self.endpoint.link(&id), Frame::Ping.to_bytes())
+                    {
+                        let _ = link.send_datagram(ping);
+                    }
+                }
+                Sign::Lost => {
+                    tracing::warn!(peer = %id, "no sign of life on the connection, ending it");
+                    self.endpoint.close_peer(&id, &Refusal::Silent);
+                }
             }
         }
     }
 
-    /// Every address of every seed; a name that does not resolve now may do so later.
-    fn resolve(&mut self) {
-        if !self.resolving.is_empty() {
-            return;
+    fn seeds(&self) -> MutexGuard<'_, Seeds> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves seeds anew from time to time, and says so if nobody answers.
+    fn tend_seeds(&mut self) {
+        let (now, alone) = (self.start.elapsed(), *self.gathered.borrow() <= 1);
+        if self.resolving.is_empty() {
+            let round = self.seeds().resolve(now, alone, &self.resolver);
+            round.map(|round| self.resolving.spawn(round));
         }
-        let seeds = Arc::clone(&self.seeds);
-        self.resolving.spawn(async move {
-            let lookups: JoinSet<_> = seeds.iter().cloned().map(addresses_of).collect();
-            lookups.join_all().await.concat()
-        });
+        let complaint = self.seeds().complaint(now, alone);
+        if let Some(seeds) = complaint {
+            tracing::warn!(seeds, "no seed answers, trying on");
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -266,6 +285,7 @@ impl Driver {
 
     fn rebuild_ring(&self) {
         let members: Vec<_> = self.membership().live().collect();
+        self.gathered.send_replace(members.len());
         self.directory.set_ring(Ring::new(members));
     }
 
@@ -280,7 +300,8 @@ impl Driver {
         self.endpoint.set_node(Some(NodeHello { id, address }));
         for link in self.endpoint.links() {
             if let Some(node) = &link.peer().node {
-                self.endpoint.close_peer(&node.id, &Refusal::Superseded { newest: creation });
+                // Not `Superseded`: that would speak of the life at the far end.
+                self.endpoint.close_peer(&node.id, &Refusal::Joining);
             }
         }
         self.directory.clear();

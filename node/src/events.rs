@@ -83,11 +83,19 @@ impl Ear {
 
     fn closed_by(&self, peer: NodeId, at: SocketAddr, why: &Refusal) {
         match why {
+            Refusal::Stopping => self.tell(Input::Stopping { peer }),
+            why => self.refused(at, why),
+        }
+    }
+
+    /// This life is over for a node that is there.
+    fn refused(&self, at: SocketAddr, why: &Refusal) {
+        match why {
             Refusal::DeclaredDown { creation, by, view } => {
                 let (creation, by, view) = (*creation, *by, view.clone());
                 self.tell(Input::DeclaredDown { creation, by, at, view });
             }
-            Refusal::Stopping => self.tell(Input::Stopping { peer }),
+            Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
             _ => {}
         }
     }
@@ -103,6 +111,15 @@ impl Events for Ear {
             }
             None => Err(Refusal::Busy),
         }
+    }
+
+    fn answer(&self, refusal: &Refusal) -> Option<Refusal> {
+        let membership = self.membership.get()?;
+        membership.lock().unwrap_or_else(PoisonError::into_inner).answer(refusal)
+    }
+
+    fn answered(&self, at: SocketAddr, refusal: &Refusal) {
+        self.refused(at, refusal);
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
@@ -127,6 +144,7 @@ impl Events for Ear {
     fn down(&self, link: &Link, why: &Closed) {
         let Some(node) = &link.peer().node else { return };
         self.runtime.connection_lost(node.id.name);
+        self.tell(Input::Disconnected { peer: node.id, why: why.to_string() });
         if let Closed::Remote(refusal) = why {
             self.closed_by(node.id, node.address, refusal);
         }
@@ -134,12 +152,8 @@ impl Events for Ear {
 
     fn unreachable(&self, node: NodeId, at: SocketAddr, why: &DialError) {
         self.runtime.connection_lost(node.name);
-        match why {
-            DialError::Refused(Refusal::Superseded { newest }) => {
-                self.tell(Input::Superseded { newest: *newest });
-            }
-            DialError::Refused(refusal) => self.closed_by(node, at, refusal),
-            _ => {}
+        if let DialError::Refused(refusal) = why {
+            self.closed_by(node, at, refusal);
         }
     }
 

@@ -59,13 +59,17 @@ pub mod kinds;
 mod net;
 mod node;
 mod router;
+mod seeds;
 mod session;
+mod silence;
 mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod views;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
+pub use purlin_proto::{Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Context, Deferred, Dest, Down, DynamicSupervisor, Ended,
@@ -83,6 +87,7 @@ pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
+pub use crate::seeds::{Lookup, Resolver};
 
 /// What a program that defines and runs actors uses.
 pub mod prelude {

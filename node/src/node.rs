@@ -1,13 +1,15 @@
 //! A running node.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use purlin_cluster::{Input, Membership, Ring};
+use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Refusal, SpawnError,
+    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Placement, Refusal, SpawnError,
 };
 use purlin_runtime::{Actor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
@@ -15,11 +17,18 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::application::{Applications, Ended as ApplicationEnded};
-use crate::builder::{NodeBuilder, WallClock};
+use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
 use crate::home::NodeLock;
 use crate::net::Net;
+use crate::seeds::Seeds;
+
+/// How often a node that waits for others says so.
+const WAITING_EVERY: Duration = Duration::from_secs(10);
+
+/// So many labels are told to whom asks for others.
+const LABELS_TOLD: usize = 50;
 
 /// How long the processes of a node may take to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -46,12 +55,36 @@ pub(crate) struct Shared {
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) applications: Applications,
+    pub(crate) seeds: Arc<Mutex<Seeds>>,
+    pub(crate) expects: usize,
+    pub(crate) gathered: Arc<watch::Sender<usize>>,
+    pub(crate) ready: AtomicBool,
+    /// How often one of several members was chosen.
+    pub(crate) placed: AtomicUsize,
 }
 
 impl Shared {
     pub(crate) fn membership(&self) -> MutexGuard<'_, Membership> {
         let membership = self.membership.get().expect("set before the node is made");
         membership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn place(&self, placement: &Placement) -> Result<NodeName, SpawnError> {
+        if let Placement::Node(name) = placement {
+            return Ok(*name);
+        }
+        let membership = self.membership();
+        let up = || membership.members().filter(|member| member.state == State::Up);
+        let fit: Vec<_> = up().filter(|m| placement.fits(&m.labels)).map(|m| m.id.name).collect();
+        if fit.is_empty() {
+            let labels = up().flat_map(|m| m.labels.iter().map(|(k, v)| format!("{k}={v}")));
+            let present: BTreeSet<_> = labels.collect();
+            let present = present.into_iter().take(LABELS_TOLD).collect();
+            let wanted = placement.to_string();
+            return Err(SpawnError::NoMember { wanted, present });
+        }
+        let turn = self.placed.fetch_add(1, Ordering::Relaxed);
+        Ok(fit[turn % fit.len()])
     }
 
     pub(crate) fn ask_to_leave(&self) {
@@ -111,6 +144,34 @@ impl Node {
         self.0.runtime.spawn_on::<A>(node, args).await
     }
 
+    /// Starts an actor on a member that is up and has certain labels, or on a node by its name; of
+    /// several members that fit each is chosen in turn.
+    ///
+    /// [`SpawnError::NoMember`] if there is none; otherwise it fails as
+    /// [`spawn_on`](Self::spawn_on) does.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &purlin::Node) -> Result<(), purlin::SpawnError> {
+    /// use purlin::Placement;
+    /// use purlin::kinds::Counter;
+    ///
+    /// let hits = node.spawn_where::<Counter>(&Placement::label("zone", "eu"), None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn spawn_where<A: Actor>(
+        &self,
+        placement: &Placement,
+        args: A::Args,
+    ) -> Result<Ref<A>, SpawnError> {
+        self.spawn_on::<A>(&self.place(placement)?, args).await
+    }
+
+    /// The node that fits a placement, as this node sees the members; of several each in turn.
+    pub fn place(&self, placement: &Placement) -> Result<NodeName, SpawnError> {
+        self.0.place(placement)
+    }
+
     /// Starts a supervisor; see [`Runtime::supervise`].
     pub async fn supervise(&self, supervisor: Supervisor) -> Result<SupervisorRef, SpawnError> {
         self.0.runtime.supervise(supervisor).await
@@ -142,6 +203,35 @@ impl Node {
     /// Asks a process to end; see [`Runtime::exit`].
     pub fn exit(&self, target: impl Into<Dest>, reason: ExitReason) {
         self.0.runtime.exit(target, reason);
+    }
+
+    /// Returns when this node has seen as many members at once as it expects; says every now and
+    /// then that it waits.
+    pub(crate) async fn gathered(&self) {
+        let expects = self.0.expects;
+        let mut seen = self.0.gathered.subscribe();
+        let mut wait = std::pin::pin!(async {
+            // The sender lives as long as this node.
+            let _ = seen.wait_for(|seen| *seen >= expects).await;
+        });
+        while tokio::time::timeout(WAITING_EVERY, &mut wait).await.is_err() {
+            let members = *self.0.gathered.borrow();
+            tracing::warn!(members, expects, "not ready, waiting for members");
+        }
+    }
+
+    /// The last step of a start.
+    pub(crate) async fn begin_applications(
+        &self,
+        applications: Vec<(Name, Supervisor)>,
+    ) -> Result<(), StartError> {
+        let started = self.0.applications.start(self.runtime(), applications).await;
+        if let Err((name, source)) = started {
+            self.stop().await;
+            return Err(StartError::Application { name, source });
+        }
+        self.0.ready.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Returns when somebody has asked this node to leave, as `purlin leave` does. The owner of the

@@ -1,12 +1,13 @@
 //! The process registered as `purlin` on every node: answers what an operator asks.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers, ListNames,
-    ListProcesses, MemberInfo, MemberState, OwnerInfo, Status, Subscribe, What, WhereIs,
+    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers,
+    ListNames, ListProcesses, OwnerInfo, Place, Status, Subscribe, What, WhereIs,
 };
 use purlin_proto::{Message, Pid};
 use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
@@ -14,6 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::builder::WallClock;
 use crate::node::Shared;
+use crate::views;
 
 static SYSTEM: RawKind = RawKind::new("purlin");
 
@@ -91,14 +93,16 @@ impl System {
     fn answer(&mut self, node: &Arc<Shared>, message: Untyped) {
         let runtime = node.runtime.clone();
         let message = reply(Some(message), |_: GetStatus| status(node));
-        let message = reply(message, |_: ListMembers| members(node));
+        let message = reply(message, |_: ListMembers| views::members(node));
         let message = reply(message, |ask: ListProcesses| runtime.processes_after(ask.after));
         let message = reply(message, |ask: GetProcess| runtime.process_detail(&ask.target));
         let message = reply(message, |_: GetTree| runtime.tree());
         let message = reply(message, |ask: GetWhy| runtime.why(&ask.target));
+        let message = reply(message, |ask: GetNodeWhy| views::why(node, ask.node));
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
+        let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
@@ -133,37 +137,26 @@ fn status(node: &Shared) -> Status {
     for (name, count) in node.endpoint.stats().snapshot() {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
-    let members_up = node.membership().live().count();
+    let live: BTreeSet<_> = {
+        let membership = node.membership();
+        membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()
+    };
+    let seeds = node.seeds.lock().unwrap_or_else(PoisonError::into_inner).info(&live);
     Status {
         name: runtime.name(),
         id: runtime.id(),
         address: node.address,
         cluster: node.cluster.clone(),
-        members_up,
+        members_up: node.membership().live().count(),
+        expects: node.expects,
+        ready: node.ready.load(Ordering::Acquire),
+        seeds,
         processes: runtime.process_count(),
         uptime_s: node.started.elapsed().as_secs_f64(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kinds: runtime.kinds().names(),
         counters,
     }
-}
-
-fn members(node: &Shared) -> Vec<MemberInfo> {
-    let now = node.started.elapsed();
-    let info = |member: &purlin_cluster::Member| MemberInfo {
-        name: member.id.name,
-        id: member.id,
-        address: member.address,
-        state: match member.state {
-            purlin_cluster::State::Up => MemberState::Up,
-            purlin_cluster::State::Suspect => MemberState::Suspect,
-            purlin_cluster::State::Down => MemberState::Down,
-            purlin_cluster::State::Left => MemberState::Left,
-        },
-        since_s: now.saturating_sub(member.since).as_secs_f64(),
-        labels: member.labels.clone(),
-    };
-    node.membership().members().map(info).collect()
 }
 
 fn owner(node: &Shared, ask: GetOwner) -> OwnerInfo {

@@ -13,10 +13,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::dest::Dest;
+use crate::error::SpawnError;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
+use crate::placement::Placement;
 use crate::supervision::PastExit;
 
 /// The name that every node's system process is registered under.
@@ -50,6 +52,12 @@ pub struct Status {
     pub cluster: Name,
     /// How many members it sees as up, itself included.
     pub members_up: usize,
+    /// How many it waits for before it is ready; 1 unless it was told to expect more.
+    pub expects: usize,
+    /// Whether it has seen as many at once, and its applications run.
+    pub ready: bool,
+    /// The seeds it was given, and whether they answer.
+    pub seeds: Vec<SeedInfo>,
     /// How many processes run on it.
     pub processes: usize,
     /// Seconds since it started.
@@ -60,6 +68,19 @@ pub struct Status {
     pub kinds: Vec<String>,
     /// What was lost or refused, by reason, since it started.
     pub counters: Vec<Counter>,
+}
+
+/// A seed of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeedInfo {
+    /// HOST:PORT, as it was given.
+    pub seed: String,
+    /// The addresses that it resolves to.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether a node has answered at one of them, the last time it was tried.
+    pub answers: bool,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// How often something happened on a node since it started.
@@ -91,6 +112,10 @@ pub struct MemberInfo {
     pub since_s: f64,
     /// What it says about itself.
     pub labels: Labels,
+    /// How long a packet takes there and back, in milliseconds; none without a connection.
+    pub rtt_ms: Option<f64>,
+    /// The part of the packets to it that were lost, 0 to 1, since it was connected.
+    pub loss: Option<f64>,
 }
 
 /// What a node thinks of a member.
@@ -105,6 +130,13 @@ pub enum MemberState {
     Down,
     /// It left in good order.
     Left,
+}
+
+impl MemberState {
+    /// Up or suspect: still a member.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect)
+    }
 }
 
 /// Which processes run on this node?
@@ -251,6 +283,52 @@ pub struct Why {
     pub exits: Vec<PastExit>,
 }
 
+/// What has this node seen happen to a member?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetNodeWhy {
+    /// Which.
+    pub node: NodeName,
+}
+message!(GetNodeWhy, "node.node_why", NodeWhy);
+
+/// Answers [`GetNodeWhy`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeWhy {
+    /// The node that answers.
+    pub seen_by: NodeName,
+    /// The member, as it sees it; none if it knows of none.
+    pub member: Option<MemberInfo>,
+    /// Its probes that were not answered in time.
+    pub probes_failed: u64,
+    /// How often the member came under suspicion.
+    pub suspected: u64,
+    /// How often it refuted that.
+    pub refuted: u64,
+    /// How often it was stalled itself; known only to the node that is asked about.
+    pub stalls: u64,
+    /// For how many seconds at most.
+    pub longest_stall_s: f64,
+    /// The last things that happened, the oldest first.
+    pub events: Vec<NodePast>,
+}
+
+/// Something that happened to a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodePast {
+    /// When, or when the last time, in milliseconds since 1970 by the clock of the node that saw it.
+    pub at_ms: u64,
+    /// How often in a row.
+    pub times: u32,
+    /// What: `up`, `connected`, `disconnected`, `unanswered` (a probe), `suspected`, `alive`,
+    /// `port_closed`, `answered`, `down`, `left`; and by the node itself `stalled`, `accused`,
+    /// `declared_down`, `returned`.
+    pub event: String,
+    /// Which node had to do with it: who told of it, or who accused.
+    pub by: Option<NodeId>,
+    /// More of it.
+    pub detail: Option<String>,
+}
+
 /// Which names are registered on this node?
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListNames;
@@ -299,6 +377,14 @@ pub struct OwnerInfo {
     /// Tells two rings apart; members that agree on who is up show the same, in hexadecimal.
     pub ring: String,
 }
+
+/// On which member is something to run? Of several that fit each is chosen in turn.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    /// What is wanted of it.
+    pub on: Placement,
+}
+message!(Place, "node.place", Result<NodeName, SpawnError>);
 
 /// Leave the cluster and stop.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -94,4 +94,19 @@ pub enum SpawnError {
     /// `start` chose not to run (OTP: `ignore`). Not a failure; nothing is left of the process.
     #[error("start chose not to run")]
     Ignored,
+    /// No member that is up has the labels that were asked for; nothing was started.
+    #[error("no member that is up has {wanted}; there {}", there_are(present))]
+    NoMember {
+        /// The labels asked for.
+        wanted: String,
+        /// The labels of those that are up, each once, as `zone=eu`.
+        present: Vec<String>,
+    },
+}
+
+fn there_are(labels: &[String]) -> String {
+    if labels.is_empty() {
+        return "are no labels".to_owned();
+    }
+    format!("is {}", labels.join(", "))
 }

@@ -175,6 +175,9 @@ pub enum Refusal {
     /// The node is coming back and takes the cluster's state from another first.
     #[error("the node is just joining: try again")]
     Joining,
+    /// Nothing has come over the connection for as long as a node may be silent.
+    #[error("nothing came over the connection for too long")]
+    Silent,
 }
 
 /// Whom a node sees as live, itself included, in short: enough to tell how much of it another view

@@ -3,7 +3,7 @@
 //! This is what every part of a cluster shares: nodes, clients and the programs that only define
 //! message types. It holds values and how they are written down, nothing that runs.
 //!
-//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Dest`].
+//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
@@ -27,6 +27,7 @@ mod message_ref;
 mod name;
 mod notice;
 mod payload;
+mod placement;
 mod readable;
 mod reason;
 mod serials;
@@ -44,6 +45,7 @@ pub use crate::message_ref::MessageRef;
 pub use crate::name::{Name, NameError, NodeName};
 pub use crate::notice::{Down, LinkDown, NodeEvent};
 pub use crate::payload::{Codec, Payload};
+pub use crate::placement::{Placement, PlacementError};
 pub use crate::reason::{ExitReason, Fault};
 pub use crate::serials::Serials;
 pub use crate::signal::{Direct, DirectKind, Envelope, Signal, Spawn, Target};

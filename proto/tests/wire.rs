@@ -164,6 +164,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Busy,
         Refusal::Protocol { detail: detail() },
         Refusal::Joining,
+        Refusal::Silent,
     ]
 }
 

@@ -15,6 +15,6 @@ mod membership;
 mod ring;
 
 pub use crate::membership::{
-    Config, Event, Input, Me, Member, Membership, Output, State, Time, Why,
+    Config, Event, Happened, Input, Me, Member, Membership, Noted, Output, State, Tally, Time, Why,
 };
 pub use crate::ring::{Ring, SHARDS};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use purlin_proto::{Dest, Name, NodeName};
+use purlin_proto::{Dest, Name, NodeName, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -37,6 +37,7 @@ pub(crate) enum Command {
 Examples:
   purlin start
   purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b
+  purlin start --name c --seed cluster.local:7400 --expect 3
   purlin start --config /etc/purlin.toml")]
     Start(StartArgs),
     /// Show how a node is.
@@ -71,10 +72,18 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Show why a process ended, or was restarted.
-    #[command(after_help = "Examples:\n  purlin why hits@b\n  purlin why b.1763700000000.42")]
+    /// Show why a process ended, or was restarted; or why a node was suspected, or is down.
+    ///
+    /// Of a node every member tells what it has seen: probes that failed, who suspected it, what
+    /// refuted that, and the last events in order; the node itself tells how it was stalled.
+    #[command(after_help = "\
+Examples:
+  purlin why hits@b
+  purlin why b.1763700000000.42
+  purlin why b")]
     Why {
-        /// A pid, also of a process that is gone, NAME or NAME@NODE.
+        /// A pid, also of a process that is gone, NAME or NAME@NODE; or a node's name, which goes
+        /// before a process of the same name.
         target: Dest,
         #[command(flatten)]
         ask: AskArgs,
@@ -100,7 +109,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   purlin spawn counter 10 --name hits
-  purlin spawn kv --on b --name settings")]
+  purlin spawn kv --on b --name settings
+  purlin spawn kv --on label:zone=eu,disk=ssd")]
     Spawn {
         /// The kind of actor; `purlin status` lists those of a node.
         kind: Name,
@@ -110,9 +120,10 @@ Examples:
         /// Register it under this name on its node.
         #[arg(long)]
         name: Option<Name>,
-        /// Start it on this node, instead of the one that is asked.
-        #[arg(long, value_name = "NODE")]
-        on: Option<NodeName>,
+        /// Start it on this node, instead of the one that is asked, or on a member with these
+        /// labels: label:KEY=VALUE, several with commas between. Of several members each in turn.
+        #[arg(long, value_name = "NODE|LABELS")]
+        on: Option<Placement>,
         #[command(flatten)]
         ask: AskArgs,
     },
@@ -275,6 +286,10 @@ pub(crate) struct StartArgs {
     /// A node to find the others through, HOST:PORT; may be repeated, any may be down.
     #[arg(long = "seed", value_name = "ADDR")]
     pub(crate) seeds: Vec<String>,
+    /// Be ready, and start applications, when so many members are seen at once, this one included;
+    /// until then wait, and say so [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) expect: Option<u16>,
     /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -2,16 +2,16 @@
 
 use purlin_client::{CallError, Client, ConnectError, Credentials, SpawnError, SpawnOptions};
 use purlin_proto::admin::{
-    self, GetOwner, GetProcess, GetTree, GetWhy, Leave, ListNames, ListProcesses, MemberState,
+    self, GetOwner, GetProcess, GetTree, Leave, ListNames, ListProcesses, MemberState,
     ProcessDetail, ProcessInfo, TreeNode,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
-use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload};
+use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Placement};
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
-use super::output::{json, note, print, span, table};
-use super::{Failure, bench, watch};
+use super::output::{json, milliseconds, note, percent, print, span, table};
+use super::{Failure, bench, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -48,10 +48,14 @@ async fn run_on(
         Command::Ps { all, .. } => ps(client, all, ask).await,
         Command::Info { target, .. } => info(client, target, ask).await,
         Command::Tree { on, .. } => tree(client, on, ask).await,
-        Command::Why { target, .. } => why(client, target, ask).await,
+        Command::Why { target, .. } => why::run(client, target, ask).await,
         Command::Names { on, .. } => names(client, on, ask).await,
         Command::Ring { key, .. } => ring(client, key, ask).await,
         Command::Spawn { kind, name, on, .. } => {
+            let on = match on {
+                None => None,
+                Some(on) => Some(place(client, on).await?),
+            };
             let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
             spawn(client, kind, payload, options, ask).await
         }
@@ -158,17 +162,33 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     if ask.format == Format::Json {
         return json(&status);
     }
+    let ready = match status.ready {
+        true => "yes".to_owned(),
+        false if status.members_up < status.expects => {
+            format!("no, waiting: sees {} of {} members", status.members_up, status.expects)
+        }
+        false => "no, starting".to_owned(),
+    };
     let mut rows = vec![
         vec!["name".to_owned(), status.name.to_string()],
         vec!["id".to_owned(), status.id.to_string()],
         vec!["address".to_owned(), status.address.to_string()],
         vec!["cluster".to_owned(), status.cluster.to_string()],
+        vec!["ready".to_owned(), ready],
         vec!["members up".to_owned(), status.members_up.to_string()],
         vec!["processes".to_owned(), status.processes.to_string()],
         vec!["uptime".to_owned(), span(status.uptime_s)],
         vec!["version".to_owned(), status.version],
         vec!["kinds".to_owned(), status.kinds.join(", ")],
     ];
+    rows.extend(status.seeds.into_iter().map(|seed| {
+        let state = match (seed.answers, seed.error) {
+            (true, _) => "answers".to_owned(),
+            (false, Some(error)) => format!("trying on: {error}"),
+            (false, None) => "trying".to_owned(),
+        };
+        vec![format!("seed {}", seed.seed), state]
+    }));
     let counted = status.counters.into_iter().filter(|counter| counter.count > 0);
     rows.extend(counted.map(|counter| vec![counter.name, counter.count.to_string()]));
     table(&["", ""], rows)
@@ -186,14 +206,17 @@ async fn members(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
             state(member.state).to_owned(),
             member.address.to_string(),
             span(member.since_s),
+            milliseconds(member.rtt_ms),
+            percent(member.loss),
             member.id.to_string(),
             labels.collect::<Vec<_>>().join(","),
         ]
     });
-    table(&["NAME", "STATE", "ADDRESS", "SINCE", "ID", "LABELS"], rows.collect())
+    let headings = ["NAME", "STATE", "ADDRESS", "SINCE", "RTT", "LOSS", "ID", "LABELS"];
+    table(&headings, rows.collect())
 }
 
-fn state(state: MemberState) -> &'static str {
+pub(super) fn state(state: MemberState) -> &'static str {
     match state {
         MemberState::Up => "up",
         MemberState::Suspect => "suspect",
@@ -260,7 +283,7 @@ async fn processes_of(
 }
 
 /// A destination as its own node calls it.
-fn on_its_node(target: &Dest) -> Dest {
+pub(super) fn on_its_node(target: &Dest) -> Dest {
     match target {
         Dest::Remote(name, _) => Dest::Local(name.clone()),
         other => other.clone(),
@@ -335,36 +358,6 @@ fn draw(node: &TreeNode, first: &str, rest: &str, out: &mut String) {
     }
 }
 
-async fn why(client: &Client, target: Dest, ask: &AskArgs) -> Result<(), Failure> {
-    let asked = GetWhy { target: on_its_node(&target) };
-    let found = call(client, system(target.node()), asked).await?;
-    let why = found.ok_or_else(|| {
-        Failure::No(format!(
-            "nothing is known of {target}: it never was there, ended in good order, or too many \
-             have crashed since"
-        ))
-    })?;
-    if ask.format == Format::Json {
-        return json(&why);
-    }
-    let name = why.name.map(|name| format!(" name={name}")).unwrap_or_default();
-    let child = why.child_id.map(|id| format!(" id={id}")).unwrap_or_default();
-    let now = if why.alive { "running" } else { "gone" };
-    print(&format!("{} {}{child}{name} {now}, restarts={}\n", why.kind, why.pid, why.restarts))?;
-    if why.exits.is_empty() {
-        return print("It has not ended, as far as is known.\n");
-    }
-    let rows = why.exits.into_iter().map(|exit| {
-        vec![
-            format!("{} ago", span(exit.ago_s)),
-            span(exit.lived_s),
-            exit.pid.map_or_else(|| "not started".to_owned(), |pid| pid.to_string()),
-            exit.reason,
-        ]
-    });
-    table(&["ENDED", "LIVED", "PID", "REASON"], rows.collect())
-}
-
 async fn names(client: &Client, on: Option<NodeName>, ask: &AskArgs) -> Result<(), Failure> {
     let names = call(client, system(on), ListNames).await?;
     if ask.format == Format::Json {
@@ -390,6 +383,17 @@ async fn ring(client: &Client, key: String, ask: &AskArgs) -> Result<(), Failure
         owner.ring,
     ];
     table(&["KEY", "OWNER", "SHARD", "SUCCESSORS", "RING"], vec![row])
+}
+
+/// The node that is meant.
+async fn place(client: &Client, on: Placement) -> Result<NodeName, Failure> {
+    if let Placement::Node(node) = on {
+        return Ok(node);
+    }
+    let found = call(client, system(None), admin::Place { on }).await?;
+    found.map_err(|error| {
+        Failure::No(format!("{error}; `purlin members` shows who has which labels"))
+    })
 }
 
 async fn spawn(

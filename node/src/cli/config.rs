@@ -21,6 +21,7 @@ struct ConfigFile {
     advertise: Option<SocketAddr>,
     #[serde(default)]
     seeds: Vec<String>,
+    expect: Option<u16>,
     data_dir: Option<PathBuf>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -90,6 +91,11 @@ pub(super) fn merge(mut args: StartArgs) -> Result<StartArgs, Failure> {
     if args.seeds.is_empty() {
         args.seeds = file.seeds;
     }
+    if let Some(bad) = file.expect.filter(|expect| !(1..=4_096).contains(expect)) {
+        let text = format!("{}: expect is {bad}; it must be 1 to 4096", path.display());
+        return Err(Failure::Usage(text));
+    }
+    args.expect = args.expect.or(file.expect);
     args.data_dir = args.data_dir.or(file.data_dir);
     let mut labels: Vec<_> = file.labels.into_iter().collect();
     labels.append(&mut args.labels);

@@ -10,6 +10,7 @@ mod config;
 mod output;
 mod start;
 mod watch;
+mod why;
 
 use std::process::ExitCode;
 

@@ -86,6 +86,23 @@ pub(super) fn span(seconds: f64) -> String {
     }
 }
 
+/// A time that may be a small part of a second.
+pub(super) fn milliseconds(time: Option<f64>) -> String {
+    time.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}ms"))
+}
+
+/// A share of the whole.
+pub(super) fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1}%", 100.0 * share))
+}
+
+/// The time of day, UTC.
+pub(super) fn clock(at_ms: u64) -> String {
+    let seconds = at_ms / 1000;
+    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, at_ms % 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -46,19 +46,23 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     let no_signals = |error| Failure::No(format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let node = builder.start().await.map_err(|error| match error {
-        StartError::Listen { .. } | StartError::Labels(_) => Failure::Usage(error.to_string()),
-        other => Failure::No(other.to_string()),
-    })?;
-    let ready = format!(
-        "ready name={} id={} listen={}\n",
-        node.id().name,
-        node.id(),
-        node.listen_address()
-    );
-    // Whoever started it may not listen; the node runs all the same.
-    let mut stdout = std::io::stdout();
-    drop(stdout.write_all(ready.as_bytes()).and_then(|()| stdout.flush()));
+    let (node, applications) = builder.begin().await.map_err(failed)?;
+    let say = |word: &str, more: &str| {
+        let (id, at) = (node.id(), node.listen_address());
+        let line = format!("{word} name={} id={id} {more}listen={at}\n", id.name);
+        // Whoever started it may not listen; the node runs all the same.
+        let mut stdout = std::io::stdout();
+        drop(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()));
+    };
+    if node.0.expects > 1 {
+        say("waiting", &format!("expect={} ", node.0.expects));
+    }
+    let run = async {
+        node.gathered().await;
+        node.begin_applications(applications).await.map_err(failed)?;
+        say("ready", "");
+        Err(Failure::No(node.application_ended().await.to_string()))
+    };
     let ended = tokio::select! {
         _ = interrupt.recv() => {
             tracing::info!("interrupted, stopping");
@@ -72,12 +76,19 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
             tracing::info!("asked to leave, stopping");
             Ok(())
         }
-        ended = node.application_ended() => Err(Failure::No(ended.to_string())),
+        ended = run => ended,
     };
     tokio::select! {
         () = node.stop() => ended,
         _ = interrupt.recv() => Err(Failure::Interrupted),
         _ = terminate.recv() => Err(Failure::Interrupted),
+    }
+}
+
+fn failed(error: StartError) -> Failure {
+    match error {
+        StartError::Listen { .. } | StartError::Labels(_) => Failure::Usage(error.to_string()),
+        other => Failure::No(other.to_string()),
     }
 }
 
@@ -88,6 +99,9 @@ fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
     }
     if let Some(detect_in) = args.detect_in {
         builder = builder.detect_in(detect_in);
+    }
+    if let Some(expect) = args.expect {
+        builder = builder.expect(expect.into());
     }
     if let Some(name) = args.name {
         builder = builder.name(name);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use super::args::{AskArgs, Format};
-use super::output::{note, print, reader_is_gone};
+use super::output::{clock, note, print, reader_is_gone};
 
 /// How long after the end of the connection another is tried, and how often a node that could not
 /// be watched is.
@@ -199,11 +199,4 @@ fn describe(what: &What) -> (&'static str, Value) {
         What::Missed { count } => ("missed", json!({ "count": count })),
         _ => ("unknown", json!({})),
     }
-}
-
-/// The time of day, UTC.
-fn clock(at_ms: u64) -> String {
-    let seconds = at_ms / 1000;
-    let (hours, minutes) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{hours:02}:{minutes:02}:{:02}.{:03}Z", seconds % 60, at_ms % 1000)
 }

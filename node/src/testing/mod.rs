@@ -27,7 +27,6 @@
 //! #         Ok(self.0)
 //! #     }
 //! # }
-//! # #[allow(clippy::needless_doctest_main)]
 //! fn main() {
 //!     let cluster = Cluster::builder(7).nodes(3).with(|node| node.actor::<Counter>()).start();
 //!

@@ -90,6 +90,17 @@ pub trait Events: Send + Sync + 'static {
     /// A peer has said hello and proved it. An error refuses it.
     fn admit(&self, peer: &Peer) -> Result<(), Refusal>;
 
+    /// A node that was dialed has refused us; what is returned it is told in return, with the close.
+    fn answer(&self, refusal: &Refusal) -> Option<Refusal> {
+        let _ = refusal;
+        None
+    }
+
+    /// We have refused a node that has dialed from this address, and that is its [`answer`](Self::answer).
+    fn answered(&self, at: SocketAddr, refusal: &Refusal) {
+        let _ = (at, refusal);
+    }
+
     /// A link is established; returns who takes its frames. Called before the first of them.
     fn up(&self, link: &Link) -> Arc<dyn Receiver>;
 
@@ -416,7 +427,18 @@ impl Endpoint {
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
         let writer = handshake::say_hello(&connection, &ours).await.map_err(ended)?;
         let (theirs, reader) = match handshake::hear_hello(&connection).await {
-            Err(DialError::Refused(why)) => return Err(handshake::believe(why, proved)),
+            Err(DialError::Refused(why)) => {
+                if proved.name == self.us() && why == Refusal::Duplicate {
+                    return Err(DialError::Itself);
+                }
+                let error = handshake::believe(why, proved);
+                if let DialError::Refused(why) = &error
+                    && let Some(answer) = self.0.events.answer(why)
+                {
+                    connection.close(&answer);
+                }
+                return Err(error);
+            }
             heard => heard?,
         };
         let peer = Peer::of(&theirs, address, association, true);
@@ -453,8 +475,10 @@ impl Endpoint {
                 }
                 _ => tracing::warn!(%address, %error, "connection refused"),
             }
-            if let DialError::Unacceptable(why) = &error {
-                handshake::refuse(&connection, why).await;
+            if let DialError::Unacceptable(why) = &error
+                && let Some(answer) = handshake::refuse(&connection, why).await
+            {
+                self.0.events.answered(address, &answer);
             }
         }
     }
@@ -475,8 +499,10 @@ impl Endpoint {
             return Err(refused(Refusal::Stopping));
         }
         if peer.name == self.us() && peer.role == Role::Node {
-            let detail = "this is the node itself, or another with its name".to_owned();
-            return Err(refused(Refusal::Identity { detail }));
+            let ourselves = theirs.node.is_some() && theirs.node == ours.node;
+            let detail = "another node with this name".to_owned();
+            let why = if ourselves { Refusal::Duplicate } else { Refusal::Identity { detail } };
+            return Err(refused(why));
         }
         self.0.events.admit(&peer).map_err(refused)?;
         if let Some(node) = &theirs.node {

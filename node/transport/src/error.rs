@@ -43,6 +43,9 @@ pub enum DialError {
     /// We refused the far end.
     #[error("the far end is not acceptable: {0}")]
     Unacceptable(Refusal),
+    /// The endpoint has dialed itself.
+    #[error("it is this node itself")]
+    Itself,
     /// Another node than the expected one answers there.
     #[error("{found} answers there, not {expected}")]
     Unexpected {

@@ -14,7 +14,7 @@ use purlin_proto::{Hello, Refusal, Role, codec};
 
 use crate::control::{Reader, kind, put_frame};
 use crate::credentials::Identity;
-use crate::error::{DialError, StreamEnded};
+use crate::error::{Closed, DialError, StreamEnded};
 use crate::wire::{Connection, SendStream};
 
 /// How long either side may take for its part.
@@ -38,19 +38,30 @@ pub(crate) async fn say_hello(
     greet(connection, &Greeting::Hello(hello.clone())).await
 }
 
-/// Says no, on the stream and with the close, so that one of them gets through.
-pub(crate) async fn refuse(connection: &Connection, why: &Refusal) {
-    /// For the frame to arrive before the close, which makes the far end drop what it has not read.
+/// Says no, on the stream and with the close, so that one of them gets through. Who is told that it
+/// was declared down may answer the same with its own close; that answer is returned.
+pub(crate) async fn refuse(connection: &Connection, why: &Refusal) -> Option<Refusal> {
+    /// For the frame to arrive before the close, which makes the far end drop what it has not read;
+    /// and for the answer.
     const LINGER: Duration = Duration::from_millis(500);
     let said = async {
-        if let Ok(mut stream) = greet(connection, &Greeting::Refused(why.clone())).await {
-            // The close says it as well.
-            drop(stream.finish().await);
+        let mut stream = greet(connection, &Greeting::Refused(why.clone())).await.ok()?;
+        // The close says it as well.
+        drop(stream.finish().await);
+        if !matches!(why, Refusal::DeclaredDown { .. }) {
+            return None;
+        }
+        match connection.closed().await {
+            Closed::Remote(answer) => match believe(answer, connection.identity().ok()?) {
+                DialError::Refused(answer) => Some(answer),
+                _ => None,
+            },
+            Closed::Local(_) | Closed::Lost(_) => None,
         }
     };
-    // The close says it as well.
-    drop(tokio::time::timeout(LINGER, said).await);
+    let answer = tokio::time::timeout(LINGER, said).await.unwrap_or_default();
     connection.close(why);
+    answer
 }
 
 async fn greet(connection: &Connection, greeting: &Greeting) -> Result<SendStream, StreamEnded> {

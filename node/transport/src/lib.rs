@@ -45,5 +45,5 @@ pub use crate::environment::Environment;
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
-pub use crate::stats::Stats;
+pub use crate::stats::{Path, Stats};
 pub use crate::wire::{WireConfig, memory::Network};

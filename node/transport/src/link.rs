@@ -24,6 +24,7 @@ use crate::executor::Executor;
 use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
 use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
+use crate::stats::Path;
 use crate::wire::{Connection, SendStream};
 
 /// Frames of one flow keep their order; flows do not wait for each other.
@@ -200,6 +201,11 @@ impl Link {
     /// How many packets have come from the far end. When it rises, the far end lives.
     pub fn heard(&self) -> u64 {
         self.0.connection.heard()
+    }
+
+    /// How good the way to the far end is.
+    pub fn path(&self) -> Path {
+        self.0.connection.path()
     }
 
     /// Where its packets come from now; a peer may change its address and stay connected.

@@ -41,6 +41,7 @@ on_both! {
     another_cluster_is_refused_with_its_name
     without_a_common_version_either_side_is_told_what_the_other_speaks
     a_refusal_of_the_owner_reaches_the_dialer
+    who_is_refused_as_dead_may_say_the_same
     a_client_certificate_is_refused_as_a_node
     a_full_lane_refuses_users_and_is_ready_again
     control_frames_and_datagrams_arrive
@@ -238,14 +239,35 @@ async fn without_a_common_version_either_side_is_told_what_the_other_speaks(worl
 
 async fn a_refusal_of_the_owner_reaches_the_dialer(world: World) {
     let (a, b) = (world.node("a"), world.node("b"));
-    let view = View { members: 3, first: "b".into(), sample: vec![] };
-    let by = NodeId::new("b".into(), 1);
-    let refusal = Refusal::DeclaredDown { creation: 1, by, view: Box::new(view) };
+    let refusal = declared_down_by("b");
     b.record.refuse_all(refusal.clone());
 
     let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
 
     assert_eq!(refused, DialError::Refused(refusal));
+}
+
+fn declared_down_by(node: &str) -> Refusal {
+    let sample = (0..16).collect();
+    let view = View { members: 3, first: "b".into(), sample };
+    let by = NodeId::new(node.parse().unwrap(), 1);
+    Refusal::DeclaredDown { creation: 1, by, view: Box::new(view) }
+}
+
+async fn who_is_refused_as_dead_may_say_the_same(world: World) {
+    let (a, b, c) = (world.node("a"), world.node("b"), world.node("c"));
+    b.record.refuse_all(declared_down_by("b"));
+    a.record.answer_all(declared_down_by("a"));
+    c.record.answer_all(declared_down_by("a"));
+
+    for node in [&c, &a] {
+        let refused = node.endpoint.dial(b.address(), None).await.unwrap_err();
+        assert_eq!(refused, DialError::Refused(declared_down_by("b")));
+    }
+
+    let answer = Seen::Answered(declared_down_by("a"));
+    b.record.until("the answer", |seen| seen.contains(&answer)).await;
+    assert_eq!(b.record.all(), [answer], "and none in the name of another");
 }
 
 async fn a_client_certificate_is_refused_as_a_node(world: World) {

@@ -27,7 +27,7 @@ use super::jobs::Job;
 use super::table::Table;
 use super::types::{Event, Output, State, Time, Why};
 use super::wire::Life;
-use super::{Membership, new_foca};
+use super::{Happened, Membership, new_foca};
 
 /// Coming back, a node first meets the one it yielded to.
 #[derive(Debug)]
@@ -70,6 +70,7 @@ impl Membership {
         let one_cluster = share_a_cluster(&ours, theirs);
         let mutual = self.table.is_over(by);
         tracing::debug!(%by, one_cluster, mutual, lesser, "declared down");
+        self.history.note(now, self.me.id.name, Happened::DeclaredDown { by });
         if lesser || (one_cluster && !mutual) {
             let until = now + MEETING;
             self.meeting = at.map(|at| Meeting { with: by, at, until });
@@ -103,6 +104,7 @@ impl Membership {
             let down = Event::Down { id: member.id, why: Why::Rejoining };
             self.outputs.push_back(Output::Event(down));
         }
+        self.history.note(now, id.name, Happened::Returned { creation: id.creation });
         self.me.id = id;
         self.table = Table::new(self.me.member(now));
         self.foca = new_foca(&self.config, &self.me, &mut self.chance);
@@ -125,6 +127,7 @@ impl Membership {
             return;
         };
         (entry.member.state, entry.member.since) = (State::Down, now);
+        self.history.note(now, id.name, Happened::Down(why));
         self.confirming.remove(&id.name);
         self.outputs.push_back(Output::Event(Event::Down { id, why }));
         self.disconnect(id);

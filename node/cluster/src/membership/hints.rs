@@ -12,11 +12,11 @@ use std::net::SocketAddr;
 use purlin_proto::{NodeId, NodeName};
 use rand::RngExt;
 
-use super::Membership;
 use super::config::{CONFIRM_EVERY, CONFIRM_PROBES, PROVOKE_EVERY, PROVOKED};
 use super::jobs::Job;
 use super::types::{Output, Time, Why};
 use super::wire::Life;
+use super::{Happened, Membership};
 
 /// Hints that are being confirmed.
 pub(super) type Confirming = BTreeMap<NodeName, Confirmation>;
@@ -43,9 +43,10 @@ impl Membership {
     }
 
     /// A packet of this life has come: whatever was to be confirmed is refuted.
-    pub(super) fn heard(&mut self, peer: NodeId) {
+    pub(super) fn heard(&mut self, now: Time, peer: NodeId) {
         if self.confirming.get(&peer.name).is_some_and(|c| c.id == peer) {
             self.confirming.remove(&peer.name);
+            self.history.note(now, peer.name, Happened::Answered);
         }
     }
 
@@ -58,6 +59,7 @@ impl Membership {
                 let number = self.jobs.next_number();
                 let confirmation = Confirmation { id, number, probes: 1, hints: 0 };
                 self.confirming.insert(id.name, confirmation);
+                self.history.note(now, id.name, Happened::PortClosed);
                 self.outputs.push_back(Output::Probe { to: id, address });
                 self.jobs.schedule(now + CONFIRM_EVERY, Job::Confirm(id.name, number));
             }

@@ -7,11 +7,11 @@ use purlin_proto::{NodeId, Refusal};
 use rand::RngExt;
 use rand::seq::IteratorRandom;
 
-use super::Membership;
 use super::config::{HEAL_DIALS, HEAL_EVERY, JOIN_EVERY};
 use super::jobs::Job;
 use super::types::{Event, Output, State, Time};
 use super::wire::{Life, Said, Update};
+use super::{Happened, Membership};
 
 impl Membership {
     /// Whether a life that says hello may connect.
@@ -38,6 +38,18 @@ impl Membership {
     pub fn refusal(&self, peer: NodeId) -> Refusal {
         let view = Box::new(self.table.view());
         Refusal::DeclaredDown { creation: peer.creation, by: self.me.id, view }
+    }
+
+    /// What a life is told in return that has refused this one: that it is over as well, if it is.
+    /// Where it cannot dial us nothing else tells it, and it may be the one that must come back.
+    pub fn answer(&self, refusal: &Refusal) -> Option<Refusal> {
+        match refusal {
+            Refusal::DeclaredDown { creation, by, .. } => {
+                let mutual = *creation == self.me.id.creation && self.table.is_over(*by);
+                mutual.then(|| self.refusal(*by))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn join(&mut self, now: Time) {
@@ -71,7 +83,8 @@ impl Membership {
             self.disconnect(life.id);
             return;
         }
-        self.heard(life.id);
+        self.heard(now, life.id);
+        self.history.note(now, life.id.name, Happened::Connected);
         let known = self.synced && self.table.is_live(life.id);
         // The certificate proves that this life lives: an older one is over.
         self.apply(now, std::iter::once(Update::alive(life)));
@@ -104,6 +117,7 @@ impl Membership {
             return;
         }
         entry.member.since = now;
+        self.history.note(now, id.name, Happened::Left);
         let life = Life { id, address: entry.member.address };
         self.confirming.remove(&id.name);
         self.outputs.push_back(Output::Event(Event::Left(id)));

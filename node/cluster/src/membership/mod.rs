@@ -15,12 +15,14 @@
 //!   nobody for what it slept through.
 //! - **Hints** ([`hints`]): a closed port starts an immediate confirmation.
 //! - **Restarts** are seen at the hello of the new life: the old one is down before the new is up.
+//! - **History** ([`history`]): what has happened to each member, for people who ask why.
 //! - **Bounds**: what others say never makes this node remember more than
 //!   [`MEMBERS`](purlin_proto::limits::MEMBERS) names, or believe in a creation that cannot be.
 
 mod config;
 mod heal;
 mod hints;
+mod history;
 mod jobs;
 mod join;
 mod refute;
@@ -47,6 +49,8 @@ pub use config::Config;
 use config::{PROVOKE_EVERY, SCAN_EVERY, SEEDS, SYNC_EVERY};
 use heal::Meeting;
 use hints::Confirming;
+use history::History;
+pub use history::{Happened, Noted, Tally};
 use jobs::{Job, Jobs};
 use table::Table;
 pub use types::{Event, Input, Me, Member, Output, State, Time, Why};
@@ -66,6 +70,9 @@ pub struct Membership {
     contacts: BTreeSet<SocketAddr>,
     meeting: Option<Meeting>,
     confirming: Confirming,
+    history: History,
+    /// Whose news are being taken.
+    teller: Option<NodeId>,
     jobs: Jobs,
     outputs: VecDeque<Output>,
     /// Why the next life to go down does, if it is not silence.
@@ -130,6 +137,8 @@ impl Membership {
             contacts: BTreeSet::new(),
             meeting: None,
             confirming: Confirming::new(),
+            history: History::default(),
+            teller: None,
             jobs,
             outputs: VecDeque::new(),
             why: None,
@@ -154,6 +163,17 @@ impl Membership {
     /// What is known of a node.
     pub fn member(&self, name: NodeName) -> Option<&Member> {
         self.table.named(name)
+    }
+
+    /// What has happened to a node lately, as this one saw it, the oldest first; of this node itself,
+    /// its stalls and what it was accused of.
+    pub fn history(&self, name: NodeName) -> impl Iterator<Item = &Noted> {
+        self.history.of(name)
+    }
+
+    /// How often some of that has happened since this node knows of it.
+    pub fn tally(&self, name: NodeName) -> Tally {
+        self.history.tally(name)
     }
 
     /// The names of those that are up or suspect, this node included.
@@ -186,9 +206,22 @@ impl Membership {
                 self.join(now);
             }
             Input::Connected { peer, address } => self.connected(now, Life { id: peer, address }),
-            Input::Datagram { from, bytes } => self.datagram(now, from, &bytes),
-            Input::State { from, bytes } => self.state(now, from, &bytes),
-            Input::Heard { peer } => self.heard(peer),
+            Input::Disconnected { peer, why } => {
+                if self.table.get(peer).is_some() {
+                    self.history.note(now, peer.name, Happened::Disconnected { why });
+                }
+            }
+            Input::Datagram { from, bytes } => {
+                self.teller = Some(from);
+                self.datagram(now, from, &bytes);
+                self.teller = None;
+            }
+            Input::State { from, bytes } => {
+                self.teller = Some(from);
+                self.state(now, from, &bytes);
+                self.teller = None;
+            }
+            Input::Heard { peer } => self.heard(now, peer),
             Input::UnreachableHint { address } => self.hint(now, address),
             Input::Stopping { peer } => self.leaving(now, peer),
             Input::DeclaredDown { creation, by, at, view } => {
@@ -210,6 +243,7 @@ impl Membership {
         if let Some(lag) = lag.filter(|&lag| lag > self.config.lag_limit()) {
             self.jobs.put_off(lag);
             self.confirming.clear();
+            self.history.note(now, self.me.id.name, Happened::Stalled(lag));
         }
     }
 
@@ -222,7 +256,13 @@ impl Membership {
     fn run(&mut self, now: Time, job: Job) {
         match job {
             Job::Foca(timer) => {
+                let probed = refute::asked_again(&timer);
+                let before = self.outputs.len();
                 self.with_foca(now, |foca, wishes| foca.handle_timer(timer, wishes));
+                // Others are asked to probe it only if it has not answered.
+                if let Some(probed) = probed.filter(|_| self.outputs.len() > before) {
+                    self.history.note(now, probed.name, Happened::Unanswered);
+                }
             }
             Job::Join => self.join(now),
             Job::Scan => self.scan(now),
@@ -249,6 +289,13 @@ impl Membership {
                 (State::Up | State::Suspect | State::Down | State::Left, _) => continue,
             };
             (entry.member.state, entry.member.since) = (state, now);
+            let by = entry.rumour.take();
+            let own = self.history.last(id.name) == Some(&Happened::Suspected { by: None });
+            match state {
+                State::Suspect if own => {}
+                State::Suspect => self.history.note(now, id.name, Happened::Suspected { by }),
+                _ => self.history.note(now, id.name, Happened::Alive { by }),
+            }
             self.outputs.push_back(Output::Event(event));
         }
         if self.sync_due.is_some_and(|due| due <= now) {
@@ -272,7 +319,7 @@ impl Membership {
                 return;
             }
         };
-        self.heard(from);
+        self.heard(now, from);
         let Some(address) = self.table.get(from).map(|known| known.address) else {
             tracing::debug!(%from, "gossip of a node that is no member");
             return;
@@ -315,6 +362,7 @@ impl Membership {
                     }
                 }
             }
+            self.rumour(id, update.state());
             let life = Life { id, address };
             news.push(Update::new(life, update.incarnation(), update.state()));
         }
@@ -325,6 +373,17 @@ impl Membership {
         self.with_foca(now, |foca, wishes| foca.apply_many(news.into_iter(), true, wishes));
         if self.table.len() > known {
             self.forget(now);
+        }
+    }
+
+    /// Remembers who told of a suspicion, or of its end, until [`scan`](Self::scan) sees it.
+    fn rumour(&mut self, about: NodeId, state: foca::State) {
+        let Some(entry) = self.table.get_mut(about) else { return };
+        match (entry.member.state, state) {
+            (State::Up, foca::State::Suspect) | (State::Suspect, foca::State::Alive) => {
+                entry.rumour = self.teller;
+            }
+            _ => {}
         }
     }
 
@@ -365,6 +424,10 @@ impl Membership {
             self.outputs.push_back(Output::Datagram { to: id, address, bytes });
         }
         for suspect in suspects {
+            // It may be suspected for longer.
+            if self.table.get(suspect).is_some_and(|member| member.state == State::Up) {
+                self.history.note(now, suspect.name, Happened::Suspected { by: None });
+            }
             self.accuse(suspect);
         }
     }
@@ -377,6 +440,7 @@ impl Membership {
             self.over(now, older, Why::Restarted);
         }
         let member = self.table.put(now, life, State::Up);
+        self.history.note(now, life.id.name, Happened::Up(life.id));
         self.outputs.push_back(Output::Event(Event::Up(member)));
         self.sync_soon(now);
     }
@@ -384,6 +448,7 @@ impl Membership {
     /// Keeps what is remembered of lives that are over within bounds, here and in foca.
     fn forget(&mut self, now: Time) {
         for life in self.table.forget(now) {
+            self.history.forget(life.id.name);
             self.with_foca(now, |foca, wishes| foca.handle_timer(Timer::RemoveDown(life), wishes));
         }
     }

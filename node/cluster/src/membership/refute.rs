@@ -8,14 +8,22 @@
 use foca::Timer;
 use purlin_proto::NodeId;
 
-use super::Membership;
 use super::types::Time;
 use super::wire::{Life, Said, Update};
+use super::{Happened, Membership};
 
 /// Whom foca has just come to suspect by itself: only then it waits for this.
 pub(super) fn suspected(timer: &Timer<Life>) -> Option<NodeId> {
     match timer {
         Timer::ChangeSuspectToDown { member_id, .. } => Some(member_id.id),
+        _ => None,
+    }
+}
+
+/// Whom others are asked to probe when this timer is due, unless it has answered by then.
+pub(super) fn asked_again(timer: &Timer<Life>) -> Option<NodeId> {
+    match timer {
+        Timer::SendIndirectProbe { probed_id, .. } => Some(probed_id.id),
         _ => None,
     }
 }
@@ -32,6 +40,7 @@ impl Membership {
 
     /// This node is suspected in that incarnation, so it takes the next.
     pub(super) fn refute(&mut self, now: Time, to: NodeId, incarnation: u16) {
+        self.history.note(now, self.me.id.name, Happened::Accused { by: to });
         let me = Life { id: self.me.id, address: self.me.address };
         self.apply(now, std::iter::once(Update::new(me, incarnation, foca::State::Suspect)));
         // Without a next one it comes back under a new creation.

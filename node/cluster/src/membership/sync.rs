@@ -54,7 +54,7 @@ impl Membership {
             self.disconnect(from);
             return;
         }
-        self.heard(from);
+        self.heard(now, from);
         match codec::from_bytes::<Said>(bytes, STATE_BYTES) {
             Ok(Said::Full { members, .. }) if members.len() > MEMBERS => {
                 tracing::warn!(%from, members = members.len(), "more members than there may be");

@@ -29,6 +29,8 @@ pub(super) enum LabelsFrom {
 pub(super) struct Entry {
     pub(super) member: Member,
     pub(super) labels_from: LabelsFrom,
+    /// Who has told last that it is suspected, or is no more.
+    pub(super) rumour: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,7 @@ impl Table {
     /// Only this node.
     pub(super) fn new(me: Member) -> Self {
         let name = me.id.name;
-        let me = Entry { member: me, labels_from: LabelsFrom::Itself };
+        let me = Entry { member: me, labels_from: LabelsFrom::Itself, rumour: None };
         Self { me: name, entries: BTreeMap::from([(name, me)]) }
     }
 
@@ -99,7 +101,7 @@ impl Table {
     pub(super) fn put(&mut self, now: Time, life: Life, state: State) -> Member {
         let Life { id, address } = life;
         let member = Member { id, address, labels: Labels::new(), state, since: now };
-        let entry = Entry { member: member.clone(), labels_from: LabelsFrom::Nobody };
+        let entry = Entry { member: member.clone(), labels_from: LabelsFrom::Nobody, rumour: None };
         self.entries.insert(id.name, entry);
         member
     }

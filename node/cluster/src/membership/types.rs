@@ -46,6 +46,13 @@ pub enum Input {
         /// Where it says it can be reached.
         address: SocketAddr,
     },
+    /// A link to a node has ended. Only for the history: a node may be well without a link.
+    Disconnected {
+        /// The life at the far end.
+        peer: NodeId,
+        /// Why, for people.
+        why: String,
+    },
     /// A datagram of membership has come.
     Datagram {
         /// From whom, proved.
@@ -76,7 +83,8 @@ pub enum Input {
         peer: NodeId,
     },
     /// A node refused or closed a link because it holds this life for dead
-    /// ([`Refusal::DeclaredDown`]).
+    /// ([`Refusal::DeclaredDown`]), or answered our own refusal with that
+    /// ([`Membership::answer`](crate::Membership::answer)).
     DeclaredDown {
         /// The creation of this node that it spoke of; an earlier one is no news.
         creation: u64,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod figures;
+mod history;
 mod stalls;
 mod world;
 
@@ -244,6 +245,51 @@ fn a_cut_about_as_long_as_detection_still_ends_in_agreement() {
         for millis in [2_000, 3_000, 3_500, 4_000, 5_000, 7_000] {
             split(6, 4, seed, Duration::from_millis(millis));
         }
+    }
+}
+
+/// After a split only one side can dial the other, as from behind a firewall.
+fn one_way_split(left: usize, right: usize, seed: u64, left_dials: bool) -> (usize, usize) {
+    let count = left + right;
+    let mut world = World::with(count, seed);
+    world.run(s(15));
+    let (one, other): (Vec<_>, Vec<_>) = ((0..left).collect(), (left..count).collect());
+    world.cut(&one, &other);
+    world.run(s(20));
+    let (from, to) = if left_dials { (&other, &one) } else { (&one, &other) };
+    world.forbid_dials(from, to);
+    world.heal();
+    world.run(s(60));
+    assert_eq!(world.agreeing(), count, "{left}|{right}, seed {seed}, left dials: {left_dials}");
+    let back = |side: &[usize]| side.iter().filter(|&&n| world.creation(n) > 1).count();
+    (back(&one), back(&other))
+}
+
+#[test]
+fn a_split_heals_also_where_only_one_side_can_dial_the_other() {
+    for seed in seeds() {
+        for (left, right) in [(1, 1), (3, 2), (2, 3), (1, 4), (4, 1)] {
+            for left_dials in [true, false] {
+                let back = one_way_split(left, right, seed, left_dials);
+                let expected = if left >= right { (0, right) } else { (left, 0) };
+                assert_eq!(back, expected, "{left}|{right}, seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_was_frozen_learns_that_it_is_down_also_if_it_can_dial_nobody() {
+    for seed in seeds() {
+        let mut world = World::with(4, seed);
+        world.run(s(10));
+        world.forbid_dials(&[3], &[0, 1, 2]);
+        world.freeze(3, s(12));
+
+        world.run(s(60));
+
+        assert!(world.creation(3) > 1, "it came back, seed {seed}");
+        assert_eq!(world.agreeing(), 4, "seed {seed}");
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct World {
     agenda: BTreeSet<(Time, NodeName)>,
     pub(crate) loss: f64,
     cuts: BTreeSet<(NodeName, NodeName)>,
+    /// Who cannot make a link to whom, as from behind a firewall; links that exist go both ways.
+    deaf: BTreeSet<(NodeName, NodeName)>,
     links: BTreeSet<(NodeId, NodeId)>,
     /// When the last frame of the stream between two nodes arrives: frames keep their order.
     streams: BTreeMap<(NodeName, NodeName), Time>,
@@ -83,6 +85,7 @@ impl World {
             agenda: BTreeSet::new(),
             loss: 0.0,
             cuts: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             links: BTreeSet::new(),
             streams: BTreeMap::new(),
             chance: StdRng::seed_from_u64(seed),
@@ -137,6 +140,13 @@ impl World {
             for b in other {
                 self.cuts.extend([(named(*a), named(*b)), (named(*b), named(*a))]);
             }
+        }
+    }
+
+    /// None of the first can dial one of the second any more.
+    pub(crate) fn forbid_dials(&mut self, from: &[usize], to: &[usize]) {
+        for a in from {
+            self.deaf.extend(to.iter().map(|b| (named(*a), named(*b))));
         }
     }
 
@@ -373,7 +383,7 @@ impl World {
             return;
         }
         let frozen = self.nodes[&to].frozen_until.is_some_and(|until| until > self.now);
-        if frozen || self.cuts.contains(&(from, to)) {
+        if frozen || [&self.cuts, &self.deaf].iter().any(|closed| closed.contains(&(from, to))) {
             return;
         }
         let (ours, theirs) = (self.id(from), self.id(to));
@@ -381,7 +391,11 @@ impl World {
             return;
         }
         if let Err(why) = self.nodes[&to].membership.admit(ours, address(from)) {
+            let answer = self.nodes[&from].membership.answer(&why);
             self.refused(from, at, why);
+            if let Some(answer) = answer {
+                self.refused(to, address(from), answer);
+            }
             return;
         }
         if let Err(why) = self.nodes[&from].membership.admit(theirs, address(to)) {

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::credentials::Identity;
 use crate::endpoint::Events;
 use crate::error::{BindError, Closed, DialError, StreamEnded};
+use crate::stats::Path;
 use purlin_proto::Refusal;
 
 /// Chunks that a stream may have in flight.
@@ -336,6 +337,11 @@ impl Connection {
 
     pub(crate) fn identity(&self) -> Identity {
         self.0.identity
+    }
+
+    /// Of the network as it is now: nothing is counted.
+    pub(crate) fn path(&self) -> Path {
+        Path { rtt: 2 * self.0.network.latency(), sent: 0, lost: 0 }
     }
 
     pub(crate) fn heard(&self) -> u64 {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::credentials::Identity;
 use crate::error::{Closed, DialError, StreamEnded};
+use crate::stats::Path;
 use purlin_proto::Refusal;
 
 /// What an endpoint is bound to.
@@ -193,6 +194,17 @@ impl Connection {
                 (stats.frame_tx.stream, stats.udp_rx.datagrams)
             }
             Self::Memory(connection) => connection.progress(),
+        }
+    }
+
+    /// How good the way to the far end is.
+    pub(crate) fn path(&self) -> Path {
+        match self {
+            Self::Quic(connection) => {
+                let path = connection.stats().path;
+                Path { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets }
+            }
+            Self::Memory(connection) => connection.path(),
         }
     }
 

@@ -35,6 +35,11 @@ const STREAMS: u32 = 32;
 
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
+/// Packets of the largest size that may be under way before any was acknowledged. quinn's 12,000
+/// bytes are one probe for a larger MTU and one packet: whatever comes next waits for the probe,
+/// even the close of the connection, which is then never sent.
+const FIRST_PACKETS: u64 = 4;
+
 pub(crate) struct Wire {
     endpoint: quinn::Endpoint,
     hints: Option<JoinHandle<()>>,
@@ -200,7 +205,10 @@ fn transport(config: &Config) -> TransportConfig {
     discovery.upper_bound(config.mtu);
     transport.mtu_discovery_config(Some(discovery));
     let idle = IdleTimeout::try_from(config.idle_timeout).unwrap_or(VarInt::MAX.into());
+    let mut congestion = quinn::congestion::CubicConfig::default();
+    congestion.initial_window(FIRST_PACKETS * u64::from(config.mtu));
     transport
+        .congestion_controller_factory(Arc::new(congestion))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(config.window))

@@ -87,6 +87,7 @@ impl Fabric {
 pub(crate) enum Seen {
     Up(NodeName),
     Down(NodeName, Closed),
+    Answered(Refusal),
     Unreachable(NodeId),
     Hint(SocketAddr),
     Frame(Flow, Bytes),
@@ -99,6 +100,7 @@ pub(crate) struct Record {
     seen: Mutex<Vec<Seen>>,
     changed: Notify,
     refuse: Mutex<Option<Refusal>>,
+    answer: Mutex<Option<Refusal>>,
 }
 
 impl Record {
@@ -109,6 +111,10 @@ impl Record {
 
     pub(crate) fn refuse_all(&self, why: Refusal) {
         *self.refuse.lock().unwrap() = Some(why);
+    }
+
+    pub(crate) fn answer_all(&self, why: Refusal) {
+        *self.answer.lock().unwrap() = Some(why);
     }
 
     pub(crate) fn all(&self) -> Vec<Seen> {
@@ -148,6 +154,14 @@ struct Recorder(Arc<Record>);
 impl Events for Recorder {
     fn admit(&self, _: &Peer) -> Result<(), Refusal> {
         self.0.refuse.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
+    fn answer(&self, _: &Refusal) -> Option<Refusal> {
+        self.0.answer.lock().unwrap().clone()
+    }
+
+    fn answered(&self, _: SocketAddr, refusal: &Refusal) {
+        self.0.add(Seen::Answered(refusal.clone()));
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
