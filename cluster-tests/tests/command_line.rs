@@ -198,6 +198,8 @@ async fn a_session_ends_with_its_client() {
         (connect().await.unwrap(), connect().await.unwrap(), connect().await.unwrap());
     let of_closed = watcher.monitor(closed.session().unwrap()).await.unwrap();
     let of_dropped = watcher.monitor(dropped.session().unwrap()).await.unwrap();
+    // Its answer comes after both; the others' ends come over other connections, and may be first.
+    watcher.status().await.unwrap();
 
     closed.close().await;
     let down = tokio::time::timeout(SOON, of_closed.down()).await.unwrap();
