@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use purlin_cluster::{Config as ClusterConfig, Me, Membership};
+use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, SpawnError};
-use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime, Supervisor};
+use purlin_runtime::{
+    Actor, Config as RuntimeConfig, Kinds, Observer, Resolver, Runtime, Supervisor,
+};
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
 };
@@ -20,7 +22,8 @@ use tokio::time::Instant;
 use crate::application::Applications;
 use crate::directory::Directory;
 use crate::driver::{Driver, NextCreation};
-use crate::events::Ear;
+use crate::entries::Spread;
+use crate::events::{Ear, Told};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
@@ -65,6 +68,7 @@ pub struct NodeBuilder {
     memory: Option<(Network, SocketAddr, Credentials)>,
     clock: WallClock,
     chance: Option<u64>,
+    resolver: Resolver,
     pub(crate) inflow_bytes: usize,
     pub(crate) lane_bytes: usize,
     pub(crate) mtu: u16,
@@ -127,6 +131,7 @@ impl Default for NodeBuilder {
             memory: None,
             clock: Arc::new(SystemTime::now),
             chance: None,
+            resolver: Resolver::default(),
             inflow_bytes: purlin_runtime::INFLOW_BYTES,
             lane_bytes: purlin_transport::LANE_BYTES,
             mtu: purlin_transport::MTU,
@@ -269,6 +274,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Which of two holders of a global name is kept, when there turn out to be two; the oldest
+    /// unless said otherwise. All nodes should have the same.
+    #[must_use]
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// Seeds what membership leaves to chance; different for each life of each node unless said
     /// otherwise.
     #[must_use]
@@ -353,9 +366,15 @@ impl NodeBuilder {
         config.kinds = self.kinds;
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
+        config.resolver = self.resolver;
+        let clock = Arc::clone(&self.clock);
+        config.wall_ms = Arc::new(move || millis(&clock));
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
+        let changed = inputs.clone();
+        // The driver ends with the node; then nobody wants to know.
+        runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
         let ear = Arc::new(Ear {
             runtime: runtime.clone(),
@@ -392,6 +411,13 @@ impl NodeBuilder {
 
         let directory = Arc::new(Directory::new(name));
         runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let spread = Spread {
+            owned: Owned::new(id, owned::Bounds::default(), seed, started.elapsed()),
+            endpoint: endpoint.clone(),
+            runtime: runtime.clone(),
+            directory: Arc::clone(&directory),
+            start: started,
+        };
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,
@@ -406,6 +432,7 @@ impl NodeBuilder {
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
+            spread,
         };
         let driver = ground.net.handle().spawn(driver.run()).abort_handle();
         let shared = Arc::new(Shared {

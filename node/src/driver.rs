@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
+use crate::entries::Spread;
 use crate::events::Told;
 
 /// How often links are looked at for signs of life.
@@ -50,6 +51,7 @@ pub(crate) struct Driver {
     pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
     /// Seeds being resolved: a task of its own, since a resolver may take its time.
     pub(crate) resolving: JoinSet<Vec<SocketAddr>>,
+    pub(crate) spread: Spread,
 }
 
 async fn addresses_of(seed: String) -> Vec<SocketAddr> {
@@ -79,8 +81,8 @@ impl Driver {
         let mut resolve = tokio::time::interval(RESOLVE_EVERY);
         resolve.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wake = self.membership().next_wake();
-            let wake = self.start + wake.unwrap_or(Duration::from_secs(1));
+            let wake = self.membership().next_wake().unwrap_or(Duration::from_secs(1));
+            let wake = self.start + wake.min(self.spread.next_wake());
             tokio::select! {
                 biased;
                 told = self.inputs.recv() => match told {
@@ -97,6 +99,7 @@ impl Driver {
             }
             if Instant::now() >= wake {
                 self.handle(Input::Tick);
+                self.spread.tick();
             }
             self.work_off();
         }
@@ -108,9 +111,18 @@ impl Driver {
         for _ in 0..BATCH {
             match next {
                 Some(Told::Input(input)) => {
+                    let connected = match &input {
+                        Input::Connected { peer, .. } => Some(*peer),
+                        _ => None,
+                    };
                     self.handle(input);
                     self.work_off();
+                    if let Some(peer) = connected {
+                        self.spread.connected(peer);
+                    }
                 }
+                Some(Told::Entries) => self.spread.own_changed(),
+                Some(Told::Owned { from, bytes }) => self.spread.said(from, bytes),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
@@ -223,6 +235,7 @@ impl Driver {
                 self.directory.up(node, address);
                 self.rebuild_ring();
                 self.runtime.node_event(&NodeEvent::Up { node, address, labels: member.labels });
+                self.spread.up(node);
                 (self.observer)(What::NodeUp { id: node, address });
             }
             Event::Down { id, why } => {
@@ -248,13 +261,14 @@ impl Driver {
     }
 
     /// A life is over: its link first, so that nothing of it is delivered any more; then what its
-    /// processes meant to ours; then those who watch nodes.
+    /// processes meant to ours, and what it said of them; then those who watch nodes.
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
         let why = self.membership().refusal(id);
         self.endpoint.close_peer(&id, &why);
         self.runtime.connection_lost(id.name);
         self.rebuild_ring();
+        self.spread.down(id);
         self.runtime.node_event(&NodeEvent::Down { node: id, left });
     }
 
@@ -279,6 +293,7 @@ impl Driver {
         }
         self.directory.clear();
         self.runtime.reincarnate(creation);
+        self.spread.reincarnated(id);
         let now = self.start.elapsed();
         self.membership().reincarnated(now, id);
     }

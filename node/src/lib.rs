@@ -53,6 +53,7 @@ mod builder;
 pub mod cli;
 mod directory;
 mod driver;
+mod entries;
 mod events;
 mod home;
 pub mod kinds;
@@ -66,13 +67,14 @@ pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
-    ChildSpec, ChildState, Codec, Context, Deferred, Dest, Down, DynamicSupervisor, Ended,
-    ExitReason, Handler, IdleTimeout, Interrupt, LinkDown, Mailbox, Message, Messages, Name,
-    NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pid,
-    RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry, RegistryError,
-    RegistryEvent, Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError,
-    Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError,
-    TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
+    ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
+    Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
+    Interrupt, Keep, LinkDown, Mailbox, Message, Messages, Name, NameConflict, NodeEvent, NodeId,
+    NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pick, Pid, RawContext, RawKind,
+    Received, Ref, Reference, RegisterError, Registry, RegistryError, RegistryEvent, Resolver,
+    Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError, Strategy,
+    StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError, TaskStream,
+    TaskSupervisor, TaskSupervisorOptions, Timer, TopicInfo, Untyped, UpdateError, WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -88,7 +90,8 @@ pub mod prelude {
 
     pub use crate::{
         Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
-        Handler, IdleTimeout, LinkDown, Mailbox, Message, Node, NodeEvent, NodeName, Outcome, Pid,
-        Ref, Restart, Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
+        Group, GroupEvent, Handler, IdleTimeout, LinkDown, Mailbox, Message, NameConflict, Node,
+        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
+        SupervisorRef, WhenFull,
     };
 }

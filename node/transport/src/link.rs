@@ -192,6 +192,11 @@ impl Link {
         self.0.connection.heard()
     }
 
+    /// How long a packet takes there and back, as QUIC estimates it; `None` in memory.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.0.connection.round_trip()
+    }
+
     /// Where its packets come from now; a peer may change its address and stay connected.
     pub fn address(&self) -> SocketAddr {
         self.0.connection.remote_address()

@@ -183,6 +183,14 @@ impl Connection {
         }
     }
 
+    /// How long a packet takes there and back, as far as that is known.
+    pub(crate) fn round_trip(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Quic(connection) => Some(connection.rtt()),
+            Self::Memory(_) => None,
+        }
+    }
+
     /// Two counts that both rise while what we send gets through: what we had room to send, and
     /// what was heard of it.
     pub(crate) fn progress(&self) -> (u64, u64) {
