@@ -74,7 +74,7 @@ pub use purlin_runtime::{
     Received, Ref, Reference, RegisterError, Registry, RegistryError, RegistryEvent, Resolver,
     Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError, Strategy,
     StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError, TaskStream,
-    TaskSupervisor, TaskSupervisorOptions, Timer, TopicInfo, Untyped, UpdateError, WhenFull,
+    TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
 };
 pub use purlin_transport::Network;
 

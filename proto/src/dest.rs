@@ -123,7 +123,8 @@ impl Dest {
         Self::Global(name.into())
     }
 
-    /// Every member of a group; for a call one of them, at random.
+    /// Every member of a group; for a call one of them, at random. A member that calls its own group
+    /// may be picked itself, which is [`SelfCall`](crate::CallError::SelfCall).
     pub fn group(group: impl Into<Group>) -> Self {
         Self::Group(group.into(), Pick::All)
     }

@@ -73,7 +73,6 @@ pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
-pub use crate::entries::topics::TopicInfo;
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};

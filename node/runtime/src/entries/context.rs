@@ -24,6 +24,34 @@ impl<A: Actor> Context<A> {
 
     /// Who is in a group now; from now on a [`GroupEvent`] comes when processes join or leave it
     /// (OTP: `pg:monitor/1`).
+    ///
+    /// ```
+    /// use purlin_runtime::{Actor, Context, GroupEvent, Handler, Outcome, Pid};
+    ///
+    /// /// Knows all workers of the cluster.
+    /// struct Foreman {
+    ///     workers: Vec<Pid>,
+    /// }
+    ///
+    /// impl Actor for Foreman {
+    ///     const KIND: &'static str = "foreman";
+    ///     type Args = ();
+    ///     type Messages = ();
+    ///
+    ///     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
+    ///         let (_, workers) = ctx.monitor_group("workers");
+    ///         Ok(Self { workers })
+    ///     }
+    /// }
+    ///
+    /// impl Handler<GroupEvent> for Foreman {
+    ///     async fn handle(&mut self, event: GroupEvent, _: &mut Context<Self>) -> Outcome {
+    ///         self.workers.retain(|pid| !event.left.contains(pid));
+    ///         self.workers.extend(event.joined);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn monitor_group(&mut self, group: impl Into<Group>) -> (Reference, Vec<Pid>)
     where
         A: Handler<GroupEvent>,
@@ -69,6 +97,30 @@ impl<A: Actor> Context<A> {
     /// Gives this process a global name of the available kind; see
     /// [`Runtime::register_global`](crate::Runtime::register_global). If it is lost to another
     /// process, a [`NameConflict`] comes.
+    ///
+    /// ```
+    /// use purlin_runtime::{Actor, Context, ExitReason, Handler, NameConflict, Outcome};
+    ///
+    /// struct Leader;
+    ///
+    /// impl Actor for Leader {
+    ///     const KIND: &'static str = "leader";
+    ///     type Args = ();
+    ///     type Messages = ();
+    ///
+    ///     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
+    ///         ctx.register_global("leader")?;
+    ///         Ok(Self)
+    ///     }
+    /// }
+    ///
+    /// impl Handler<NameConflict> for Leader {
+    ///     async fn handle(&mut self, _: NameConflict, ctx: &mut Context<Self>) -> Outcome {
+    ///         ctx.stop(ExitReason::Shutdown); // there is another one
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn register_global(&mut self, name: impl Into<Name>) -> Result<(), GlobalError>
     where
         A: Handler<NameConflict>,

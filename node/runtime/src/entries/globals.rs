@@ -20,9 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, Weak};
 
+use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{EntryKey, Held, Name, NameConflict, NodeId, Pid};
 use rustc_hash::FxHashMap;
 
+use super::info::behind;
 use super::{EntryError, News};
 use crate::item::Notice;
 use crate::panics;
@@ -215,6 +217,14 @@ impl Globals {
         lock(&self.state).names.get(name)?.here.clone()
     }
 
+    /// One page of the names behind this one and their holders.
+    pub(super) fn holders(&self, after: Option<Name>, us: NodeId) -> Vec<(Name, Holder)> {
+        let state = lock(&self.state);
+        let first = |claims: &Claims| claims.holders(us).first().copied();
+        let names = state.names.range(behind(after)).take(PAGE_ENTRIES);
+        names.filter_map(|(name, claims)| Some((name.clone(), first(claims)?))).collect()
+    }
+
     fn register(
         self: &Arc<Self>,
         name: &Name,
@@ -385,14 +395,6 @@ impl Runtime {
             return Some(node.pid(held.serial));
         }
         claims.holders(self.id()).first().map(|holder| holder.pid)
-    }
-
-    /// Every global name and its holder, by name.
-    pub fn global_names(&self) -> Vec<(Name, Holder)> {
-        let us = self.id();
-        let state = lock(&self.0.entries.globals.state);
-        let first = |claims: &Claims| claims.holders(us).first().copied();
-        state.names.iter().filter_map(|(name, c)| Some((name.clone(), first(c)?))).collect()
     }
 
     pub(crate) fn global_holder(&self, name: &Name) -> Option<Address> {

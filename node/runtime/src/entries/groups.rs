@@ -7,9 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 
-use purlin_proto::{EntryKey, Group, Name, NodeId, Pick, Pid, Reference};
+use purlin_proto::admin::GroupInfo;
+use purlin_proto::limits::PAGE_ENTRIES;
+use purlin_proto::{EntryKey, Group, Name, NodeId, NodeName, Pick, Pid, Reference};
 use rustc_hash::FxHashMap;
 
+use super::info::behind;
 use super::members::Members;
 use super::monitors::Monitor;
 use super::{EntryError, News};
@@ -208,6 +211,20 @@ impl Groups {
         }
         drop(state);
         tell(told);
+    }
+
+    /// One page of the groups behind this one.
+    pub(super) fn infos(&self, after: Option<Group>, us: NodeName) -> Vec<GroupInfo> {
+        let state = lock(&self.state);
+        let groups = state.groups.range(behind(after)).take(PAGE_ENTRIES);
+        groups
+            .map(|(group, members)| GroupInfo {
+                scope: group.scope.clone(),
+                name: group.name.clone(),
+                members: members.len(),
+                nodes: members.nodes(us),
+            })
+            .collect()
     }
 
     /// Looks at the members of a group, or changes whose turn it is.

@@ -100,7 +100,7 @@ impl Members {
         None
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.here.len() + self.there.values().map(Bag::len).sum::<usize>()
     }
 

@@ -31,6 +31,7 @@
 pub(crate) mod context;
 pub(crate) mod globals;
 pub(crate) mod groups;
+mod info;
 pub(crate) mod members;
 pub(crate) mod monitors;
 pub(crate) mod send;

@@ -8,9 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
 
+use purlin_proto::admin::TopicInfo;
+use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{EntryKey, Message, MessageName, Name, NodeId, Payload, Pid};
 use rustc_hash::FxHashMap;
 
+use super::info::behind;
 use super::{EntryError, News};
 use crate::process::Process;
 use crate::registry::Cleanup;
@@ -56,17 +59,6 @@ impl State {
         }
         changed
     }
-}
-
-/// What is known of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicInfo {
-    /// The topic.
-    pub name: Name,
-    /// Its subscribers on this node.
-    pub subscribers: usize,
-    /// The other nodes that have subscribers.
-    pub nodes: Vec<NodeId>,
 }
 
 impl Topics {
@@ -142,6 +134,17 @@ impl Topics {
         }
     }
 
+    /// One page of the topics behind this one.
+    pub(super) fn infos(&self, after: Option<Name>) -> Vec<TopicInfo> {
+        let state = lock(&self.state);
+        let info = |(name, topic): (&Name, &Topic)| TopicInfo {
+            topic: name.clone(),
+            subscribers: topic.here.len(),
+            nodes: topic.there.iter().map(|node| node.name).collect(),
+        };
+        state.topics.range(behind(after)).take(PAGE_ENTRIES).map(info).collect()
+    }
+
     pub(super) fn audience(&self, name: &Name) -> Option<Arc<Audience>> {
         let mut state = lock(&self.state);
         let topic = state.topics.get_mut(name)?;
@@ -178,15 +181,9 @@ impl Runtime {
         self.is_own(&pid) && self.0.entries.topics.unsubscribe(&topic.into(), pid.serial)
     }
 
-    /// The topics that anybody subscribes to, by name.
-    pub fn topics(&self) -> Vec<TopicInfo> {
-        let state = lock(&self.0.entries.topics.state);
-        let info = |(name, topic): (&Name, &Topic)| TopicInfo {
-            name: name.clone(),
-            subscribers: topic.here.len(),
-            nodes: topic.there.iter().copied().collect(),
-        };
-        state.topics.iter().map(info).collect()
+    /// The topics that anybody subscribes to, on any node, by name.
+    pub fn topics(&self) -> Vec<Name> {
+        lock(&self.0.entries.topics.state).topics.keys().cloned().collect()
     }
 
     /// Sends a message to all subscribers of a topic, on all nodes.

@@ -233,7 +233,7 @@ async fn values_that_make_no_sense_are_passed_over() {
 
     assert_eq!(pair.a.groups(), [Group::new("good")]);
     assert_eq!(pair.a.members_of("good"), [pair.b.id().pid(5); 2]);
-    assert_eq!(pair.a.global_names(), []);
+    assert_eq!(pair.a.global_infos(None), []);
 }
 
 /// An actor with a handler for everything that groups and names have to say.
@@ -391,7 +391,7 @@ async fn of_any_number_of_holders_one_is_left_and_all_others_told_once_in_whatev
             let holders = names.holders();
             let winner = holders[0].unwrap();
             assert!(holders.iter().all(|holder| *holder == Some(winner)), "{seed}: {holders:?}");
-            assert!(names.nodes.iter().all(|node| node.global_names().len() == 1));
+            assert!(names.nodes.iter().all(|node| node.global_infos(None).len() == 1));
             assert_eq!(names.conflicts.load(Ordering::Relaxed), 3, "{resolver:?} {seed}");
             if let Resolver::With(_) = resolver {
                 assert_eq!(winner.node.name.as_str(), "n3");
