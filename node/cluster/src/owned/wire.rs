@@ -63,3 +63,39 @@ impl Op {
     /// Bytes it takes besides key and value.
     pub(super) const OVERHEAD: usize = 25;
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use std::fmt::Write;
+
+    use purlin_proto::codec;
+
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_all_that_is_said_are_what_they_always_were() {
+        let owner = NodeId::new("web-1".into(), 1_763_700_000_000);
+        let set = Op { number: 7, key: b"key".into(), value: Some(b"value".into()) };
+        let removed = Op { number: 9, key: b"gone".into(), value: None };
+        let (after, upto, head, floor) = (6, 9, 12, 3);
+        let page = Page { fresh: false, after, upto, head, floor, ops: vec![set, removed] };
+        let all = [
+            Said::Heads { heads: vec![(owner, 12)], answer: true },
+            Said::Ask { owner, at: Position { after: 9, copy: None }, again: false },
+            Said::Ask { owner, at: Position { after: 2, copy: Some(3) }, again: true },
+            Said::Page { owner, page },
+        ];
+
+        let mut golden = String::new();
+        for said in all {
+            let bytes = codec::to_bytes(&said).unwrap();
+            assert_eq!(codec::from_bytes(&bytes, 1 << 10), Ok(said.clone()));
+            for byte in &bytes[..] {
+                write!(golden, "{byte:02x}").unwrap();
+            }
+            write!(golden, "\n    {said:?}\n").unwrap();
+        }
+        insta::assert_snapshot!(golden);
+    }
+}
