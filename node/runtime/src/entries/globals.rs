@@ -233,9 +233,12 @@ impl Globals {
         since_ms: u64,
     ) -> Result<(), GlobalError> {
         let mut state = lock(&self.state);
-        let taken = state.names.get(name).and_then(|claims| claims.holders(us).first().copied());
-        if let Some(Holder { pid: holder, .. }) = taken {
-            return Err(GlobalError::Taken { name: name.clone(), holder });
+        if let Some(claims) = state.names.get(name) {
+            // One that has lost it a moment ago still has to be told.
+            let lost = || claims.here.as_ref().map(|held| holder(us, held));
+            if let Some(taken) = claims.holders(us).first().copied().or_else(lost) {
+                return Err(GlobalError::Taken { name: name.clone(), holder: taken.pid });
+            }
         }
         self.news.reserve()?;
         let this: Weak<Self> = Arc::downgrade(self);
