@@ -37,7 +37,7 @@ impl Names {
         self.0.lock().unwrap().insert(name.to_owned(), addresses.into_iter().collect());
     }
 
-    fn resolver(&self) -> purlin::Resolver {
+    fn resolver(&self) -> purlin::SeedResolver {
         let names = self.clone();
         Arc::new(move |name| {
             let found = names.0.lock().unwrap().get(&name).cloned();
@@ -82,7 +82,7 @@ async fn a_node_whose_seeds_cannot_be_reached_goes_on_and_joins_when_they_can() 
     let b = builder(&cluster, "b", own)
         .seed(seed.to_string())
         .seed("nowhere:1")
-        .resolver(names.resolver())
+        .seed_resolver(names.resolver())
         .start()
         .await
         .unwrap();
@@ -115,7 +115,7 @@ async fn every_address_of_a_name_is_tried_and_a_name_may_come_to_have_others() {
     let _a = builder(&cluster, "a", alive).start().await.unwrap();
     let c = builder(&cluster, "c", later).start().await.unwrap();
 
-    let b = builder(&cluster, "b", own).seed("everyone:7400").resolver(names.resolver());
+    let b = builder(&cluster, "b", own).seed("everyone:7400").seed_resolver(names.resolver());
     let b = b.start().await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), until_sees(&b, 2)).await.unwrap();
 

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use purlin_cluster::{Config as ClusterConfig, Me, Membership};
+use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, SpawnError};
-use purlin_runtime::{Actor, Config as RuntimeConfig, Kinds, Observer, Runtime, Supervisor};
+use purlin_runtime::{
+    Actor, Config as RuntimeConfig, Kinds, Observer, Resolver, Runtime, Supervisor,
+};
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
 };
@@ -22,12 +24,13 @@ use tokio::time::Instant;
 use crate::application::Applications;
 use crate::directory::Directory;
 use crate::driver::{Driver, NextCreation};
-use crate::events::Ear;
+use crate::entries::Spread;
+use crate::events::{Ear, Told};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::router::Router;
-use crate::seeds::{Resolver, Seeds, system_resolver};
+use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
 use crate::system;
 
@@ -64,7 +67,7 @@ pub struct NodeBuilder {
     pub(crate) listen: Option<String>,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) seeds: Vec<String>,
-    resolver: Resolver,
+    seed_resolver: SeedResolver,
     pub(crate) expect: usize,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
@@ -74,6 +77,7 @@ pub struct NodeBuilder {
     ground: Option<Given>,
     clock: WallClock,
     chance: Option<u64>,
+    resolver: Resolver,
     pub(crate) inflow_bytes: usize,
     pub(crate) lane_bytes: usize,
     pub(crate) mtu: u16,
@@ -128,7 +132,7 @@ impl Default for NodeBuilder {
             listen: None,
             advertise: None,
             seeds: Vec::new(),
-            resolver: system_resolver(),
+            seed_resolver: system_resolver(),
             expect: 1,
             data_dir: None,
             labels: Labels::new(),
@@ -138,6 +142,7 @@ impl Default for NodeBuilder {
             ground: None,
             clock: Arc::new(SystemTime::now),
             chance: None,
+            resolver: Resolver::default(),
             inflow_bytes: purlin_runtime::INFLOW_BYTES,
             lane_bytes: purlin_transport::LANE_BYTES,
             mtu: purlin_transport::MTU,
@@ -192,13 +197,13 @@ impl NodeBuilder {
     /// use std::net::SocketAddr;
     /// use std::sync::Arc;
     ///
-    /// let node = purlin::Node::builder().seed("everyone:7400").resolver(Arc::new(|_| {
+    /// let node = purlin::Node::builder().seed("everyone:7400").seed_resolver(Arc::new(|_| {
     ///     Box::pin(async { Ok(vec![SocketAddr::from(([10, 0, 0, 1], 7400))]) })
     /// }));
     /// ```
     #[must_use]
-    pub fn resolver(mut self, resolver: Resolver) -> Self {
-        self.resolver = resolver;
+    pub fn seed_resolver(mut self, resolver: SeedResolver) -> Self {
+        self.seed_resolver = resolver;
         self
     }
 
@@ -310,6 +315,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Which of two holders of a global name is kept, when there turn out to be two; the oldest
+    /// unless said otherwise. All nodes should have the same.
+    #[must_use]
+    pub fn resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
     /// Seeds what membership leaves to chance; different for each life of each node unless said
     /// otherwise.
     #[must_use]
@@ -398,9 +411,15 @@ impl NodeBuilder {
         config.kinds = self.kinds;
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
+        config.resolver = self.resolver;
+        let clock = Arc::clone(&self.clock);
+        config.wall_ms = Arc::new(move || millis(&clock));
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
+        let changed = inputs.clone();
+        // The driver ends with the node; then nobody wants to know.
+        runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
         let ear = Arc::new(Ear {
             runtime: runtime.clone(),
@@ -442,6 +461,13 @@ impl NodeBuilder {
         runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
         let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
         let gathered = Arc::new(watch::Sender::new(1));
+        let spread = Spread {
+            owned: Owned::new(id, owned::Bounds::default(), seed, started.elapsed()),
+            endpoint: endpoint.clone(),
+            runtime: runtime.clone(),
+            directory: Arc::clone(&directory),
+            start: started,
+        };
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,
@@ -451,13 +477,14 @@ impl NodeBuilder {
             observer,
             next_creation: ground.next,
             seeds: Arc::clone(&seeds),
-            resolver: self.resolver,
+            seed_resolver: self.seed_resolver,
             gathered: Arc::clone(&gathered),
             start: started,
             silence: Silence::new(detect_in),
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
+            spread,
         };
         let driver = ground.net.handle().spawn(driver.run()).abort_handle();
         let shared = Arc::new(Shared {

@@ -17,8 +17,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
+use crate::entries::Spread;
 use crate::events::Told;
-use crate::seeds::{Outcome, Resolved, Resolver, Seeds};
+use crate::seeds::{Outcome, Resolved, SeedResolver, Seeds};
 use crate::silence::{LOOK_EVERY, Seen, Sign, Silence};
 
 /// So many inputs are handled before anything else gets its turn.
@@ -36,7 +37,7 @@ pub(crate) struct Driver {
     pub(crate) observer: Observer,
     pub(crate) next_creation: NextCreation,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
-    pub(crate) resolver: Resolver,
+    pub(crate) seed_resolver: SeedResolver,
     /// How many members are live, for whoever waits for some.
     pub(crate) gathered: Arc<watch::Sender<usize>>,
     pub(crate) start: Instant,
@@ -45,6 +46,7 @@ pub(crate) struct Driver {
     pub(crate) dials: JoinSet<(SocketAddr, Result<Link, DialError>)>,
     /// Seeds being resolved: a task of its own, since a resolver may take its time.
     pub(crate) resolving: JoinSet<Resolved>,
+    pub(crate) spread: Spread,
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -70,7 +72,8 @@ impl Driver {
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wake = self.membership().next_wake().map(|wake| self.start + wake);
+            let wake = [self.membership().next_wake(), Some(self.spread.next_wake())];
+            let wake = wake.into_iter().flatten().min().map(|wake| self.start + wake);
             tokio::select! {
                 biased;
                 told = self.inputs.recv() => match told {
@@ -90,6 +93,7 @@ impl Driver {
             }
             if wake.is_some_and(|wake| Instant::now() >= wake) {
                 self.handle(Input::Tick);
+                self.spread.tick();
             }
             self.work_off();
         }
@@ -101,9 +105,18 @@ impl Driver {
         for _ in 0..BATCH {
             match next {
                 Some(Told::Input(input)) => {
+                    let connected = match &input {
+                        Input::Connected { peer, .. } => Some(*peer),
+                        _ => None,
+                    };
                     self.handle(input);
                     self.work_off();
+                    if let Some(peer) = connected {
+                        self.spread.connected(peer);
+                    }
                 }
+                Some(Told::Entries) => self.spread.own_changed(),
+                Some(Told::Owned { from, bytes }) => self.spread.said(from, bytes),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
@@ -230,7 +243,7 @@ impl Driver {
     fn tend_seeds(&mut self) {
         let (now, alone) = (self.start.elapsed(), *self.gathered.borrow() <= 1);
         if self.resolving.is_empty() {
-            let round = self.seeds().resolve(now, alone, &self.resolver);
+            let round = self.seeds().resolve(now, alone, &self.seed_resolver);
             round.map(|round| self.resolving.spawn(round));
         }
         let complaint = self.seeds().complaint(now, alone);
@@ -248,6 +261,7 @@ impl Driver {
                 self.directory.up(node, address);
                 self.rebuild_ring();
                 self.runtime.node_event(&NodeEvent::Up { node, address, labels: member.labels });
+                self.spread.up(node);
                 (self.observer)(What::NodeUp { id: node, address });
             }
             Event::Down { id, why } => {
@@ -273,13 +287,14 @@ impl Driver {
     }
 
     /// A life is over: its link first, so that nothing of it is delivered any more; then what its
-    /// processes meant to ours; then those who watch nodes.
+    /// processes meant to ours, and what it said of them; then those who watch nodes.
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
         let why = self.membership().refusal(id);
         self.endpoint.close_peer(&id, &why);
         self.runtime.connection_lost(id.name);
         self.rebuild_ring();
+        self.spread.down(id);
         self.runtime.node_event(&NodeEvent::Down { node: id, left });
     }
 
@@ -306,6 +321,7 @@ impl Driver {
         }
         self.directory.clear();
         self.runtime.reincarnate(creation);
+        self.spread.reincarnated(id);
         let now = self.start.elapsed();
         self.membership().reincarnated(now, id);
     }

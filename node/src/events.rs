@@ -21,6 +21,15 @@ pub(crate) type Inputs = mpsc::UnboundedSender<Told>;
 pub(crate) enum Told {
     /// Something for membership.
     Input(Input),
+    /// Entries of this node have changed.
+    Entries,
+    /// A node says something about entries.
+    Owned {
+        /// Which, proved.
+        from: NodeId,
+        /// What.
+        bytes: Bytes,
+    },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
     /// All that was told before has been done; for whoever waits for that.
@@ -192,6 +201,9 @@ impl NodeReceiver {
             }
             Ok(Frame::State(bytes)) => {
                 let _ = self.inputs.send(Told::Input(Input::State { from: self.from, bytes }));
+            }
+            Ok(Frame::Owned(bytes)) => {
+                let _ = self.inputs.send(Told::Owned { from: self.from, bytes });
             }
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),

@@ -53,6 +53,7 @@ mod builder;
 pub mod cli;
 mod directory;
 mod driver;
+mod entries;
 mod events;
 mod home;
 pub mod kinds;
@@ -72,13 +73,14 @@ pub use purlin_proto as proto;
 pub use purlin_proto::{Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
-    ChildSpec, ChildState, Codec, Context, Deferred, Dest, Down, DynamicSupervisor, Ended,
-    ExitReason, Handler, IdleTimeout, Interrupt, LinkDown, Mailbox, Message, Messages, Name,
-    NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pid,
-    RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry, RegistryError,
-    RegistryEvent, Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError,
-    Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError,
-    TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
+    ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
+    Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
+    Interrupt, Keep, LinkDown, Mailbox, Message, Messages, Name, NameConflict, NodeEvent, NodeId,
+    NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pick, Pid, RawContext, RawKind,
+    Received, Ref, Reference, RegisterError, Registry, RegistryError, RegistryEvent, Resolver,
+    Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError, Strategy,
+    StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError, TaskStream,
+    TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -87,7 +89,7 @@ pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
-pub use crate::seeds::{Lookup, Resolver};
+pub use crate::seeds::{Lookup, SeedResolver};
 
 /// What a program that defines and runs actors uses.
 pub mod prelude {
@@ -95,7 +97,8 @@ pub mod prelude {
 
     pub use crate::{
         Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
-        Handler, IdleTimeout, LinkDown, Mailbox, Message, Node, NodeEvent, NodeName, Outcome, Pid,
-        Ref, Restart, Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
+        Group, GroupEvent, Handler, IdleTimeout, LinkDown, Mailbox, Message, NameConflict, Node,
+        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
+        SupervisorRef, WhenFull,
     };
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Message, Name, NodeId, NodeName, Placement, Refusal, SpawnError,
+    CallError, Dest, ExitReason, Group, Message, Name, NodeId, NodeName, Pid, Placement, Refusal,
+    SpawnError,
 };
 use purlin_runtime::{Actor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
@@ -198,6 +199,21 @@ impl Node {
         message: M,
     ) -> Result<M::Reply, CallError> {
         self.0.runtime.call(to, message).await
+    }
+
+    /// Publishes a message to a topic; see [`Runtime::publish`].
+    pub fn publish<M: Message + Clone>(&self, topic: impl Into<Name>, message: M) {
+        self.0.runtime.publish(topic, message);
+    }
+
+    /// The members of a group on all nodes; see [`Runtime::members_of`].
+    pub fn members_of(&self, group: impl Into<Group>) -> Vec<Pid> {
+        self.0.runtime.members_of(group)
+    }
+
+    /// The process that has a global name; see [`Runtime::whereis_global`].
+    pub fn whereis_global(&self, name: impl Into<Name>) -> Option<Pid> {
+        self.0.runtime.whereis_global(&name.into())
     }
 
     /// Asks a process to end; see [`Runtime::exit`].

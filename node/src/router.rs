@@ -57,6 +57,20 @@ fn result(sent: transport::Sent) -> Sent {
 }
 
 impl Remote for Router {
+    fn nearest(&self, among: &[NodeName]) -> Option<NodeName> {
+        let way = |name: &NodeName| {
+            let link = self.directory.find(*name).and_then(|place| self.endpoint.link(&place.id));
+            let round_trip = link.map(|link| link.path().rtt);
+            // Those that are not known come last.
+            (round_trip.is_none(), round_trip)
+        };
+        among.iter().copied().min_by_key(way)
+    }
+
+    fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
+        self.directory.ring().owner_among(key, among)
+    }
+
     fn send(
         &self,
         to: Peer,

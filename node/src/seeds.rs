@@ -31,8 +31,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// What is being looked up: the addresses of HOST:PORT, or why there are none.
 pub type Lookup = Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Finds the addresses of a seed; see [`NodeBuilder::resolver`](crate::NodeBuilder::resolver).
-pub type Resolver = Arc<dyn Fn(String) -> Lookup + Send + Sync>;
+/// Finds the addresses of a seed; see [`NodeBuilder::seed_resolver`](crate::NodeBuilder::seed_resolver).
+pub type SeedResolver = Arc<dyn Fn(String) -> Lookup + Send + Sync>;
 
 /// What one round of lookups found, by seed.
 pub(crate) type Resolved = Vec<(String, Result<Vec<SocketAddr>, String>)>;
@@ -60,13 +60,13 @@ struct Seed {
 }
 
 /// The system's.
-pub(crate) fn system_resolver() -> Resolver {
+pub(crate) fn system_resolver() -> SeedResolver {
     Arc::new(|seed| {
         Box::pin(async move { tokio::net::lookup_host(seed).await.map(Iterator::collect) })
     })
 }
 
-async fn lookup(resolver: Resolver, seed: String) -> (String, Result<Vec<SocketAddr>, String>) {
+async fn lookup(resolver: SeedResolver, seed: String) -> (String, Result<Vec<SocketAddr>, String>) {
     let found = match tokio::time::timeout(RESOLVE_TIMEOUT, resolver(seed.clone())).await {
         Ok(Ok(found)) if found.is_empty() => Err("it has no address".to_owned()),
         Ok(Ok(found)) => Ok(found),
@@ -88,7 +88,7 @@ impl Seeds {
         &mut self,
         now: Duration,
         alone: bool,
-        resolver: &Resolver,
+        resolver: &SeedResolver,
     ) -> Option<impl Future<Output = Resolved> + Send + use<>> {
         // Sooner once this node is alone.
         let latest = if alone { now + RESOLVE_ALONE_EVERY } else { now + RESOLVE_EVERY };
@@ -230,7 +230,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn names_are_resolved_sooner_while_a_node_is_alone() {
         let mut seeds = Seeds::new(vec!["localhost:7400".to_owned()]);
-        let resolver: Resolver = Arc::new(|_| Box::pin(std::future::pending()));
+        let resolver: SeedResolver = Arc::new(|_| Box::pin(std::future::pending()));
 
         let rounds = |seeds: &mut Seeds, from: u32, alone| {
             let due =

@@ -1,16 +1,19 @@
 //! The process registered as `purlin` on every node: answers what an operator asks.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, Leave, ListMembers,
-    ListNames, ListProcesses, OwnerInfo, Place, Status, Subscribe, What, WhereIs,
+    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, JoinGroup, Leave,
+    LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListMembers, ListNames,
+    ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal, Status, Subscribe, SubscribeTopic,
+    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::{Message, Pid};
-use purlin_runtime::{Outcome, RawContext, RawKind, Received, Untyped};
+use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime, Untyped};
 use tokio::sync::broadcast;
 
 use crate::builder::WallClock;
@@ -109,10 +112,28 @@ impl System {
                 self.ctx.monitor(ask.subscriber);
             }
         });
-        if let Some(message) = message {
+        if let Some(message) = about_entries(&runtime, message) {
             message.refuse("purlin");
         }
     }
+}
+
+/// Answers what concerns groups, topics and global names.
+fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
+    fn said<E: Display>(result: Result<(), E>) -> Result<(), String> {
+        result.map_err(|error| error.to_string())
+    }
+    let message = reply(message, |ask: ListGroups| runtime.group_infos(ask.after));
+    let message =
+        reply(message, |ask: ListGroupMembers| runtime.group_members(&ask.group, ask.after));
+    let message = reply(message, |ask: JoinGroup| said(runtime.join(ask.group, ask.pid)));
+    let message = reply(message, |ask: LeaveGroup| runtime.leave(ask.group, ask.pid));
+    let message = reply(message, |ask: ListTopics| runtime.topic_infos(ask.after));
+    let message = reply(message, |ask: SubscribeTopic| said(runtime.subscribe(ask.topic, ask.pid)));
+    let message = reply(message, |ask: UnsubscribeTopic| runtime.unsubscribe(ask.topic, ask.pid));
+    let message = reply(message, |ask: ListGlobalNames| runtime.global_infos(ask.after));
+    let message = reply(message, |ask: WhereIsGlobal| runtime.whereis_global(&ask.name));
+    reply(message, |ask: RegisterGlobal| said(runtime.register_global(ask.name, ask.pid)))
 }
 
 /// Answers a message if it is an `M`; else hands it on.

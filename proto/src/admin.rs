@@ -34,6 +34,14 @@ macro_rules! message {
     };
 }
 
+mod entries;
+
+pub use entries::{
+    GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
+    ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
+    UnsubscribeTopic, WhereIsGlobal,
+};
+
 /// What is this node, and how is it?
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GetStatus;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::{Group, ParsePickError, Pick};
 use crate::id::{ParseIdError, Pid};
 use crate::name::{Name, NameError, NodeName};
 use crate::readable::text_when_readable;
@@ -18,6 +19,11 @@ use crate::readable::text_when_readable;
 /// | `web-1.1763700000000.42` | the process with this pid, wherever it lives |
 /// | `hits` | the process registered as `hits` on the node that is asked |
 /// | `hits@b` | the process registered as `hits` on node `b` |
+/// | `global:hits` | the process that has the global name `hits`, wherever it lives |
+/// | `group:workers` | every member of the group `workers`; for a call one of them, at random |
+/// | `group:jobs/workers` | the same in the scope `jobs` |
+/// | `group:workers:nearest` | one member; see [`Pick`] for `random`, `round-robin`, `key=KEY` |
+/// | `topic:news` | every subscriber of the topic `news`; it cannot be called |
 ///
 /// ```
 /// use purlin_proto::Dest;
@@ -35,6 +41,12 @@ pub enum Dest {
     Local(Name),
     /// A name on the given node. Resolved there, when the message arrives.
     Remote(Name, NodeName),
+    /// A global name. Resolved by the node that sends.
+    Global(Name),
+    /// Members of a group. Picked by the node that sends.
+    Group(Group, Pick),
+    /// The subscribers of a topic.
+    Topic(Name),
 }
 
 /// On the wire, with fixed variants.
@@ -43,6 +55,9 @@ enum DestFields {
     Pid(Pid),
     Local(Name),
     Remote(Name, NodeName),
+    Global(Name),
+    Group(Group, Pick),
+    Topic(Name),
 }
 
 impl From<Dest> for DestFields {
@@ -51,6 +66,9 @@ impl From<Dest> for DestFields {
             Dest::Pid(pid) => Self::Pid(pid),
             Dest::Local(name) => Self::Local(name),
             Dest::Remote(name, node) => Self::Remote(name, node),
+            Dest::Global(name) => Self::Global(name),
+            Dest::Group(group, pick) => Self::Group(group, pick),
+            Dest::Topic(name) => Self::Topic(name),
         }
     }
 }
@@ -61,6 +79,9 @@ impl From<DestFields> for Dest {
             DestFields::Pid(pid) => Self::Pid(pid),
             DestFields::Local(name) => Self::Local(name),
             DestFields::Remote(name, node) => Self::Remote(name, node),
+            DestFields::Global(name) => Self::Global(name),
+            DestFields::Group(group, pick) => Self::Group(group, pick),
+            DestFields::Topic(name) => Self::Topic(name),
         }
     }
 }
@@ -82,20 +103,60 @@ pub enum ParseDestError {
         /// What is wrong with it.
         source: NameError,
     },
+    /// What stands before `:` is none of the forms that there are.
+    #[error(
+        "{text:?} is not a destination: before the colon may be global, group or topic, as in \
+         global:NAME, group:NAME, group:SCOPE/NAME:nearest, topic:NAME"
+    )]
+    Form {
+        /// What was given.
+        text: String,
+    },
+    /// The members of a group cannot be picked like that.
+    #[error(transparent)]
+    Pick(#[from] ParsePickError),
 }
 
 impl Dest {
+    /// The process that has a global name.
+    pub fn global(name: impl Into<Name>) -> Self {
+        Self::Global(name.into())
+    }
+
+    /// Every member of a group; for a call one of them, at random. A member that calls its own group
+    /// may be picked itself, which is [`SelfCall`](crate::CallError::SelfCall).
+    pub fn group(group: impl Into<Group>) -> Self {
+        Self::Group(group.into(), Pick::All)
+    }
+
+    /// One member of a group, or what else [`Pick`] says.
+    ///
+    /// ```
+    /// use purlin_proto::{Dest, Pick};
+    ///
+    /// let dest = Dest::one_of("workers", Pick::Key("user:42".into()));
+    /// assert_eq!(dest.to_string(), "group:workers:key=user:42");
+    /// ```
+    pub fn one_of(group: impl Into<Group>, pick: Pick) -> Self {
+        Self::Group(group.into(), pick)
+    }
+
+    /// Every subscriber of a topic.
+    pub fn topic(name: impl Into<Name>) -> Self {
+        Self::Topic(name.into())
+    }
+
     /// Whether this text is taken for a pid rather than a name.
     fn looks_like_pid(text: &str) -> bool {
         text.starts_with('<') || text.parse::<Pid>().is_ok()
     }
 
-    /// The node that this destination names; `None` for a name on the node that resolves it.
+    /// The node that this destination names; `None` for what the node that is asked resolves.
     pub fn node(&self) -> Option<NodeName> {
         match self {
             Self::Pid(pid) => Some(pid.node.name),
-            Self::Local(_) => None,
             Self::Remote(_, node) => Some(*node),
+            Self::Local(_) | Self::Global(_) | Self::Group(..) | Self::Topic(_) => None,
         }
     }
 
@@ -103,7 +164,7 @@ impl Dest {
     pub fn pid(&self) -> Option<Pid> {
         match self {
             Self::Pid(pid) => Some(*pid),
-            Self::Local(_) | Self::Remote(..) => None,
+            _ => None,
         }
     }
 }
@@ -116,6 +177,17 @@ impl FromStr for Dest {
             return Ok(Self::Pid(text.parse()?));
         }
         let name_error = |source| ParseDestError::Name { text: text.to_owned(), source };
+        if let Some((form, rest)) = text.split_once(':') {
+            return match form {
+                "global" => Ok(Self::Global(Name::new(rest).map_err(name_error)?)),
+                "topic" => Ok(Self::Topic(Name::new(rest).map_err(name_error)?)),
+                "group" => {
+                    let (group, pick) = rest.split_once(':').unwrap_or((rest, "all"));
+                    Ok(Self::Group(group.parse().map_err(name_error)?, pick.parse()?))
+                }
+                _ => Err(ParseDestError::Form { text: text.to_owned() }),
+            };
+        }
         match text.rsplit_once('@') {
             None => Ok(Self::Local(Name::new(text).map_err(name_error)?)),
             Some((name, node)) => Ok(Self::Remote(
@@ -132,6 +204,10 @@ impl fmt::Display for Dest {
             Self::Pid(pid) => fmt::Display::fmt(pid, f),
             Self::Local(name) => fmt::Display::fmt(name, f),
             Self::Remote(name, node) => write!(f, "{name}@{node}"),
+            Self::Global(name) => write!(f, "global:{name}"),
+            Self::Group(group, Pick::All) => write!(f, "group:{group}"),
+            Self::Group(group, pick) => write!(f, "group:{group}:{pick}"),
+            Self::Topic(name) => write!(f, "topic:{name}"),
         }
     }
 }

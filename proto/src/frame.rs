@@ -2,12 +2,12 @@
 //!
 //! | number | frame | rides on | who sends it |
 //! |---|---|---|---|
-//! | `0x10`–`0x1f` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
-//! | `0x10`–`0x1d`, `0x20` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
-//! | `0x20` | stop: a receiver is full | control stream | nodes |
-//! | `0x21` | go on: it has room | control stream | nodes |
+//! | `0x10`–`0x20` | a [`Signal`](crate::Signal) in its envelope | lanes | nodes |
+//! | `0x21` | stop: a receiver is full | control stream | nodes |
+//! | `0x22` | go on: it has room | control stream | nodes |
 //! | `0x30` | gossip | datagrams | nodes |
 //! | `0x31` | membership state | control stream | nodes |
+//! | `0x32` | entries of nodes about their processes | control stream | nodes |
 //! | `0x40` | a client's [`Request`] | lanes | clients |
 //! | `0x41` | what a node tells its client, an [`Update`] | lanes | nodes |
 //! | `0x50` | ping: provokes a packet in answer, means nothing | datagrams | nodes |
@@ -36,6 +36,8 @@ pub enum Frame {
     Gossip(Bytes),
     /// State of the membership protocol.
     State(Bytes),
+    /// What nodes say of their own processes, and how far they have heard of others'.
+    Owned(Bytes),
     /// A client wants something.
     Request(Request),
     /// A node tells its client something.
@@ -48,6 +50,7 @@ const STOP: u8 = 0x21;
 const GO_ON: u8 = 0x22;
 const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
+const OWNED: u8 = 0x32;
 const REQUEST: u8 = 0x40;
 const UPDATE: u8 = 0x41;
 const PING: u8 = 0x50;
@@ -61,6 +64,7 @@ impl Frame {
             Self::GoOn(target) => put_target(GO_ON, target, out),
             Self::Gossip(bytes) => put(GOSSIP, bytes, out),
             Self::State(bytes) => put(STATE, bytes, out),
+            Self::Owned(bytes) => put(OWNED, bytes, out),
             Self::Request(request) => put_value(REQUEST, request, out),
             Self::Update(update) => put_value(UPDATE, update, out),
             Self::Ping => put(PING, &[], out),
@@ -87,10 +91,11 @@ impl Frame {
             STOP => Target::decode_one(frame).map(Self::Stop),
             GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
-            STATE if frame.len() > STATE_BYTES => {
+            STATE | OWNED if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
+            OWNED => Ok(Self::Owned(frame)),
             REQUEST => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Request),
             UPDATE => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Update),
             PING if frame.is_empty() => Ok(Self::Ping),

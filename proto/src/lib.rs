@@ -3,8 +3,9 @@
 //! This is what every part of a cluster shares: nodes, clients and the programs that only define
 //! message types. It holds values and how they are written down, nothing that runs.
 //!
-//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Dest`]. Where: [`Placement`].
+//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
+//! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
 //! - What an operator asks: [`admin`]. What a client asks: [`session`].
@@ -17,8 +18,10 @@
 pub mod admin;
 pub mod codec;
 mod dest;
+mod entry;
 mod error;
 pub mod frame;
+mod group;
 pub mod hello;
 mod id;
 pub mod limits;
@@ -36,14 +39,16 @@ mod signal;
 pub mod supervision;
 
 pub use crate::dest::{Dest, ParseDestError};
+pub use crate::entry::{EntryKey, EntryValue, Held};
 pub use crate::error::{CallError, SpawnError};
 pub use crate::frame::Frame;
+pub use crate::group::{Group, ParsePickError, Pick};
 pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
 pub use crate::message::{Message, MessageName};
 pub use crate::message_ref::MessageRef;
 pub use crate::name::{Name, NameError, NodeName};
-pub use crate::notice::{Down, LinkDown, NodeEvent};
+pub use crate::notice::{Down, GroupEvent, LinkDown, NameConflict, NodeEvent};
 pub use crate::payload::{Codec, Payload};
 pub use crate::placement::{Placement, PlacementError};
 pub use crate::reason::{ExitReason, Fault};

@@ -55,3 +55,18 @@ pub const PAGE_ENTRIES: usize = 10_000;
 
 /// Deepest nesting of JSON we parse.
 pub const JSON_DEPTH: usize = 128;
+
+/// Most entries that one node keeps of its own processes on all others: one for each membership of a
+/// process in a group, each topic that is subscribed to, each global name. A node refuses its own
+/// processes more.
+pub const OWNED_ENTRIES: usize = 262_144;
+
+/// Largest of these entries, key and value together, in bytes.
+pub const OWNED_ENTRY_BYTES: usize = 2 << 10;
+
+/// Bytes of entries that are sent at once; more when a single entry has more.
+pub const OWNED_PAGE_BYTES: usize = 128 << 10;
+
+/// Removals of entries that a node remembers at least, for those who are behind; as many as it has
+/// entries, if that is more.
+pub const OWNED_REMOVALS: usize = 4_096;

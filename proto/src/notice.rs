@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::dest::Dest;
+use crate::group::Group;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid, Reference};
 use crate::message::Message;
+use crate::name::Name;
 use crate::reason::ExitReason;
 
 /// A monitored process ended, or cannot be watched any more (OTP: `'DOWN'`).
@@ -68,5 +70,42 @@ pub enum NodeEvent {
 
 impl Message for NodeEvent {
     const NAME: &'static str = "purlin.node-event";
+    type Reply = ();
+}
+
+/// Processes have joined or left a group that this one monitors (OTP: `{Ref, join, Group, Pids}` and
+/// `{Ref, leave, …}`).
+///
+/// Together they tell what has changed since the members that `monitor_group` returned. They are
+/// drawn together while they wait: a process that joins and leaves before this is handled is in none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupEvent {
+    /// The monitor, as `monitor_group` or `monitor_scope` returned it.
+    pub reference: Reference,
+    /// The group.
+    pub group: Group,
+    /// Who has joined, as often as it has.
+    pub joined: Vec<Pid>,
+    /// Who has left, as often as it has; also those that have ended, or whose node is down.
+    pub left: Vec<Pid>,
+}
+
+impl Message for GroupEvent {
+    const NAME: &'static str = "purlin.group-event";
+    type Reply = ();
+}
+
+/// This process has lost a global name: another one had it as well, on the other side of a split or
+/// at the same moment, and was kept. It comes once for each name lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameConflict {
+    /// The name.
+    pub name: Name,
+    /// Who has it now.
+    pub winner: Pid,
+}
+
+impl Message for NameConflict {
+    const NAME: &'static str = "purlin.name-conflict";
     type Reply = ();
 }

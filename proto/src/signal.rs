@@ -43,6 +43,8 @@ pub enum Target {
     Node,
     /// Each of these processes, in any order: a `Send` or a `LinkDown` that is the same for all.
     Many(Serials),
+    /// Every process of the node that has subscribed to a topic when the envelope arrives: a `Send`.
+    Topic(Name),
 }
 
 /// Everything that one process, or its node, can say to another.
@@ -194,6 +196,7 @@ pub(crate) const TARGET_SERIAL: u8 = 0;
 const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
 const TARGET_MANY: u8 = 3;
+const TARGET_TOPIC: u8 = 4;
 
 /// A message or reply whose value is still to be encoded: its frame is the same as that of an
 /// [`Envelope`] with a [`Signal::Send`], [`Signal::Call`] or [`Signal::Reply`], but the value goes
@@ -377,7 +380,12 @@ impl Envelope {
         let kind = take_u8(&mut frame)?;
         let from = take_u64(&mut frame)?;
         let to = take_target(&mut frame)?;
-        if matches!(to, Target::Many(_)) && !matches!(kind, number::SEND | number::LINK_DOWN) {
+        let for_several = match to {
+            Target::Many(_) => matches!(kind, number::SEND | number::LINK_DOWN),
+            Target::Topic(_) => kind == number::SEND,
+            Target::Serial(_) | Target::Name(_) | Target::Node => true,
+        };
+        if !for_several {
             return Err(DecodeError::malformed(format_args!("signal {kind:#04x} to several")));
         }
         let signal = decode_signal(kind, frame)?;
@@ -485,15 +493,18 @@ fn take_payload(mut rest: Bytes) -> Result<Payload, DecodeError> {
 fn take_target(frame: &mut Bytes) -> Result<Target, DecodeError> {
     match take_u8(frame)? {
         TARGET_SERIAL => Ok(Target::Serial(take_u64(frame)?)),
-        TARGET_NAME => {
-            let bytes = take_name(frame)?;
-            let text = std::str::from_utf8(&bytes).map_err(DecodeError::malformed)?;
-            Ok(Target::Name(Name::new(text).map_err(DecodeError::malformed)?))
-        }
+        TARGET_NAME => take_checked_name(frame).map(Target::Name),
+        TARGET_TOPIC => take_checked_name(frame).map(Target::Topic),
         TARGET_NODE => Ok(Target::Node),
         TARGET_MANY => Serials::take(frame).map(Target::Many),
         unknown => Err(DecodeError::malformed(format_args!("unknown target {unknown}"))),
     }
+}
+
+fn take_checked_name(frame: &mut Bytes) -> Result<Name, DecodeError> {
+    let bytes = take_name(frame)?;
+    let text = std::str::from_utf8(&bytes).map_err(DecodeError::malformed)?;
+    Name::new(text).map_err(DecodeError::malformed)
 }
 
 fn take_name(frame: &mut Bytes) -> Result<Bytes, DecodeError> {
@@ -557,13 +568,19 @@ impl Target {
                 out.put_u8(TARGET_MANY);
                 serials.put(out);
             }
+            Self::Topic(name) => {
+                out.put_u8(TARGET_TOPIC);
+                put_name(name.as_str(), out);
+            }
         }
     }
 
     /// Reads a target that fills the bytes and is not several.
     pub(crate) fn decode_one(mut bytes: Bytes) -> Result<Self, DecodeError> {
         match take_target(&mut bytes)? {
-            Self::Many(_) => Err(DecodeError::malformed("several targets where one may be")),
+            Self::Many(_) | Self::Topic(_) => {
+                Err(DecodeError::malformed("several targets where one may be"))
+            }
             target if bytes.is_empty() => Ok(target),
             _ => Err(DecodeError::Trailing { extra: bytes.len() }),
         }

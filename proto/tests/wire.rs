@@ -14,7 +14,7 @@ use purlin_proto::limits::{FRAME_BYTES, RECEIVERS};
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
     CallError, Codec, Dest, Down, Envelope, ExitReason, Fault, Frame, Hello, MessageName,
-    MessageRef, Name, NodeHello, NodeId, NodeName, Payload, Pid, Reference, Refusal, Serials,
+    MessageRef, Name, NodeHello, NodeId, NodeName, Payload, Pick, Pid, Reference, Refusal, Serials,
     Signal, Spawn, SpawnError, Target, Versions, View,
 };
 
@@ -97,6 +97,12 @@ fn frames() -> Vec<Frame> {
     frames.extend([
         Frame::Gossip(Bytes::from_static(b"gossip")),
         Frame::State(Bytes::from_static(b"state")),
+        Frame::Owned(Bytes::from_static(b"owned")),
+        Frame::Envelope(Envelope {
+            to: Target::Topic(name("news")),
+            from: 3,
+            signal: Signal::Send { message: message(), payload: payload(), waits: false },
+        }),
         Frame::Ping,
         Frame::Stop(Target::Serial(42)),
         Frame::Stop(Target::Node),
@@ -120,6 +126,17 @@ fn frames() -> Vec<Frame> {
             remaining,
         }),
         Frame::Request(Request::Exit { target: hits.clone(), reason: ExitReason::Shutdown }),
+        Frame::Request(Request::Monitor { reference, target: Dest::global("hits") }),
+        Frame::Request(Request::Send {
+            to: Dest::one_of("jobs/workers", Pick::Key("user:42".into())),
+            message: message(),
+            payload: payload(),
+        }),
+        Frame::Request(Request::Send {
+            to: Dest::topic("news"),
+            message: message(),
+            payload: payload(),
+        }),
         Frame::Update(Update::Welcome { session: pid() }),
         Frame::Update(Update::Reply { reference, result: Err(CallError::NoProcess) }),
         Frame::Update(Update::Spawned { reference, result: Ok(pid()) }),
@@ -205,7 +222,7 @@ fn a_truncated_frame_is_an_error_wherever_it_ends() {
             // A payload has no length of its own: it may only become shorter.
             assert!(
                 match &short {
-                    Err(_) | Ok(Frame::Gossip(_) | Frame::State(_)) => true,
+                    Err(_) | Ok(Frame::Gossip(_) | Frame::State(_) | Frame::Owned(_)) => true,
                     Ok(Frame::Envelope(envelope)) => matches!(
                         envelope.signal,
                         Signal::Send { .. } | Signal::Call { .. } | Signal::Reply { .. }
@@ -232,7 +249,7 @@ fn what_follows_a_value_is_an_error() {
 
 #[test]
 fn unknown_frames_targets_codecs_and_variants_are_errors() {
-    for number in [0x00, 0x01, 0x0f, 0x23, 0x32, 0x42, 0x51, 0xff] {
+    for number in [0x00, 0x01, 0x0f, 0x23, 0x33, 0x42, 0x51, 0xff] {
         let bytes = Bytes::from(vec![number; 40]);
         assert!(Frame::decode(bytes).is_err(), "{number:#04x}");
     }
@@ -243,7 +260,7 @@ fn unknown_frames_targets_codecs_and_variants_are_errors() {
     };
     let mut bytes = BytesMut::new();
     send.encode(&mut bytes).unwrap();
-    for (at, unknown) in [(9, 4_u8), (22, 9)] {
+    for (at, unknown) in [(9, 5_u8), (22, 9)] {
         let mut bad = bytes.clone();
         bad[at] = unknown;
         assert!(Envelope::decode(bad.freeze()).is_err(), "byte {at}");
@@ -380,6 +397,29 @@ fn what_people_read_is_text_and_what_travels_is_not() {
     assert_eq!(serde_json::to_string(&pid()).unwrap(), r#""web-1.1763700000000.42""#);
     assert_eq!(serde_json::from_str::<Dest>(r#""web-1.1763700000000.42""#).unwrap(), pid().into());
     assert!(serde_json::from_str::<Pid>(r#""web-1""#).is_err());
+}
+
+#[test]
+fn destinations_are_read_as_they_are_printed_and_what_is_none_is_said_clearly() {
+    let forms = [
+        ("global:hits", Dest::global("hits")),
+        ("topic:news", Dest::topic("news")),
+        ("group:workers", Dest::group("workers")),
+        ("group:jobs/workers", Dest::group("jobs/workers")),
+        ("group:workers:random", Dest::one_of("workers", Pick::Random)),
+        ("group:workers:round-robin", Dest::one_of("workers", Pick::RoundRobin)),
+        ("group:jobs/workers:nearest", Dest::one_of("jobs/workers", Pick::Nearest)),
+        ("group:workers:key=a:b/c d", Dest::one_of("workers", Pick::Key("a:b/c d".into()))),
+    ];
+    for (text, dest) in forms {
+        assert_eq!(text.parse(), Ok(dest.clone()));
+        assert_eq!(dest.to_string(), text);
+    }
+    let error = |text: &str| text.parse::<Dest>().unwrap_err().to_string();
+    assert!(error("groups:workers").contains("global:NAME, group:NAME"), "{}", error("groups:w"));
+    assert!(error("group:workers:best").contains("round-robin"), "{}", error("group:w:best"));
+    assert!(error("group:").contains("must not be empty"), "{}", error("group:"));
+    assert!(error("topic:a@b").contains("must not contain"), "{}", error("topic:a@b"));
 }
 
 fn node_names() -> impl Strategy<Value = NodeName> {

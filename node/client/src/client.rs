@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use purlin_proto::admin::{
-    self, CALL_TIMEOUT, Event, GetStatus, ListMembers, MemberInfo, MemberState, Status, Subscribe,
-    WhereIs,
+    self, CALL_TIMEOUT, Event, GetStatus, ListGroupMembers, ListMembers, MemberInfo, MemberState,
+    Status, Subscribe, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::session::Request;
 use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Message, MessageName, Name, NodeName, Payload, Pid,
-    Reference, Refusal, SpawnError,
+    CallError, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name, NodeName, Payload,
+    Pid, Reference, Refusal, SpawnError,
 };
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -355,6 +355,30 @@ impl Client {
         self.call(system(node), WhereIs { name }).await
     }
 
+    /// The process that has a global name, as the connected node knows it.
+    pub async fn whereis_global(&self, name: impl Into<Name>) -> Result<Option<Pid>, CallError> {
+        self.call(system(None), WhereIsGlobal { name: name.into() }).await
+    }
+
+    /// The members of a group on all nodes, each as often as it has joined, as the connected node
+    /// sees them; a page of them, if there are very many.
+    pub async fn members_of(&self, group: impl Into<Group>) -> Result<Vec<Pid>, CallError> {
+        let asked = ListGroupMembers { group: group.into(), after: None };
+        let members = self.call(system(None), asked).await?;
+        let pids = members.iter().map(|m| std::iter::repeat_n(m.pid, m.joined as usize));
+        Ok(pids.flatten().collect())
+    }
+
+    /// What comes to the session, from now on.
+    pub(crate) fn messages(&self) -> broadcast::Receiver<SessionMessage> {
+        self.0.connection.messages()
+    }
+
+    /// The pid of the session, as it changes.
+    pub(crate) fn sessions(&self) -> watch::Receiver<Option<Pid>> {
+        self.0.connection.session()
+    }
+
     /// The members, as the connected node sees them.
     pub async fn members(&self) -> Result<Vec<MemberInfo>, CallError> {
         let members = self.call(system(None), ListMembers).await?;
@@ -518,7 +542,7 @@ fn encode<M: Message>(message: &M) -> Result<Payload, CallError> {
 }
 
 /// The system process of a node.
-fn system(node: Option<NodeName>) -> Dest {
+pub(crate) fn system(node: Option<NodeName>) -> Dest {
     let name = Name::new(admin::SYSTEM).expect("a name");
     match node {
         None => Dest::Local(name),

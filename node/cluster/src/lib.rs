@@ -2,9 +2,10 @@
 //!
 //! [`Membership`] is SWIM (by `foca`, which is named in `membership/` alone) with what it lacks:
 //! joining that retries, anti-entropy, node-down once and for ever, coming back under a new
-//! creation. [`Ring`] maps keys to live members, the same on every machine.
+//! creation. [`Ring`] maps keys to live members, the same on every machine. [`Owned`] spreads what
+//! each node says of its own processes.
 //!
-//! Both are values: they are told the time and what happened, and are asked what to do. So a whole
+//! All are values: they are told the time and what happened, and are asked what to do. So a whole
 //! cluster runs in a test on virtual time, and the same seed gives the same run.
 //!
 //! # Absent on purpose
@@ -12,9 +13,11 @@
 //! Clocks, sockets, tasks, threads, the system's chance, and iteration over hash maps.
 
 mod membership;
+pub mod owned;
 mod ring;
 
 pub use crate::membership::{
     Config, Event, Happened, Input, Me, Member, Membership, Noted, Output, State, Tally, Time, Why,
 };
+pub use crate::owned::Owned;
 pub use crate::ring::{Ring, SHARDS};

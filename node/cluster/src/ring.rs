@@ -145,14 +145,25 @@ impl Ring {
         self.members.get(usize::from(*member)).copied()
     }
 
-    /// The owner of a shard and those that would own it next, `count` different members at most.
-    pub fn preference(&self, shard: u16, count: usize) -> Vec<NodeName> {
+    /// The one of these members that owns a key, or would own it next if those before it were gone.
+    pub fn owner_among(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
+        let shard = Self::shard_of(key);
+        let owner = self.owner_of(shard).filter(|owner| among.contains(owner));
+        owner.or_else(|| self.around(shard).find(|name| among.contains(name)))
+    }
+
+    /// The members in the order of their points from a shard on, each as often as it has points.
+    fn around(&self, shard: u16) -> impl Iterator<Item = NodeName> {
         let start = position(SHARD_TAG, &shard.to_le_bytes(), 0);
         let from = self.points.partition_point(|(position, _)| *position < start);
-        let mut chosen: Vec<NodeName> = Vec::new();
         let around = self.points[from..].iter().chain(&self.points[..from]);
-        for (_, member) in around {
-            let name = self.members[usize::from(*member)];
+        around.map(|(_, member)| self.members[usize::from(*member)])
+    }
+
+    /// The owner of a shard and those that would own it next, `count` different members at most.
+    pub fn preference(&self, shard: u16, count: usize) -> Vec<NodeName> {
+        let mut chosen: Vec<NodeName> = Vec::new();
+        for name in self.around(shard) {
             if !chosen.contains(&name) {
                 chosen.push(name);
             }

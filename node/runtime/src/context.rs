@@ -57,6 +57,8 @@ struct More {
     on_down: Option<Via>,
     on_link_down: Option<Via>,
     on_node: Option<Via>,
+    on_group: Option<Via>,
+    on_name_conflict: Option<Via>,
     /// To be handled before anything in the mailbox.
     next: VecDeque<Item>,
     idle: Option<Box<Idle>>,
@@ -72,8 +74,16 @@ impl<A: Actor> Context<A> {
         inner(self.more.get_or_insert_default())
     }
 
-    pub(crate) fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &Arc<Process> {
         &self.process
+    }
+
+    pub(crate) fn on_group(&mut self, via: Via) {
+        self.more().on_group = Some(via);
+    }
+
+    pub(crate) fn on_name_conflict(&mut self, via: Via) {
+        self.more().on_name_conflict = Some(via);
     }
 
     fn more_if_any(&mut self) -> Option<&mut More> {
@@ -426,9 +436,15 @@ impl<A: Actor> Context<A> {
         let ignored = || Box::pin(std::future::ready(Ok(())));
         let Some(more) = self.more_if_any() else { return ignored() };
         let (on_down, on_node, on_link_down) = (more.on_down, more.on_node, more.on_link_down);
+        let (on_group, on_name_conflict) = (more.on_group, more.on_name_conflict);
         match notice {
             Notice::Down(down) => self.run(on_down, actor, down),
             Notice::Node(event) => self.run(on_node, actor, event),
+            Notice::Group(monitor) => match monitor.take(&self.process) {
+                Some(event) => self.run(on_group, actor, event),
+                None => ignored(),
+            },
+            Notice::NameConflict(conflict) => self.run(on_name_conflict, actor, conflict),
             // As OTP's behaviours do: a parent's exit is not the program's to handle.
             Notice::LinkDown(LinkDown { pid, reason }) | Notice::Exit { from: pid, reason }
                 if self.is_parent(pid) || (pid.serial == 0 && reason.is_orderly()) =>

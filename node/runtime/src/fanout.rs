@@ -36,7 +36,6 @@ use crate::item::{EncodedMessage, Item};
 use crate::process::Process;
 use crate::relations::Address;
 use crate::remote::{Peer, Priority};
-use crate::reply::Reply;
 use crate::route::Route;
 use crate::runtime::Runtime;
 
@@ -93,11 +92,7 @@ impl Runtime {
                 Err(error) => self.count_not_encodable(M::NAME, &error, away),
             }
         }
-        let Some(last) = receivers.here.pop() else { return };
-        for process in &receivers.here {
-            self.deliver(Some(process), Item::local(message.clone(), Reply::None, None));
-        }
-        self.deliver(Some(&last), Item::local(message, Reply::None, None));
+        self.send_clones(receivers.here.into_iter().map(Some), message);
     }
 
     /// As [`send_all`](Self::send_all), with a message in its encoded form, whose bytes all receivers
@@ -121,19 +116,28 @@ impl Runtime {
     fn sort_out(&self, to: impl IntoIterator<Item = impl Into<Dest>>) -> Receivers {
         let mut receivers = Receivers::default();
         for to in to {
-            match self.route(&to.into()) {
-                Route::Here(Some(process)) => receivers.here.push(process),
-                Route::Here(None) => self.counters().dropped_no_process.add(),
-                Route::There(peer, target) if self.is_stopped(peer, &target) => {
-                    self.counters().dropped_mailbox_full.add();
-                }
-                Route::There(Peer::Life(node), Target::Serial(serial)) => {
-                    receivers.there.entry(node).or_default().push(serial);
-                }
-                Route::There(peer, target) => receivers.by_name.push((peer, target)),
-            }
+            self.sort_in(&mut receivers, self.route(&to.into()));
         }
         receivers
+    }
+
+    fn sort_in(&self, receivers: &mut Receivers, route: Route) {
+        match route {
+            Route::Here(Some(process)) => receivers.here.push(process),
+            Route::Here(None) => self.counters().dropped_no_process.add(),
+            Route::There(peer, target) if self.is_stopped(peer, &target) => {
+                self.counters().dropped_mailbox_full.add();
+            }
+            Route::There(Peer::Life(node), Target::Serial(serial)) => {
+                receivers.there.entry(node).or_default().push(serial);
+            }
+            Route::There(peer, target) => receivers.by_name.push((peer, target)),
+            Route::Several(several) => {
+                for route in self.routes(&several) {
+                    self.sort_in(receivers, route);
+                }
+            }
+        }
     }
 
     /// Sends to those on other nodes.

@@ -7,13 +7,15 @@
 use std::any::{Any, TypeId};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Codec, Down, ExitReason, LinkDown, Message, MessageName, NodeEvent, Payload, Pid,
-    Reference,
+    CallError, Codec, Down, ExitReason, LinkDown, Message, MessageName, NameConflict, NodeEvent,
+    Payload, Pid, Reference,
 };
 
+use crate::entries::monitors::Monitor;
 use crate::inflow::Charge;
 use crate::reply::{EncodedReply, Reply};
 
@@ -107,6 +109,9 @@ pub(crate) enum Notice {
         reason: ExitReason,
     },
     Node(NodeEvent),
+    /// A monitor of groups has something to tell.
+    Group(Arc<Monitor>),
+    NameConflict(NameConflict),
 }
 
 impl Item {

@@ -16,6 +16,7 @@
 //! - sending and calling: `route.rs`; to many at once: `fanout.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`;
 //!   what many here watch elsewhere: `watched.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
+//! - groups, topics, global names: `entries/`
 //! - supervision: `supervisor/`; what is said of crashes: `reports.rs`; of those that
 //!   hold a thread: `watchdog.rs`
 //! - tasks and who runs them: `task.rs`, `task_supervisor.rs`; processes by keys of any type:
@@ -31,6 +32,7 @@ mod arrivals;
 mod context;
 mod counters;
 mod current;
+mod entries;
 mod fanout;
 mod inflow;
 mod info;
@@ -62,13 +64,15 @@ mod watchdog;
 mod watched;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeId, NodeName,
-    Payload, Pid, Reference, SpawnError,
+    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, LinkDown, Message, Name,
+    NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
 pub use crate::context::Context;
 pub use crate::counters::Counters;
+pub use crate::entries::EntryError;
+pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};

@@ -7,8 +7,8 @@ use std::task::{Context as TaskContext, Poll, ready};
 
 use purlin_proto::codec::DecodeError;
 use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, LinkDown, Message, MessageName, NodeEvent, NodeName,
-    Payload, Pid, Reference, SpawnError,
+    CallError, Codec, Dest, Down, ExitReason, GroupEvent, LinkDown, Message, MessageName,
+    NameConflict, NodeEvent, NodeName, Payload, Pid, Reference, SpawnError,
 };
 
 use crate::actor::Actor;
@@ -71,6 +71,10 @@ pub enum Received {
     },
     /// A node joined or was lost.
     Node(NodeEvent),
+    /// Processes have joined or left a group that this one monitors.
+    Group(GroupEvent),
+    /// This process has lost a global name.
+    NameConflict(NameConflict),
 }
 
 /// The end of a raw process: an exit signal reached it.
@@ -100,15 +104,21 @@ impl RawContext {
 
     /// As [`receive`](Self::receive), for hand-written futures.
     pub fn poll_receive(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Received, Ended>> {
-        let item = loop {
-            if let Some(item) = self.batch.pop(&self.process) {
-                break item;
+        let received = loop {
+            match self.batch.pop(&self.process).map(|item| self.received(item)) {
+                Some(Some(received)) => break received,
+                Some(None) => {}
+                None => ready!(self.process.poll_take(cx, &mut self.batch)).map_err(Ended)?,
             }
-            ready!(self.process.poll_take(cx, &mut self.batch)).map_err(Ended)?;
         };
         self.process.note_taken(self.batch.len());
         self.process.end();
-        Poll::Ready(Ok(match item {
+        Poll::Ready(Ok(received))
+    }
+
+    /// What an item of the mailbox is; `None` if it has become nothing.
+    fn received(&self, item: Item) -> Option<Received> {
+        Some(match item {
             Item::Local(message) => Received::Message(Untyped(Form::Local(message))),
             Item::Encoded(message) => Received::Message(Untyped(Form::Encoded(message))),
             Item::Notice(notice) => match *notice {
@@ -116,8 +126,10 @@ impl RawContext {
                 Notice::LinkDown(link_down) => Received::LinkDown(link_down),
                 Notice::Exit { from, reason } => Received::Exit { from, reason },
                 Notice::Node(event) => Received::Node(event),
+                Notice::Group(monitor) => Received::Group(monitor.take(&self.process)?),
+                Notice::NameConflict(conflict) => Received::NameConflict(conflict),
             },
-        }))
+        })
     }
 
     /// Links this process to another; see [`Context::link`](crate::Context::link).

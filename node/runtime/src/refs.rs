@@ -54,10 +54,11 @@ impl<A: Actor> Ref<A> {
         Self::to_pid(runtime, pid)
     }
 
-    /// Whoever has a name, on this node or another (`"hits"`, `"hits@b"`), at the time of each
-    /// send: so it stays good when the process is restarted under the same name.
+    /// Whoever has a name, on this node or another (`"hits"`, `"hits@b"`, `"global:hits"`), or is in
+    /// a group (`"group:workers:nearest"`), at the time of each send: so it stays good when the
+    /// process is restarted under the same name.
     ///
-    /// [`pid`](Self::pid) is that of the present holder, for a name of this node.
+    /// [`pid`](Self::pid) is that of the present holder, for a name of this node or a global one.
     pub fn named(runtime: &Runtime, name: impl Into<Dest>) -> Self {
         Self { runtime: runtime.clone(), place: Place::Named(name.into()), actor: PhantomData }
     }
@@ -79,6 +80,13 @@ impl<A: Actor> Ref<A> {
             Place::Here(process) => Route::Here(Some(Arc::clone(process))),
             Place::There(pid) => Route::There(Peer::Life(pid.node), Target::Serial(pid.serial)),
             Place::Named(name) => self.runtime.route(name),
+        }
+    }
+
+    fn route_one(&self) -> Result<Route, CallError> {
+        match &self.place {
+            Place::Named(name) => self.runtime.route_one(name),
+            Place::Here(_) | Place::There(_) => Ok(self.route()),
         }
     }
 
@@ -122,7 +130,7 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
-        self.runtime.call_to(self.route(), message, timeout, Some(via::<A, M>)).await
+        self.runtime.call_to(self.route_one()?, message, timeout, Some(via::<A, M>)).await
     }
 
     /// Asks it to end; see [`Runtime::exit`].

@@ -52,6 +52,18 @@ pub trait Remote: Send + Sync + 'static {
     /// Returns when an envelope of this sender to that node has a chance of being accepted: there
     /// is room, or the node cannot be reached. Cancel safe.
     fn ready(&self, to: Peer, from: u64) -> BoxFuture<'_, ()>;
+
+    /// The one of these nodes that has the shortest way, if any is known; this node is not among
+    /// them.
+    fn nearest(&self, among: &[NodeName]) -> Option<NodeName> {
+        among.first().copied()
+    }
+
+    /// The one of these nodes that owns a key, the same on every node.
+    fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
+        let _ = key;
+        among.first().copied()
+    }
 }
 
 /// The receiving node of an envelope.
@@ -200,8 +212,10 @@ impl Runtime {
     pub(crate) fn receive_envelope(&self, inbound: &Inbound, envelope: Envelope) {
         let from = inbound.from;
         let Envelope { to, from: sender, signal } = envelope;
-        if let Target::Many(to) = to {
-            return self.receive_many(inbound, sender, &to, &signal);
+        match &to {
+            Target::Many(to) => return self.receive_many(inbound, sender, to, &signal),
+            Target::Topic(topic) => return self.receive_published(inbound, topic, signal),
+            Target::Serial(_) | Target::Name(_) | Target::Node => {}
         }
         match signal {
             Signal::Send { message, payload, waits } => {
@@ -250,7 +264,7 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node | Target::Many(_) => None,
+            Target::Node | Target::Many(_) | Target::Topic(_) => None,
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::current;
+use crate::entries::send::Several;
 use crate::item::{EncodedMessage, Item, Via};
 use crate::mailbox::WhenFull;
 use crate::panics;
@@ -30,10 +31,15 @@ use crate::spawn::Forget;
 pub(crate) enum Route {
     Here(Option<Arc<Process>>),
     There(Peer, Target),
+    /// To many, or nobody: not for calls.
+    Several(Several),
 }
 
 impl Runtime {
     /// Sends a message: it arrives, or is dropped and counted. Never waits, never fails (OTP: `!`).
+    ///
+    /// To a group or topic it is sent to each of its processes, encoded once, also for those of this
+    /// node; they need accept it from anywhere.
     ///
     /// Messages of one process to another arrive in the order they were sent. A message is dropped
     /// when the receiver is gone or out of reach, or when its mailbox or the queue to its node is
@@ -44,7 +50,8 @@ impl Runtime {
     }
 
     /// As [`send`](Self::send), but waits while the receiver's mailbox, or the queue to its node, is
-    /// full. Cancel safe: when dropped before it returns, the message is not sent.
+    /// full. Cancel safe: when dropped before it returns, the message is not sent. For several
+    /// processes at once, a group or topic, it does not wait.
     pub async fn send_wait<M: Message>(&self, to: impl Into<Dest>, message: M) {
         let to = to.into();
         let route = self.route(&to);
@@ -70,7 +77,7 @@ impl Runtime {
         message: M,
         timeout: Duration,
     ) -> Result<M::Reply, CallError> {
-        let route = self.route(&to.into());
+        let route = self.route_one(&to.into())?;
         self.call_to(route, message, timeout, None).await
     }
 
@@ -85,6 +92,7 @@ impl Runtime {
                 let signal = Signal::Send { message: name, payload, waits: false };
                 self.send_user(peer, target, signal);
             }
+            Route::Several(several) => self.send_several_encoded(&several, &name, &payload),
         }
     }
 
@@ -100,8 +108,10 @@ impl Runtime {
         timeout: Duration,
     ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
         let deadline = deadline(timeout);
-        let asked = match self.route(to) {
-            Route::Here(process) => {
+        let asked = match self.route_one(to) {
+            Err(error) => Err(error),
+            Ok(Route::Several(_)) => unreachable!("one process is called"),
+            Ok(Route::Here(process)) => {
                 let (sender, receiver) = oneshot::channel();
                 let sink = Sink::Channel(sender);
                 let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
@@ -109,8 +119,8 @@ impl Runtime {
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
                 Ok((None, receiver))
             }
-            Route::There(peer, to) if self.is_stopped(peer, &to) => Err(CallError::Overloaded),
-            Route::There(peer, to) => self
+            Ok(Route::There(peer, to)) if self.is_stopped(peer, &to) => Err(CallError::Overloaded),
+            Ok(Route::There(peer, to)) => self
                 .call_remote(peer, deadline, |reference, remaining| {
                     let signal = Signal::Call { reference, remaining, message: name, payload };
                     let envelope = Envelope { to, from: self.sender(), signal };
@@ -139,7 +149,7 @@ impl Runtime {
             Dest::Local(name) | Dest::Remote(name, _) => {
                 Route::Here(self.serial_of(name).and_then(|serial| self.process(serial)))
             }
-            _ => unreachable!("every form of destination is handled"),
+            _ => self.route_entry(to),
         }
     }
 
@@ -210,6 +220,7 @@ impl Runtime {
                     Err(error) => self.count_not_encodable(M::NAME, &error, 1),
                 }
             }
+            Route::Several(several) => self.send_several(several, &message),
         }
     }
 
@@ -253,6 +264,7 @@ impl Runtime {
                 self.deliver_wait(&process, Item::local(message, Reply::None, via)).await;
             }
             Route::Here(None) => self.counters().dropped_no_process.add(),
+            Route::Several(several) => self.send_several(&several, &message),
             Route::There(peer, to) => {
                 // As for a process of this node.
                 consume_budget().await;
@@ -302,6 +314,7 @@ impl Runtime {
     ) -> Result<M::Reply, CallError> {
         let deadline = deadline(timeout);
         match route {
+            Route::Several(_) => unreachable!("one process is called"),
             Route::Here(process) => {
                 let to_itself = process
                     .as_ref()

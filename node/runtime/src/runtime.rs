@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
@@ -18,6 +19,8 @@ use rustc_hash::FxHashMap;
 use tokio::time::{Duration, Instant};
 
 use crate::counters::Counters;
+use crate::entries::Entries;
+use crate::entries::globals::Resolver;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::kind::{Kind, Kinds};
@@ -56,6 +59,10 @@ pub struct Config {
     pub inflow_bytes: usize,
     /// The most processes; [`PROCESS_LIMIT`] unless said otherwise.
     pub process_limit: usize,
+    /// Which of two holders of a global name is kept.
+    pub resolver: Resolver,
+    /// The time of day, in milliseconds since 1970; the system's unless said otherwise.
+    pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Config {
@@ -68,6 +75,8 @@ impl Config {
             mailbox_limit: MAILBOX_LIMIT,
             inflow_bytes: INFLOW_BYTES,
             process_limit: PROCESS_LIMIT,
+            resolver: Resolver::default(),
+            wall_ms: Arc::new(system_ms),
         }
     }
 }
@@ -93,6 +102,9 @@ pub(crate) struct Shared {
     /// Processes of other nodes that are watched here.
     pub(crate) watched: Watched,
     node_watchers: Mutex<BTreeSet<u64>>,
+    /// What all nodes know of processes of all nodes.
+    pub(crate) entries: Entries,
+    wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) remote: OnceLock<Arc<dyn Remote>>,
     pub(crate) counters: Counters,
     observer: Option<Observer>,
@@ -109,6 +121,11 @@ pub(crate) struct Shared {
     /// From which times of processes are counted.
     epoch: Instant,
     pub(crate) executor: tokio::runtime::Handle,
+}
+
+fn system_ms() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A panicking thread cannot leave these maps half changed: no user code runs under their locks.
@@ -160,6 +177,8 @@ impl Runtime {
             watched_by_name: Mutex::default(),
             watched: Watched::default(),
             node_watchers: Mutex::default(),
+            entries: Entries::new(config.id, config.resolver),
+            wall_ms: config.wall_ms,
             remote: OnceLock::new(),
             counters: Counters::default(),
             observer: config.observer,
@@ -238,6 +257,10 @@ impl Runtime {
 
     pub(crate) fn instant(&self, nanos: u64) -> Instant {
         self.0.epoch + Duration::from_nanos(nanos)
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        (self.0.wall_ms)()
     }
 
     pub(crate) fn next_serial(&self) -> u64 {
@@ -322,6 +345,7 @@ impl Runtime {
             Dest::Pid(pid) => Some(*pid),
             Dest::Remote(_, node) if *node != self.name() => None,
             Dest::Local(name) | Dest::Remote(name, _) => self.whereis(name),
+            Dest::Global(name) => self.whereis_global(name),
             _ => None,
         }
     }

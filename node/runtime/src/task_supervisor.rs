@@ -428,7 +428,11 @@ impl Supervising {
                 }
                 Received::Exit { reason, .. } => break reason,
                 Received::Message(message) => message.refuse(TASK_SUPERVISOR.0.kind),
-                Received::LinkDown(_) | Received::Down(_) | Received::Node(_) => {}
+                Received::LinkDown(_)
+                | Received::Down(_)
+                | Received::Node(_)
+                | Received::Group(_)
+                | Received::NameConflict(_) => {}
             }
         };
         self.stop_all().await?;

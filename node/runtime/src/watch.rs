@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use purlin_proto::{Dest, Down, Envelope, ExitReason, Pid, Reference, Signal, Target};
+use purlin_proto::{Dest, Down, Envelope, ExitReason, Pick, Pid, Reference, Signal, Target};
 use tokio::sync::oneshot;
 
 use crate::process::Process;
@@ -13,6 +13,9 @@ use crate::runtime::Runtime;
 use crate::spawn::RawKind;
 
 static WATCH: RawKind = RawKind::new("watch");
+
+/// A serial that no process ever has stands for a name that nobody has.
+const NOBODY: Address = Address::Local(u64::MAX);
 
 /// Ends a process that watches for somebody who has stopped waiting.
 struct StopWatch<'a> {
@@ -56,12 +59,15 @@ impl Runtime {
                 return reference;
             }
             Dest::Local(name) | Dest::Remote(name, _) => name.clone(),
-            _ => unreachable!("every form of destination is handled"),
+            _ => {
+                let address = self.one_of(&target).unwrap_or(NOBODY);
+                self.monitor_address(watcher, reference, target, address);
+                return reference;
+            }
         };
         let Some(node) = node else {
-            // A serial that no process ever has stands for a name that nobody has.
-            let serial = self.serial_of(&name).unwrap_or(u64::MAX);
-            self.monitor_address(watcher, reference, target, Address::Local(serial));
+            let address = self.serial_of(&name).map_or(NOBODY, Address::Local);
+            self.monitor_address(watcher, reference, target, address);
             return reference;
         };
         let monitoring = Box::new(Monitoring { target, address: None, node: Some(node) });
@@ -165,7 +171,15 @@ impl Runtime {
                 Some(serial) => self.signal(from, Address::Local(serial), signal),
                 None => self.counters().dropped_no_process.add(),
             },
-            _ => unreachable!("every form of destination is handled"),
+            Dest::Group(group, Pick::All) => {
+                for member in self.every_member(group) {
+                    self.signal(from, member, signal.clone());
+                }
+            }
+            _ => match self.one_of(to) {
+                Some(address) => self.signal(from, address, signal),
+                None => self.counters().dropped_no_process.add(),
+            },
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use purlin_proto::{Dest, Name, NodeName, Placement};
+use purlin_proto::{Dest, Group, Name, NodeName, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -58,7 +58,7 @@ Examples:
     /// Show all about one process.
     #[command(after_help = "Examples:\n  purlin info hits@b\n  purlin info b.1763700000000.42")]
     Info {
-        /// A pid, NAME or NAME@NODE.
+        /// A pid, NAME, NAME@NODE or global:NAME.
         target: Dest,
         #[command(flatten)]
         ask: AskArgs,
@@ -82,16 +82,39 @@ Examples:
   purlin why b.1763700000000.42
   purlin why b")]
     Why {
-        /// A pid, also of a process that is gone, NAME or NAME@NODE; or a node's name, which goes
-        /// before a process of the same name.
+        /// A pid, also of a process that is gone, NAME, NAME@NODE or global:NAME; or a node's name,
+        /// which goes before a process of the same name.
         target: Dest,
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Show the registered names of a node.
-    #[command(after_help = "Example:\n  purlin names --on b")]
+    /// Show the registered names of a node, or the global ones.
+    #[command(after_help = "Examples:\n  purlin names --on b\n  purlin names --global")]
     Names {
+        /// The global names of the cluster, as the asked node knows them.
+        #[arg(long)]
+        global: bool,
         /// Of this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show the groups of processes, or who is in one.
+    #[command(after_help = "Examples:\n  purlin groups\n  purlin groups jobs/workers")]
+    Groups {
+        /// NAME or SCOPE/NAME; all groups unless said otherwise.
+        group: Option<Group>,
+        /// As this node sees them, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        on: Option<NodeName>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Show the topics that anybody subscribes to.
+    #[command(after_help = "Example:\n  purlin topics")]
+    Topics {
+        /// As this node sees them, instead of the one that is asked.
         #[arg(long, value_name = "NODE")]
         on: Option<NodeName>,
         #[command(flatten)]
@@ -110,7 +133,8 @@ Examples:
 Examples:
   purlin spawn counter 10 --name hits
   purlin spawn kv --on b --name settings
-  purlin spawn kv --on label:zone=eu,disk=ssd")]
+  purlin spawn kv --on label:zone=eu,disk=ssd
+  purlin spawn counter --on c --global hits --group counters")]
     Spawn {
         /// The kind of actor; `purlin status` lists those of a node.
         kind: Name,
@@ -120,6 +144,12 @@ Examples:
         /// Register it under this name on its node.
         #[arg(long)]
         name: Option<Name>,
+        /// Give it this global name, of the available kind.
+        #[arg(long, value_name = "NAME")]
+        global: Option<Name>,
+        /// Have it join this group; may be repeated.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<Group>,
         /// Start it on this node, instead of the one that is asked, or on a member with these
         /// labels: label:KEY=VALUE, several with commas between. Of several members each in turn.
         #[arg(long, value_name = "NODE|LABELS")]
@@ -131,10 +161,12 @@ Examples:
     #[command(after_help = "\
 Examples:
   purlin call hits@b counter.add 5
+  purlin call global:hits counter.add 5
+  purlin call group:counters:nearest counter.read
   purlin call settings kv.put '{\"key\": \"color\", \"value\": \"blue\"}'
   purlin call purlin@b node.status")]
     Call {
-        /// A pid, NAME or NAME@NODE.
+        /// A pid, NAME, NAME@NODE, global:NAME or group:NAME.
         target: Dest,
         /// The message's name; `purlin info` lists those of a process.
         message: Name,
@@ -143,10 +175,15 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Send a message to a process, without waiting for anything.
-    #[command(after_help = "Example:\n  purlin send hits@b counter.add 5")]
+    /// Send a message to a process, group or topic, without waiting for anything.
+    #[command(after_help = "\
+Examples:
+  purlin send hits@b counter.add 5
+  purlin send group:counters counter.add 5
+  purlin send group:counters:key=user:42 counter.add 5")]
     Send {
-        /// A pid, NAME or NAME@NODE.
+        /// A pid, NAME, NAME@NODE, global:NAME, topic:NAME or group:[SCOPE/]NAME[:PICK], where PICK
+        /// is all, random, round-robin, nearest or key=KEY.
         target: Dest,
         /// The message's name.
         message: Name,
@@ -155,10 +192,33 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Publish a message to a topic.
+    #[command(after_help = "Example:\n  purlin publish news paper.news '\"it rains\"'")]
+    Publish {
+        /// The topic.
+        topic: Name,
+        /// The message's name.
+        message: Name,
+        /// Its body, as JSON; null unless said otherwise.
+        json: Option<String>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Print what is published to topics, as it comes.
+    ///
+    /// What is published as JSON is printed; of what Rust programs publish, name and size.
+    #[command(after_help = "Example:\n  purlin subscribe news weather --format json")]
+    Subscribe {
+        /// The topics.
+        #[arg(required = true)]
+        topics: Vec<Name>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Ask a process to end.
     #[command(after_help = "Examples:\n  purlin exit hits@b\n  purlin exit hits@b --kill")]
     Exit {
-        /// A pid, NAME or NAME@NODE.
+        /// A pid, NAME, NAME@NODE or global:NAME.
         target: Dest,
         /// End it at once; it cannot refuse.
         #[arg(long, conflicts_with = "reason")]
@@ -227,6 +287,10 @@ impl Command {
             | Self::Tree { ask, .. }
             | Self::Why { ask, .. }
             | Self::Names { ask, .. }
+            | Self::Groups { ask, .. }
+            | Self::Topics { ask, .. }
+            | Self::Publish { ask, .. }
+            | Self::Subscribe { ask, .. }
             | Self::Ring { ask, .. }
             | Self::Spawn { ask, .. }
             | Self::Call { ask, .. }

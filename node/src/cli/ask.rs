@@ -6,12 +6,12 @@ use purlin_proto::admin::{
     ProcessDetail, ProcessInfo, TreeNode,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
-use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Placement};
+use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Pid, Placement};
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
 use super::output::{json, milliseconds, note, percent, print, span, table};
-use super::{Failure, bench, watch, why};
+use super::{Failure, bench, entries, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -27,7 +27,9 @@ async fn ask(command: Command) -> Result<(), Failure> {
     let ask = command.ask().cloned().expect("commands that ask nobody are handled before");
     let payload = match &command {
         Command::Spawn { args, .. } => body(args.as_deref())?,
-        Command::Call { json, .. } | Command::Send { json, .. } => body(json.as_deref())?,
+        Command::Call { json, .. } | Command::Send { json, .. } | Command::Publish { json, .. } => {
+            body(json.as_deref())?
+        }
         _ => body(None)?,
     };
     let client = connect(&ask).await?;
@@ -49,15 +51,32 @@ async fn run_on(
         Command::Info { target, .. } => info(client, target, ask).await,
         Command::Tree { on, .. } => tree(client, on, ask).await,
         Command::Why { target, .. } => why::run(client, target, ask).await,
-        Command::Names { on, .. } => names(client, on, ask).await,
+        Command::Names { global: true, on, .. } => entries::global_names(client, on, ask).await,
+        Command::Names { global: false, on, .. } => names(client, on, ask).await,
+        Command::Groups { group: None, on, .. } => entries::groups(client, on, ask).await,
+        Command::Groups { group: Some(group), on, .. } => {
+            entries::members(client, group, on, ask).await
+        }
+        Command::Topics { on, .. } => entries::topics(client, on, ask).await,
+        Command::Subscribe { topics, .. } => entries::subscribe(client, topics, ask).await,
+        Command::Publish { topic, message, .. } => {
+            let topic = Dest::Topic(topic);
+            let sent = client.send_raw(topic.clone(), message.into(), payload).await;
+            sent.map_err(|error| call_failed(&topic, &error))
+        }
         Command::Ring { key, .. } => ring(client, key, ask).await,
-        Command::Spawn { kind, name, on, .. } => {
+        Command::Spawn { kind, name, global, groups, on, .. } => {
             let on = match on {
                 None => None,
                 Some(on) => Some(place(client, on).await?),
             };
             let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
-            spawn(client, kind, payload, options, ask).await
+            let pid = spawn(client, kind, payload, options).await?;
+            entries::introduce(client, pid, global, groups).await?;
+            match ask.format {
+                Format::Json => json(&json!({ "pid": pid })),
+                Format::Table => print(&format!("{pid}\n")),
+            }
         }
         Command::Call { target, message, .. } => {
             let message = MessageName::from(message);
@@ -71,7 +90,10 @@ async fn run_on(
         }
         Command::Exit { target, kill, reason, .. } => {
             let reason = if kill { ExitReason::Kill } else { ExitReason::from(reason.as_str()) };
-            find(client, &target).await?;
+            match &target {
+                Dest::Group(group, _) => entries::has_members(client, group).await?,
+                _ => drop(find(client, &target).await?),
+            }
             let asked = client.exit(target.clone(), reason).await;
             asked.map_err(|error| call_failed(&target, &error))
         }
@@ -148,7 +170,11 @@ pub(super) async fn call<M: purlin_proto::Message>(
 
 pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
     let advice = match error {
-        CallError::NoProcess => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
+        CallError::NoProcess => match target {
+            Dest::Global(_) => "; `purlin names --global` shows who has one",
+            Dest::Group(..) => "; `purlin groups` shows which have members",
+            _ => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
+        },
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",
         CallError::Timeout => "; --timeout gives it longer",
         CallError::NoConnection => "; `purlin members` shows which nodes are up",
@@ -291,8 +317,9 @@ pub(super) fn on_its_node(target: &Dest) -> Dest {
 }
 
 async fn find(client: &Client, target: &Dest) -> Result<ProcessDetail, Failure> {
-    let asked = GetProcess { target: on_its_node(target) };
-    let found = call(client, system(target.node()), asked).await?;
+    let process = entries::one_process(client, target.clone()).await?;
+    let asked = GetProcess { target: on_its_node(&process) };
+    let found = call(client, system(process.node()), asked).await?;
     found.ok_or_else(|| call_failed(target, &CallError::NoProcess))
 }
 
@@ -401,10 +428,9 @@ async fn spawn(
     kind: Name,
     args: Payload,
     options: SpawnOptions,
-    ask: &AskArgs,
-) -> Result<(), Failure> {
+) -> Result<Pid, Failure> {
     let on = options.on;
-    let pid = client.spawn(kind, args, options).await.map_err(|error| {
+    client.spawn(kind, args, options).await.map_err(|error| {
         let advice = match error {
             SpawnError::NoConnection => "; `purlin members` shows which nodes are up",
             SpawnError::Args { .. } => "; arguments are JSON, as in `purlin spawn counter 10`",
@@ -412,9 +438,5 @@ async fn spawn(
         };
         let place = on.map(|node| format!("on {node}: ")).unwrap_or_default();
         Failure::No(format!("{place}{error}{advice}"))
-    })?;
-    match ask.format {
-        Format::Json => json(&json!({ "pid": pid })),
-        Format::Table => print(&format!("{pid}\n")),
-    }
+    })
 }

@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod bench;
 mod config;
+mod entries;
 mod output;
 mod start;
 mod watch;

@@ -180,7 +180,10 @@ impl Dynamic {
                     self.answer(asked).await?;
                 }
             }
-            Received::Down(_) | Received::Node(_) => {}
+            Received::Down(_)
+            | Received::Node(_)
+            | Received::Group(_)
+            | Received::NameConflict(_) => {}
         }
         Ok(Ok(()))
     }

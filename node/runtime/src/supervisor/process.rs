@@ -185,7 +185,10 @@ impl Supervising {
                     self.answer(asked).await?;
                 }
             }
-            Received::Down(_) | Received::Node(_) => {}
+            Received::Down(_)
+            | Received::Node(_)
+            | Received::Group(_)
+            | Received::NameConflict(_) => {}
         }
         Ok(Ok(()))
     }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod entries;
 mod fanout;
 mod inflow;
 mod links;

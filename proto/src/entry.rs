@@ -1,0 +1,45 @@
+//! What a node says of its own processes to all others: who is in a group, which topics are wanted,
+//! who has a global name.
+//!
+//! An entry is a key and a value. Processes are serials: which life of which node they belong to is
+//! said by whose entry it is, so that all of them stay true when a node comes back under a new
+//! creation. Kinds of entries that a node does not know it passes on and otherwise ignores.
+
+use serde::{Deserialize, Serialize};
+
+use crate::group::Group;
+use crate::id::NodeId;
+use crate::name::Name;
+
+/// What an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EntryKey {
+    /// A process is in a group; [`EntryValue::Joined`].
+    Member(Group, u64),
+    /// The node has subscribers of a topic; [`EntryValue::Wanted`].
+    Topic(Name),
+    /// A process has a global name; [`EntryValue::Held`].
+    Global(Name),
+}
+
+/// What it says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryValue {
+    /// How often it has joined.
+    Joined(u32),
+    /// Nothing more.
+    Wanted,
+    /// How a name is held.
+    Held(Held),
+}
+
+/// How a global name is held on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// By which process.
+    pub serial: u64,
+    /// Since when, in milliseconds since 1970 by its node's clock.
+    pub since_ms: u64,
+    /// Holders on other nodes that have lost the name to this one, and since when they had it.
+    pub over: Vec<(NodeId, u64)>,
+}
