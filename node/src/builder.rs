@@ -14,7 +14,8 @@ use purlin_runtime::{
     Actor, Config as RuntimeConfig, Kinds, Observer, Resolver, Runtime, Supervisor,
 };
 use purlin_transport::{
-    BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Network, WireConfig,
+    BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, Network,
+    WireConfig,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -396,8 +397,40 @@ impl NodeBuilder {
         })
     }
 
+    /// Silence for so long is too long.
+    fn patience(&self) -> Duration {
+        self.detect_in.max(LEAST_DETECT_IN)
+    }
+
+    /// Listens where it can: at the first address that is not taken.
+    fn bind(
+        &self,
+        credentials: &Credentials,
+        ear: &Arc<dyn Events>,
+        wire: impl Fn(usize) -> Result<WireConfig, ()>,
+    ) -> Result<Endpoint, StartError> {
+        let mut attempt = 0;
+        loop {
+            let mut config = TransportConfig::new(credentials.clone(), self.cluster.clone());
+            config.lane_bytes = self.lane_bytes;
+            config.mtu = self.mtu;
+            config.window = self.window;
+            // Silent links are ended by the driver; see `silence.rs`.
+            config.idle_timeout = config.idle_timeout.max(2 * self.patience());
+            let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
+            match Endpoint::bind(config, wire, Arc::clone(ear)) {
+                Ok(endpoint) => return Ok(endpoint),
+                Err(BindError::InUse(address)) if self.listen.is_none() && attempt == 0 => {
+                    tracing::debug!(%address, "taken, listening on any free port");
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     fn build(
-        self,
+        mut self,
         name: NodeName,
         ground: Ground,
         wire: impl Fn(usize) -> Result<WireConfig, ()>,
@@ -408,10 +441,10 @@ impl NodeBuilder {
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
         let mut config = RuntimeConfig::new(id);
-        config.kinds = self.kinds;
+        config.kinds = std::mem::take(&mut self.kinds);
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
-        config.resolver = self.resolver;
+        config.resolver = std::mem::take(&mut self.resolver);
         let clock = Arc::clone(&self.clock);
         config.wall_ms = Arc::new(move || millis(&clock));
         let runtime = Runtime::new(config);
@@ -421,37 +454,19 @@ impl NodeBuilder {
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
-        let ear = Arc::new(Ear {
+        let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
         });
         let _net = ground.net.handle().enter();
-        let detect_in = self.detect_in.max(LEAST_DETECT_IN);
-        let mut attempt = 0;
-        let endpoint = loop {
-            let mut config = TransportConfig::new(ground.credentials.clone(), self.cluster.clone());
-            config.lane_bytes = self.lane_bytes;
-            config.mtu = self.mtu;
-            config.window = self.window;
-            // Silent links are ended by the driver; see `silence.rs`.
-            config.idle_timeout = config.idle_timeout.max(2 * detect_in);
-            let Ok(wire) = wire(attempt) else { unreachable!("the last attempt returns") };
-            match Endpoint::bind(config, wire.clone(), Arc::clone(&ear) as _) {
-                Ok(endpoint) => break endpoint,
-                Err(BindError::InUse(address)) if self.listen.is_none() && attempt == 0 => {
-                    tracing::debug!(%address, "taken, listening on any free port");
-                    attempt += 1;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let endpoint = self.bind(&ground.credentials, &ear, wire)?;
         let address = self.advertise.unwrap_or_else(|| endpoint.local_address());
         endpoint.set_node(Some(NodeHello { id, address }));
 
-        let started = Instant::now();
+        let (started, patience) = (Instant::now(), self.patience());
         let me = Me { id, address, labels: self.labels };
-        let config = ClusterConfig { detect_in };
+        let config = ClusterConfig { detect_in: patience };
         let own = ground.creation ^ (u64::from(std::process::id()) << 32);
         let seed = self.chance.unwrap_or(own);
         let state = Membership::new(config, me, seed, started.elapsed());
@@ -480,7 +495,7 @@ impl NodeBuilder {
             seed_resolver: self.seed_resolver,
             gathered: Arc::clone(&gathered),
             start: started,
-            silence: Silence::new(detect_in),
+            silence: Silence::new(patience),
             dialing: BTreeSet::new(),
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
