@@ -6,11 +6,11 @@
 //!
 //! # How it spreads
 //!
-//! - Each node has a [`log`] of its own entries and a replica of everyone else's.
+//! - Each node has a log of its own entries and a replica of everyone else's.
 //! - **Push**: when the own log grows, every peer gets a page, and the next one when it says that it
-//!   has read that ([`Said::Ask`]). What changes meanwhile is in the next page. So one page at most is
+//!   has read that (`Said::Ask`). What changes meanwhile is in the next page. So one page at most is
 //!   under way to a peer, however fast the log grows, and there is no queue.
-//! - **Pull**: every 15 s one random peer is told how far all logs are read ([`Said::Heads`]); whoever
+//! - **Pull**: every 15 s one random peer is told how far all logs are read (`Said::Heads`); whoever
 //!   lacks something asks for it, page by page. The peer may serve any log, not only its own.
 //! - A reader that is too far behind gets a full copy, which takes the place of the old at once.
 //!
