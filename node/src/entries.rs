@@ -3,6 +3,8 @@
 //!
 //! Entries are encoded one by one. What cannot be decoded is of a newer node and means nothing here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use purlin_cluster::Owned;
 use purlin_cluster::owned::{Blob, Change, Input, Output};
@@ -12,8 +14,6 @@ use purlin_runtime::Runtime;
 use purlin_transport::{Endpoint, Flow, Priority};
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
-
-use std::sync::Arc;
 
 use crate::directory::Directory;
 

@@ -6,7 +6,7 @@
 //!
 //! # How it spreads
 //!
-//! - Each node has a `log` of its own entries and a replica of everyone else's.
+//! - Each node has a log of its own entries and a replica of everyone else's.
 //! - **Push**: when the own log grows, every peer gets a page, and the next one when it says that it
 //!   has read that (`Said::Ask`). What changes meanwhile is in the next page. So one page at most is
 //!   under way to a peer, however fast the log grows, and there is no queue.
