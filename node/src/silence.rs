@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_new_connection_begins_anew() {
         let mut silence = Silence::new(LIMIT);
-        run(&mut silence, Duration::ZERO, LOOK_EVERY, LIMIT - S, |_| 7);
+        run(&mut silence, Duration::ZERO, LOOK_EVERY, 4 * S, |_| 7);
 
         let link = Seen { id: id(), association: 3, packets: 7 };
         assert_eq!(silence.look(LIMIT, [link].into_iter()), []);
