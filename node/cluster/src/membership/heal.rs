@@ -66,14 +66,14 @@ pub(super) enum Rule {
 
 impl Membership {
     /// Whether it is one cluster in which somebody was thought dead, not two sides of a split.
-    fn one_cluster(&self, ours: &View, theirs: &View) -> bool {
+    fn one_cluster(&self, theirs: &View) -> bool {
         #[cfg(test)]
         match self.rule {
             Rule::Right => {}
             Rule::SizeAlone => return false,
             Rule::Unguarded => return true,
         }
-        share_a_cluster(ours, theirs)
+        share_a_cluster(&self.table.view(), theirs)
     }
 
     /// Whether a state that disputes lives may be taken from who has this view.
@@ -102,7 +102,7 @@ impl Membership {
             let rank = |view: &View, name| (view.members, Reverse(view.first), Reverse(name));
             rank(&ours, self.me.id.name) < rank(theirs, by.name)
         };
-        let one_cluster = self.one_cluster(&ours, theirs);
+        let one_cluster = self.one_cluster(theirs);
         let mutual = self.table.is_over(by);
         tracing::debug!(%by, one_cluster, mutual, lesser, "declared down");
         self.history.note(now, self.me.id.name, Happened::DeclaredDown { by });
