@@ -29,7 +29,7 @@ fn start(cluster: &Cluster, name: &str, seeds: &[String]) -> Node {
     let seeds: Vec<_> = seeds.iter().flat_map(|seed| ["--seed", seed]).collect();
     let seeds = [&["--detect-in", "10"], &seeds[..]].concat();
     let node = cluster.start(name, &seeds);
-    cluster.ok(&node, &["spawn", "counter", "--name", "hits"]);
+    cluster.ok(&node, &["spawn", "counter", "--name", "hits", "--timeout", "20"]);
     node
 }
 
@@ -75,7 +75,7 @@ async fn a_rolling_restart_under_load_is_a_failure_to_nobody() {
 
     for name in NAMES {
         let mut old = nodes.remove(name).unwrap();
-        cluster.ok(&old, &["leave"]);
+        cluster.ok(&old, &["leave", "--timeout", "20"]);
         assert!(old.wait(SOON).success());
         let down = watchers.get_mut(name).unwrap().down().await;
         assert!(down.target.to_string().contains(name) || down.target == hits(name), "{down:?}");
