@@ -3,12 +3,14 @@
 //! [`memory::Cluster`] runs nodes over a network in memory, on paused time if the test's is paused;
 //! it can cut, heal and kill. [`process::Cluster`] starts the real binary on loopback, through the
 //! command line, and kills it for real. [`sockets::Pair`] runs nodes of
-//! this process on real sockets, over roads ([`relay::Relay`]) that can be made bad.
+//! this process on real sockets, over roads ([`relay::Relay`]) that can be made bad. [`hosts::Hosts`]
+//! are network namespaces, for real processes with addresses of their own.
 
 #![expect(missing_docs, reason = "read by those who write tests; names say it")]
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 pub mod endpoints;
+pub mod hosts;
 pub mod memory;
 pub mod numbered;
 pub mod probe;

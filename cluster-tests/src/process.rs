@@ -29,6 +29,7 @@ pub struct Node {
     pub ready: String,
     lines: Receiver<String>,
     log: Receiver<String>,
+    namespace: Option<String>,
     child: Child,
 }
 
@@ -41,7 +42,19 @@ impl Default for Cluster {
 impl Cluster {
     /// The command line with this cluster's credentials.
     pub fn purlin(&self) -> Command {
-        let mut command = Command::new(binary());
+        self.purlin_in(None)
+    }
+
+    /// The same in a network namespace.
+    fn purlin_in(&self, namespace: Option<&str>) -> Command {
+        let mut command = match namespace {
+            None => Command::new(binary()),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary());
+                command
+            }
+        };
         command.env("PURLIN_HOME", self.data_dir()).env_remove("PURLIN_AT");
         command
     }
@@ -57,6 +70,13 @@ impl Cluster {
 
     pub fn start_at(&self, name: &str, listen: &str, more: &[&str]) -> Node {
         Self::start_with(self.purlin(), name, listen, more)
+    }
+
+    /// Starts a node on a host of its own.
+    pub fn start_in(&self, namespace: &str, name: &str, listen: &str, more: &[&str]) -> Node {
+        let mut node = Self::start_with(self.purlin_in(Some(namespace)), name, listen, more);
+        node.namespace = Some(namespace.to_owned());
+        node
     }
 
     /// Starts one of the examples that have the whole command line.
@@ -80,7 +100,7 @@ impl Cluster {
         let log = lines_of(child.stderr.take().unwrap());
         let ready = lines.recv_timeout(Duration::from_secs(10)).expect("a ready line");
         let address = ready.rsplit_once("listen=").expect("an address").1.to_owned();
-        Node { name: name.to_owned(), address, ready, lines, log, child }
+        Node { name: name.to_owned(), address, ready, lines, log, namespace: None, child }
     }
 
     /// Three nodes `a`, `b`, `c` that all see each other.
@@ -96,7 +116,8 @@ impl Cluster {
 
     /// Runs a command through a node.
     pub fn run(&self, at: &Node, args: &[&str]) -> Output {
-        self.purlin().args(args).args(["--at", &at.address]).output().unwrap()
+        let mut command = self.purlin_in(at.namespace.as_deref());
+        command.args(args).args(["--at", &at.address]).output().unwrap()
     }
 
     /// Runs a command that must succeed; what it printed.
@@ -158,9 +179,16 @@ impl Cluster {
     }
 
     pub fn watch_with(&self, at: &Node, more: &[&str]) -> Watch {
-        let mut child = self
-            .purlin()
-            .args(["watch", "--format", "json", "--at", &at.address])
+        Self::watch_by(self.purlin_in(at.namespace.as_deref()), &at.address, more)
+    }
+
+    pub fn watch_at(&self, address: &str, more: &[&str]) -> Watch {
+        Self::watch_by(self.purlin(), address, more)
+    }
+
+    fn watch_by(mut command: Command, address: &str, more: &[&str]) -> Watch {
+        let mut child = command
+            .args(["watch", "--format", "json", "--at", address])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -245,6 +273,11 @@ impl Watch {
 }
 
 impl Watch {
+    /// All events that have come and were not asked for.
+    pub fn so_far(&self) -> Vec<Value> {
+        self.lines.try_iter().map(|line| serde_json::from_str(&line).unwrap()).collect()
+    }
+
     /// Waits for an event of this name about this node, whoever saw it.
     pub fn until(&self, event: &str, name: &str, limit: Duration) {
         let begun = Instant::now();

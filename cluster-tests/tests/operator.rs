@@ -122,7 +122,7 @@ fn a_freeze_is_watched_and_explained_by_all_members() {
 #[test]
 fn members_shows_the_round_trip_and_the_loss_to_each_peer() {
     let cluster = Cluster::default();
-    let [a, ..] = cluster.three();
+    let [a, _b, _c] = cluster.three();
 
     let members = cluster.json(&a, &["members"]);
     for member in members.as_array().unwrap() {

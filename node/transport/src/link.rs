@@ -61,7 +61,8 @@ pub struct Peer {
     pub name: NodeName,
     /// Its role.
     pub role: Role,
-    /// Which life of a node it is, and where it says it can be reached; nodes only.
+    /// Which life of a node it is, and where it says it can be reached; nodes only. If it says that it
+    /// listens on all its addresses, that is where its packets come from.
     pub node: Option<NodeHello>,
     /// Where its packets come from.
     pub address: SocketAddr,
@@ -73,14 +74,13 @@ pub struct Peer {
 
 impl Peer {
     pub(crate) fn of(hello: &Hello, address: SocketAddr, association: u64, dialed: bool) -> Self {
-        Self {
-            name: hello.name,
-            role: hello.role(),
-            node: hello.node.clone(),
-            address,
-            association,
-            dialed,
-        }
+        let node = hello.node.clone().map(|mut node| {
+            if node.address.ip().is_unspecified() {
+                node.address.set_ip(address.ip());
+            }
+            node
+        });
+        Self { name: hello.name, role: hello.role(), node, address, association, dialed }
     }
 }
 

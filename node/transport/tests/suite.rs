@@ -42,6 +42,7 @@ on_both! {
     without_a_common_version_either_side_is_told_what_the_other_speaks
     a_refusal_of_the_owner_reaches_the_dialer
     who_is_refused_as_dead_may_say_the_same
+    a_node_that_listens_everywhere_is_where_its_packets_come_from
     a_client_certificate_is_refused_as_a_node
     a_full_lane_refuses_users_and_is_ready_again
     control_frames_and_datagrams_arrive
@@ -268,6 +269,19 @@ async fn who_is_refused_as_dead_may_say_the_same(world: World) {
     let answer = Seen::Answered(declared_down_by("a"));
     b.record.until("the answer", |seen| seen.contains(&answer)).await;
     assert_eq!(b.record.all(), [answer], "and none in the name of another");
+}
+
+async fn a_node_that_listens_everywhere_is_where_its_packets_come_from(world: World) {
+    let everywhere = "0.0.0.0:7".parse().unwrap();
+    let change = |config: &mut purlin_transport::Config| {
+        config.node.as_mut().unwrap().address = everywhere;
+    };
+    let (a, b) = (world.node_with("a", 1, change), world.node("b"));
+
+    let dialed = b.endpoint.dial(a.address(), None).await.unwrap();
+
+    let told = dialed.peer().node.as_ref().unwrap().address;
+    assert_eq!((told.ip(), told.port()), (a.address().ip(), 7));
 }
 
 async fn a_client_certificate_is_refused_as_a_node(world: World) {

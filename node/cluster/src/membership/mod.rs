@@ -32,6 +32,8 @@ mod types;
 mod wire;
 
 #[cfg(test)]
+mod mutants;
+#[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
@@ -82,6 +84,8 @@ pub struct Membership {
     synced: bool,
     reincarnating: bool,
     left: bool,
+    #[cfg(test)]
+    rule: heal::Rule,
 }
 
 /// Takes what foca wants, to be worked off when foca is done.
@@ -146,6 +150,8 @@ impl Membership {
             synced: false,
             reincarnating: false,
             left: false,
+            #[cfg(test)]
+            rule: heal::Rule::default(),
             me,
         }
     }

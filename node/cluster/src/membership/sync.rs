@@ -13,7 +13,6 @@ use rand::RngExt;
 
 use super::Membership;
 use super::config::SYNC_AFTER_CHANGE;
-use super::heal::share_a_cluster;
 use super::table::{LabelsFrom, view_of};
 use super::types::{Event, Output, State, Time};
 use super::wire::{Known, Life, Said};
@@ -82,7 +81,7 @@ impl Membership {
             true => self.table.is_over(known.life.id),
             false => self.table.is_live(known.life.id),
         });
-        if disputed && self.synced && !share_a_cluster(&self.table.view(), &view) {
+        if disputed && self.synced && !self.takes_disputed(&view) {
             tracing::debug!(%from, "a state from the other side of a split");
             return;
         }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod cold_start;
 mod figures;
 mod history;
 mod stalls;
@@ -199,8 +200,11 @@ proptest! {
 
 /// How many seeds are tried: a few in the gate, more with `PURLIN_SEEDS`.
 fn seeds() -> std::ops::Range<u64> {
-    let wanted = std::env::var("PURLIN_SEEDS").ok().and_then(|text| text.parse().ok());
-    0..wanted.unwrap_or(4)
+    0..seeds_wanted().unwrap_or(4)
+}
+
+fn seeds_wanted() -> Option<u64> {
+    std::env::var("PURLIN_SEEDS").ok().and_then(|text| text.parse().ok())
 }
 
 /// Cuts the first `left` nodes from the other `right`, heals, and says who has come back.

@@ -106,15 +106,19 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, number: usize, creation: u64) {
+        let nowhere = SocketAddr::from(([10, 0, 0, 9], 9));
+        let mut seeds = vec![nowhere];
+        seeds.extend((0..self.seeds).map(|seed| address(named(seed))));
+        self.start_with(number, creation, seeds);
+    }
+
+    pub(crate) fn start_with(&mut self, number: usize, creation: u64, seeds: Vec<SocketAddr>) {
         let name = named(number);
         let id = NodeId::new(name, creation);
         let labels = Labels::from([("number".to_owned(), number.to_string())]);
         let me = Me { id, address: address(name), labels };
         let seed = self.chance.random();
         let mut membership = Membership::new(Config::default(), me, seed, self.now);
-        let nowhere = SocketAddr::from(([10, 0, 0, 9], 9));
-        let mut seeds = vec![nowhere];
-        seeds.extend((0..self.seeds).map(|seed| address(named(seed))));
         membership.handle(self.now, Input::Join { seeds });
         let (heard, next_look) = (BTreeSet::new(), self.now);
         let (alive, frozen_until, planned) = (true, None, None);
@@ -193,11 +197,11 @@ impl World {
         loop {
             let next_delivery = self.queue.first_key_value().map(|((due, _), _)| *due);
             let next_tick = self.agenda.first().map(|(due, _)| *due);
-            let next = [next_delivery, next_tick].into_iter().flatten().min().unwrap_or(end);
-            if next > end {
+            let next = [next_delivery, next_tick].into_iter().flatten().min();
+            let Some(next) = next.filter(|&next| next <= end) else {
                 self.now = end;
                 return;
-            }
+            };
             self.now = next.max(self.now);
             if next_delivery == Some(next) {
                 let (_, delivery) = self.queue.pop_first().unwrap();
