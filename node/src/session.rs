@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{CallError, Codec, Frame, Reference, Refusal};
-use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime};
+use purlin_proto::{CallError, Codec, ExitReason, Frame, Reference, Refusal};
+use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,6 +19,9 @@ static SESSION: RawKind = RawKind::new("session");
 
 /// Requests of one client that wait for its session; a client that is further ahead is cut off.
 const REQUESTS: usize = 65_536;
+
+/// How long a session that is ended waits for answers that are still to come.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Opens a session for a client that has connected.
 pub(crate) fn open(runtime: &Runtime, link: &Link) -> Arc<dyn Receiver> {
@@ -87,11 +91,15 @@ impl Session {
     }
 
     async fn run(mut self) -> Outcome {
+        self.ctx.trap_exits(true);
         self.tell(Update::Welcome { session: self.ctx.pid() });
         loop {
             tokio::select! {
                 biased;
-                received = self.ctx.receive() => self.received(received?),
+                received = self.ctx.receive() => match received? {
+                    Received::Exit { reason, .. } => return self.end(reason).await,
+                    other => self.received(other),
+                },
                 Some(Ok(update)) = self.answers.join_next() => self.tell(update),
                 request = self.requests.recv() => match request {
                     Some(request) => self.request(request),
@@ -99,6 +107,19 @@ impl Session {
                 },
             }
         }
+    }
+
+    /// Answers what was asked before this session is ended. When the node stops, whoever is asked
+    /// ends as well, and answers or is gone; what asked the node to stop may be among it.
+    async fn end(mut self, reason: ExitReason) -> Outcome {
+        let answers = async {
+            while let Some(Ok(update)) = self.answers.join_next().await {
+                self.tell(update);
+            }
+        };
+        // Who is asked elsewhere may take longer; the end of the session tells the client.
+        drop(tokio::time::timeout(LAST_ANSWERS, answers).await);
+        Err(Ended(reason).into())
     }
 
     fn tell(&self, update: Update) {
