@@ -28,18 +28,29 @@ impl SimulatedNode<'_> {
         self.world.host(self.name).node.is_some()
     }
 
+    /// Looks at it from outside, at this moment, by its clock; `None` if it does not run. What waits
+    /// is for [`run`](Self::run).
+    pub fn look<T>(&self, look: impl FnOnce(&Node) -> T) -> Option<T> {
+        let (node, handle) = {
+            let host = self.world.host(self.name);
+            (host.node.clone()?, host.machine.as_ref()?.handle().clone())
+        };
+        let _clock = handle.enter();
+        Some(look(&node))
+    }
+
     fn node(&self) -> Option<Node> {
         self.world.host(self.name).node.clone()
     }
 
     /// Its present life; `None` if it does not run.
     pub fn id(&self) -> Option<NodeId> {
-        self.node().map(|node| node.id())
+        self.look(Node::id)
     }
 
     /// The members that it sees, by name; none if it does not run.
     pub fn members(&self) -> Vec<NodeName> {
-        self.node().map(|node| node.members()).unwrap_or_default()
+        self.look(Node::members).unwrap_or_default()
     }
 
     /// Runs a future on the machine; `None` if it is off or crashes meanwhile.
