@@ -30,7 +30,7 @@ fn whoever_watches_a_process_is_told_when_its_machine_crashes_and_not_before_it_
     cluster(1, 3).run(async |cluster| {
         let counter = cluster.node("n1").spawn::<Counter>(None).await.unwrap().pid();
         let n0 = cluster.node("n0");
-        let down = n0.run(|node| async move { node.runtime().down(counter).await });
+        let down = n0.run(move |node| async move { node.runtime().down(counter).await });
         let crash = async {
             cluster.advance(S).await;
             cluster.crash("n1");

@@ -1,19 +1,23 @@
 //! After a process has been told that a life of a node is over, nothing of that life reaches it.
+//!
+//! But where its own node has been declared down and has come back, that looks at all others anew: for
+//! its processes they were down, and are up again.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use purlin::NodeId;
 
 use super::Invariant;
 use crate::simulation::record::{Event, Facts, Who};
 
+/// A process may be so late in learning that its own node has come back.
+const LATE: Duration = Duration::from_secs(15);
+
 #[derive(Default)]
 pub(super) struct DeadIncarnation {
-    /// Who, under which creation of its own node, has seen whose beginning.
-    up: BTreeSet<(Who, u64, NodeId)>,
-    /// And whose end. A node under a new creation looks at the others anew: an end that is told then,
-    /// of one that was not up since, was that of the old view.
-    over: BTreeSet<(Who, u64, NodeId)>,
+    /// Who knows of whose end.
+    over: BTreeSet<(Who, NodeId)>,
 }
 
 impl Invariant for DeadIncarnation {
@@ -21,22 +25,20 @@ impl Invariant for DeadIncarnation {
         "a dead incarnation is silent"
     }
 
-    fn see(&mut self, event: &Event, _: &Facts) -> Result<(), String> {
+    fn see(&mut self, event: &Event, facts: &Facts) -> Result<(), String> {
         match *event {
-            Event::NodeDown { at, under, node } => {
-                let life = (at, under, node);
-                if under == at.node.creation || self.up.contains(&life) {
-                    self.over.insert(life);
-                }
+            Event::NodeDown { at, node } => {
+                self.over.insert((at, node));
             }
-            Event::NodeUp { at, under, node } => {
-                if self.over.contains(&(at, under, node)) {
+            Event::NodeUp { at, node } => {
+                let anew = facts.creations.get(&at.node.name);
+                let anew = anew.is_some_and(|(_, since)| *since + LATE >= facts.now);
+                if self.over.remove(&(at, node)) && !anew {
                     return Err(format!("{node} was down for good"));
                 }
-                self.up.insert((at, under, node));
             }
-            Event::Delivered { by, under, pid, .. } => {
-                if self.over.contains(&(by, under, pid.node)) {
+            Event::Delivered { by, pid, .. } => {
+                if self.over.contains(&(by, pid.node)) {
                     return Err(format!("{} is over", pid.node));
                 }
             }

@@ -10,8 +10,8 @@ use crate::simulation::record::{Event, Facts, Who};
 
 #[derive(Default)]
 pub(super) struct LivesOfNodes {
-    /// Which life of a node is up for whom, under which creation of its own node.
-    up: BTreeMap<(Who, NodeName), (u64, NodeId)>,
+    /// Which life of a node is up for whom.
+    up: BTreeMap<(Who, NodeName), NodeId>,
 }
 
 impl Invariant for LivesOfNodes {
@@ -21,20 +21,14 @@ impl Invariant for LivesOfNodes {
 
     fn see(&mut self, event: &Event, _: &Facts) -> Result<(), String> {
         match *event {
-            Event::NodeUp { at, under, node } => {
-                let before = self.up.insert((at, node.name), (under, node));
-                match before {
-                    // Under a new creation it looks at the others anew.
-                    Some((creation, before)) if creation == under => {
-                        Err(format!("{before} was still up"))
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Event::NodeDown { at, node, .. } => {
-                self.up.remove(&(at, node.name));
-                Ok(())
-            }
+            Event::NodeUp { at, node } => match self.up.insert((at, node.name), node) {
+                Some(before) => Err(format!("{before} was still up")),
+                None => Ok(()),
+            },
+            Event::NodeDown { at, node } => match self.up.remove(&(at, node.name)) {
+                Some(before) if before != node => Err(format!("{before} was up")),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }

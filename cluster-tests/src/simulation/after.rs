@@ -106,6 +106,6 @@ async fn leaks(cluster: &Cluster) {
 }
 
 async fn kill(cluster: &Cluster, pid: Pid) {
-    let kill = |node: purlin::Node| async move { node.exit(pid, ExitReason::Kill) };
+    let kill = move |node: purlin::Node| async move { node.exit(pid, ExitReason::Kill) };
     cluster.node(pid.node.name).run(kill).await;
 }

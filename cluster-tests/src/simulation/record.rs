@@ -31,7 +31,7 @@ pub enum Event {
     /// A message was handed to the node.
     Sent { from: Who, to: Who, number: u64 },
     /// A message arrived, from a process whose pid then was `pid`.
-    Delivered { by: Who, under: u64, from: Who, pid: Pid, number: u64 },
+    Delivered { by: Who, from: Who, pid: Pid, number: u64 },
     /// A monitor was made.
     Monitored { watcher: Who, reference: Reference, target: Who },
     /// It was taken back, and what it had told was thrown away.
@@ -44,10 +44,10 @@ pub enum Event {
     Unlinked { by: Who, other: Who },
     /// It broke.
     LinkDown { at: Who, of: Who, reason: ExitReason },
-    /// A life of a node is a member, as a process under this creation of its own node learns.
-    NodeUp { at: Who, under: u64, node: NodeId },
+    /// A life of a node is a member, as a process learns.
+    NodeUp { at: Who, node: NodeId },
     /// It is none any more.
-    NodeDown { at: Who, under: u64, node: NodeId },
+    NodeDown { at: Who, node: NodeId },
     /// A supervisor has restarted a child.
     Restarted { supervisor: Pid, child: String },
     /// So many messages wait for a process that may have so many.
@@ -68,6 +68,8 @@ pub struct Facts {
     pub pids: BTreeMap<Pid, Who>,
     /// Those whose mailboxes are meant to be full at times.
     pub deaf: BTreeSet<Who>,
+    /// The last creation that each node had, and since when its processes have known it.
+    pub creations: BTreeMap<NodeName, (u64, Duration)>,
     /// What the nodes say at the end of those who live.
     pub details: BTreeMap<Who, ProcessDetail>,
 }
@@ -112,8 +114,13 @@ pub fn violation(what: String) {
 /// Says under which pid a process goes now.
 pub fn goes_as(who: Who, pid: Pid) {
     with(|record| {
-        record.facts.pids.insert(pid, who);
-        record.facts.alive.entry(who).and_modify(|present| *present = pid);
+        let facts = &mut record.facts;
+        facts.pids.insert(pid, who);
+        facts.alive.entry(who).and_modify(|present| *present = pid);
+        let (creation, since) = facts.creations.entry(pid.node.name).or_default();
+        if *creation < pid.node.creation {
+            (*creation, *since) = (pid.node.creation, record.log.now());
+        }
     });
 }
 

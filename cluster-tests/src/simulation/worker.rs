@@ -221,7 +221,8 @@ impl Handler<Act> for Worker {
 
 impl Handler<Numbered> for Worker {
     async fn handle(&mut self, message: Numbered, ctx: &mut Context<Self>) -> Outcome {
-        arrived(self.who, ctx.pid(), &message);
+        record::goes_as(self.who, ctx.pid());
+        arrived(self.who, &message);
         Ok(())
     }
 }
@@ -257,11 +258,11 @@ impl Handler<LinkDown> for Worker {
 
 impl Handler<NodeEvent> for Worker {
     async fn handle(&mut self, event: NodeEvent, ctx: &mut Context<Self>) -> Outcome {
-        let (at, under) = (self.who, ctx.pid().node.creation);
-        record::goes_as(self.who, ctx.pid());
+        let at = self.who;
+        record::goes_as(at, ctx.pid());
         record::tell(match event {
-            NodeEvent::Up { node, .. } => Event::NodeUp { at, under, node },
-            NodeEvent::Down { node, .. } => Event::NodeDown { at, under, node },
+            NodeEvent::Up { node, .. } => Event::NodeUp { at, node },
+            NodeEvent::Down { node, .. } => Event::NodeDown { at, node },
         });
         Ok(())
     }
@@ -273,13 +274,12 @@ impl Drop for Worker {
     }
 }
 
-fn arrived(by: Who, me: Pid, message: &Numbered) {
+fn arrived(by: Who, message: &Numbered) {
     let Numbered { from, pid, number, ref body } = *message;
     if *body != vec![number.to_le_bytes()[0]; body.len()] {
         record::violation(format!("{number} from {from} to {by} is spoiled"));
     }
-    let under = me.node.creation;
-    record::tell(Event::Delivered { by, under, from, pid, number });
+    record::tell(Event::Delivered { by, from, pid, number });
 }
 
 pub const DEAF_LIMIT: usize = 8;
@@ -306,7 +306,7 @@ impl Actor for Deaf {
 impl Handler<Numbered> for Deaf {
     async fn handle(&mut self, message: Numbered, ctx: &mut Context<Self>) -> Outcome {
         record::goes_as(self.who, ctx.pid());
-        arrived(self.who, ctx.pid(), &message);
+        arrived(self.who, &message);
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok(())
     }
