@@ -24,7 +24,7 @@ pub async fn check(cluster: &Cluster) -> Vec<String> {
     if let Err(views) = agree(cluster).await {
         record::violation(format!("members agree within {AGREE:?}: {views}"));
     }
-    record::be_quiet();
+    record::act(false);
     cluster.advance(SETTLE).await;
     progress(cluster).await;
     let violations = record::end(details(cluster));

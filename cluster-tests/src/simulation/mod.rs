@@ -69,6 +69,11 @@ pub fn run(seed: u64) -> Run {
         for name in cluster.names() {
             cluster.restart(name).await;
         }
+        if benign {
+            // Who does not know a node yet cannot reach it.
+            cluster.until_whole(Duration::from_mins(1)).await;
+        }
+        record::act(true);
         for (wait, fault) in faults {
             let until = cluster.now() + wait;
             while cluster.now() < until {

@@ -97,7 +97,7 @@ pub fn begin(seed: u64, benign: bool, nodes: Vec<NodeName>, log: Log) {
     let facts = Facts { benign, ..Facts::default() };
     let invariants = invariants::all();
     let violations = Vec::new();
-    let record = Record { facts, log, seed, nodes, acting: true, invariants, violations };
+    let record = Record { facts, log, seed, nodes, acting: false, invariants, violations };
     RECORD.with_borrow_mut(|slot| *slot = Some(record));
 }
 
@@ -165,9 +165,9 @@ pub fn acting() -> bool {
     with(|record| record.acting)
 }
 
-/// From now on workers only listen.
-pub fn be_quiet() {
-    with(|record| record.acting = false);
+/// From now on workers act, or only listen. They listen at first.
+pub fn act(acting: bool) {
+    with(|record| record.acting = acting);
 }
 
 /// Lets every invariant look at how it all ended; returns what was wrong, ever.
