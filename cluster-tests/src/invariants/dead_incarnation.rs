@@ -37,10 +37,8 @@ impl Invariant for DeadIncarnation {
                     return Err(format!("{node} was down for good"));
                 }
             }
-            Event::Delivered { by, pid, .. } => {
-                if self.over.contains(&(by, pid.node)) {
-                    return Err(format!("{} is over", pid.node));
-                }
+            Event::Delivered { by, pid, .. } if self.over.contains(&(by, pid.node)) => {
+                return Err(format!("{} is over", pid.node));
             }
             _ => {}
         }

@@ -13,7 +13,7 @@ use super::tree::KINDS;
 use super::worker::Ping;
 
 /// All nodes agree on who is a member so long after the last fault is over (membership, I5).
-const AGREE: Duration = Duration::from_secs(60);
+const AGREE: Duration = Duration::from_mins(1);
 
 /// What is under way has arrived after that.
 const SETTLE: Duration = Duration::from_secs(6);

@@ -77,7 +77,8 @@ pub fn run(seed: u64) -> Run {
         for (wait, fault) in faults {
             let until = cluster.now() + wait;
             while cluster.now() < until {
-                cluster.advance(LOOK_EVERY.min(until - cluster.now())).await;
+                let left = until.saturating_sub(cluster.now());
+                cluster.advance(LOOK_EVERY.min(left)).await;
                 look(cluster);
             }
             befall(cluster, fault).await;
@@ -94,7 +95,7 @@ async fn befall(cluster: &Cluster, fault: Fault) {
         _ => None,
     };
     if let (Fault::Crash(_), Some(node)) = (&fault, ended) {
-        record::tell(Event::Crashed { node });
+        record::tell(&Event::Crashed { node });
     }
     fault.befall(cluster).await;
 }
@@ -103,7 +104,7 @@ async fn befall(cluster: &Cluster, fault: Fault) {
 fn told(_: NodeName, what: &What) {
     if let What::ChildRestarted { supervisor, child, .. } = what {
         let (supervisor, child) = (*supervisor, child.clone());
-        record::tell(Event::Restarted { supervisor, child });
+        record::tell(&Event::Restarted { supervisor, child });
     }
 }
 
@@ -117,7 +118,7 @@ fn look(cluster: &Cluster) {
         });
         for process in waiting.into_iter().flatten().filter(|process| process.mailbox > 0) {
             let (who, messages) = (process.pid, process.mailbox);
-            record::tell(Event::Waiting { who, messages, limit: DEAF_LIMIT });
+            record::tell(&Event::Waiting { who, messages, limit: DEAF_LIMIT });
         }
     }
 }

@@ -102,8 +102,8 @@ pub fn begin(seed: u64, benign: bool, nodes: Vec<NodeName>, log: Log) {
 }
 
 /// Tells what happened.
-pub fn tell(event: Event) {
-    with(|record| record.take(&event));
+pub fn tell(event: &Event) {
+    with(|record| record.take(event));
 }
 
 /// Something is wrong that no event shows.

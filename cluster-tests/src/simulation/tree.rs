@@ -103,7 +103,7 @@ impl Actor for Fragile {
 
     async fn start(name: String, ctx: &mut Context<Self>) -> Outcome<Self> {
         let who = ctx.pid();
-        record::tell(Event::Born { who, name: Some(name) });
+        record::tell(&Event::Born { who, name: Some(name) });
         record::is_deaf(who);
         let mut chance = record::chance(who);
         let life: f64 = chance.random();
@@ -130,6 +130,6 @@ impl Handler<Break> for Fragile {
 
 impl Drop for Fragile {
     fn drop(&mut self) {
-        record::tell(Event::Ended { who: self.who });
+        record::tell(&Event::Ended { who: self.who });
     }
 }

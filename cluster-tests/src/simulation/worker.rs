@@ -67,7 +67,7 @@ impl Actor for Worker {
 
     async fn start(seed: u64, ctx: &mut Context<Self>) -> Outcome<Self> {
         let who = ctx.pid();
-        record::tell(Event::Born { who, name: None });
+        record::tell(&Event::Born { who, name: None });
         let mut worker = Self {
             who,
             chance: StdRng::seed_from_u64(seed),
@@ -101,7 +101,7 @@ impl Worker {
         *number += 1;
         let (number, from, pid) = (*number, self.who, ctx.pid());
         let body = vec![number.to_le_bytes()[0]; size];
-        record::tell(Event::Sent { from, to, number });
+        record::tell(&Event::Sent { from, to, number });
         ctx.send(at, Numbered { from, pid, number, body });
     }
 
@@ -139,7 +139,7 @@ impl Worker {
         let Some((target, pid)) = self.peer() else { return };
         let reference = ctx.monitor(pid);
         self.monitors.push(reference);
-        record::tell(Event::Monitored { watcher: self.who, reference, target });
+        record::tell(&Event::Monitored { watcher: self.who, reference, target });
     }
 
     fn demonitor(&mut self, ctx: &mut Context<Self>) {
@@ -148,12 +148,12 @@ impl Worker {
         }
         let reference = self.monitors.swap_remove(self.chance.random_range(0..self.monitors.len()));
         ctx.demonitor_flush(reference);
-        record::tell(Event::Demonitored { watcher: self.who, reference });
+        record::tell(&Event::Demonitored { watcher: self.who, reference });
     }
 
     fn link(&mut self, ctx: &Context<Self>) {
         let Some((other, pid)) = self.peer() else { return };
-        record::tell(Event::Linked { by: self.who, other });
+        record::tell(&Event::Linked { by: self.who, other });
         self.links.push(pid);
         ctx.link(pid);
     }
@@ -165,7 +165,7 @@ impl Worker {
         let pid = self.links.swap_remove(self.chance.random_range(0..self.links.len()));
         ctx.unlink(pid);
         if let Some(other) = record::whose(pid) {
-            record::tell(Event::Unlinked { by: self.who, other });
+            record::tell(&Event::Unlinked { by: self.who, other });
         }
     }
 
@@ -179,11 +179,11 @@ impl Worker {
         if self.chance.random_bool(0.5) {
             // It may fail for good reasons: the node is gone, or does not answer.
             drop(ctx.runtime().spawn_on::<Self>(node, seed).await);
-        } else if let Ok(child) = ctx.spawn_link_on::<Self>(node, seed).await {
-            if let Some(other) = record::whose(child.pid()) {
-                record::tell(Event::Linked { by: self.who, other });
-                self.links.push(child.pid());
-            }
+        } else if let Ok(child) = ctx.spawn_link_on::<Self>(node, seed).await
+            && let Some(other) = record::whose(child.pid())
+        {
+            record::tell(&Event::Linked { by: self.who, other });
+            self.links.push(child.pid());
         }
     }
 }
@@ -237,7 +237,7 @@ impl Handler<Down> for Worker {
     async fn handle(&mut self, down: Down, _: &mut Context<Self>) -> Outcome {
         let Down { reference, reason, .. } = down;
         self.monitors.retain(|monitor| *monitor != reference);
-        record::tell(Event::Down { watcher: self.who, reference, reason });
+        record::tell(&Event::Down { watcher: self.who, reference, reason });
         Ok(())
     }
 }
@@ -250,7 +250,7 @@ impl Handler<LinkDown> for Worker {
     ) -> Outcome {
         self.links.retain(|link| *link != pid);
         if let Some(of) = record::whose(pid) {
-            record::tell(Event::LinkDown { at: self.who, of, reason });
+            record::tell(&Event::LinkDown { at: self.who, of, reason });
         }
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Handler<NodeEvent> for Worker {
     async fn handle(&mut self, event: NodeEvent, ctx: &mut Context<Self>) -> Outcome {
         let at = self.who;
         record::goes_as(at, ctx.pid());
-        record::tell(match event {
+        record::tell(&match event {
             NodeEvent::Up { node, .. } => Event::NodeUp { at, node },
             NodeEvent::Down { node, .. } => Event::NodeDown { at, node },
         });
@@ -270,7 +270,7 @@ impl Handler<NodeEvent> for Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        record::tell(Event::Ended { who: self.who });
+        record::tell(&Event::Ended { who: self.who });
     }
 }
 
@@ -279,7 +279,7 @@ fn arrived(by: Who, message: &Numbered) {
     if *body != vec![number.to_le_bytes()[0]; body.len()] {
         record::violation(format!("{number} from {from} to {by} is spoiled"));
     }
-    record::tell(Event::Delivered { by, from, pid, number });
+    record::tell(&Event::Delivered { by, from, pid, number });
 }
 
 pub const DEAF_LIMIT: usize = 8;
@@ -297,7 +297,7 @@ impl Actor for Deaf {
 
     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
         let who = ctx.pid();
-        record::tell(Event::Born { who, name: None });
+        record::tell(&Event::Born { who, name: None });
         record::is_deaf(who);
         Ok(Self { who })
     }
@@ -320,6 +320,6 @@ impl Handler<Ping> for Deaf {
 
 impl Drop for Deaf {
     fn drop(&mut self) {
-        record::tell(Event::Ended { who: self.who });
+        record::tell(&Event::Ended { who: self.who });
     }
 }
