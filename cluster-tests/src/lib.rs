@@ -4,16 +4,19 @@
 //! it can cut, heal and kill. [`process::Cluster`] starts the real binary on loopback, through the
 //! command line, and kills it for real. [`sockets::Pair`] runs nodes of
 //! this process on real sockets, over roads ([`relay::Relay`]) that can be made bad. [`hosts::Hosts`]
-//! are network namespaces, for real processes with addresses of their own.
+//! are network namespaces, for real processes with addresses of their own. [`simulation::run`] is a
+//! whole run of a simulated cluster from a seed, with faults, checked by [`invariants`].
 
 #![expect(missing_docs, reason = "read by those who write tests; names say it")]
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 pub mod endpoints;
 pub mod hosts;
+pub mod invariants;
 pub mod memory;
 pub mod numbered;
 pub mod probe;
 pub mod process;
 pub mod relay;
+pub mod simulation;
 pub mod sockets;

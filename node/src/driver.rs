@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use purlin_cluster::{Event, Input, Membership, Output, Ring};
 use purlin_proto::admin::What;
 use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, Refusal};
+use purlin_runtime::mutant::is_planted;
 use purlin_runtime::{Observer, Runtime};
 use purlin_transport::{DialError, Endpoint, Flow, Link, Priority};
 use tokio::sync::{mpsc, watch};
@@ -291,7 +292,9 @@ impl Driver {
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
         let why = self.membership().refusal(id);
-        self.endpoint.close_peer(&id, &why);
+        if !is_planted("resurrected") {
+            self.endpoint.close_peer(&id, &why);
+        }
         self.runtime.connection_lost(id.name);
         self.rebuild_ring();
         self.spread.down(id);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use purlin_proto::{Frame, NodeId, NodeName};
+use purlin_runtime::mutant::is_planted;
 use purlin_runtime::{Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
 use purlin_transport::{Endpoint, Flow};
@@ -79,7 +80,8 @@ impl Remote for Router {
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
         let priority = priority_of(priority);
-        let flow = flow_of(from);
+        let early = is_planted("early-down") && priority == transport::Priority::System;
+        let flow = flow_of(if early { from + 1 } else { from });
         // Where there is a link to just this life, nothing needs to be looked up.
         let sent = match to {
             Peer::Life(id) => self.endpoint.send_now(&id, flow, priority, encode),

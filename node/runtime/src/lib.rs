@@ -40,6 +40,7 @@ mod item;
 mod kind;
 mod mailbox;
 mod messages;
+pub mod mutant;
 mod panics;
 mod pending;
 mod process;

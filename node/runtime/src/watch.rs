@@ -5,6 +5,7 @@ use std::sync::Arc;
 use purlin_proto::{Dest, Down, Envelope, ExitReason, Pick, Pid, Reference, Signal, Target};
 use tokio::sync::oneshot;
 
+use crate::mutant::is_planted;
 use crate::process::Process;
 use crate::raw::Received;
 use crate::relations::{Address, Monitoring};
@@ -44,7 +45,8 @@ impl Runtime {
         let other = self.address_of(&other);
         let request = self.reference();
         let linked = process.relations(|relations| relations.unlink(other, request));
-        if linked == Some(true) {
+        let lost = is_planted("lost-unlink") && request.0.is_multiple_of(4);
+        if linked == Some(true) && !lost {
             self.signal(process.serial, other, Signal::Unlink { reference: request });
         }
     }

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use purlin_proto::NodeName;
+use purlin_proto::admin::What;
 use purlin_transport::WireConfig;
 use purlin_transport::simulated::{Digest, Road, environment};
 use tokio::sync::broadcast::error::RecvError;
@@ -18,6 +19,8 @@ use crate::builder::Given;
 use crate::{Node, NodeBuilder};
 
 type With = Rc<dyn Fn(NodeBuilder) -> NodeBuilder>;
+
+type OnEvent = Arc<dyn Fn(NodeName, &What) + Send + Sync>;
 
 /// So many nodes have an address.
 const NODES: u8 = 250;
@@ -34,6 +37,7 @@ pub struct Builder {
     names: Vec<NodeName>,
     road: Road,
     with: With,
+    on_event: OnEvent,
 }
 
 impl Builder {
@@ -66,6 +70,13 @@ impl Builder {
         self
     }
 
+    /// Is told all that the nodes tell those who watch them, as it happens.
+    #[must_use]
+    pub fn on_event(mut self, tell: impl Fn(NodeName, &What) + Send + Sync + 'static) -> Self {
+        self.on_event = Arc::new(tell);
+        self
+    }
+
     /// Starts the nodes, one after the other, and waits until they all see each other.
     ///
     /// # Panics
@@ -90,7 +101,8 @@ impl Builder {
         for (index, name) in (0..NODES).zip(self.names) {
             world.add_host(name, index);
         }
-        Cluster { seed: self.seed, world, authority: Authority::new(), with: self.with }
+        let Self { seed, with, on_event, .. } = self;
+        Cluster { seed, world, authority: Authority::new(), with, on_event }
     }
 }
 
@@ -106,13 +118,15 @@ pub struct Cluster {
     world: World,
     authority: Authority,
     with: With,
+    on_event: OnEvent,
 }
 
 impl Cluster {
     /// Says what a cluster is to be. All that is left to chance in it comes from the seed.
     pub fn builder(seed: u64) -> Builder {
         let with: With = Rc::new(|node| node);
-        Builder { seed, names: Vec::new(), road: Road::default(), with }
+        let on_event: OnEvent = Arc::new(|_, _| ());
+        Builder { seed, names: Vec::new(), road: Road::default(), with, on_event }
     }
 
     /// Runs a test: time goes on while it waits, and stands still while it does not.
@@ -304,11 +318,11 @@ impl Cluster {
         self.world.log.note(format_args!("start {name}"));
         self.world.switch_on(name);
         let builder = self.equip(name);
-        let log = self.log();
+        let (log, on_event) = (self.log(), Arc::clone(&self.on_event));
         let start = async move {
             let node = builder.start().await;
             if let Ok(node) = &node {
-                tokio::spawn(tell(node.clone(), log));
+                tokio::spawn(tell(node.clone(), log, on_event));
             }
             node
         };
@@ -384,23 +398,19 @@ impl Cluster {
         };
         builder.given(given).chance(chance).wall_clock(Arc::new(move || clock.now()))
     }
-
-    /// Whether a node still runs the life that it has now, for those who are outlived by it: false
-    /// from the moment of its crash on, before anything there is dropped.
-    pub fn alive(&self, name: impl Into<NodeName>) -> Arc<AtomicBool> {
-        let host = self.world.host(name.into());
-        host.machine.as_ref().map_or_else(Arc::default, super::machine::Machine::alive)
-    }
 }
 
 /// Puts into the log what a node tells.
-async fn tell(node: Node, log: Log) {
+async fn tell(node: Node, log: Log, on_event: OnEvent) {
     let mut events = node.0.events.subscribe();
     let name = node.id().name;
     drop(node);
     loop {
         match events.recv().await {
-            Ok(what) => log.note(format_args!("{name}: {what:?}")),
+            Ok(what) => {
+                log.note(format_args!("{name}: {what:?}"));
+                on_event(name, &what);
+            }
             Err(RecvError::Lagged(count)) => log.note(format_args!("{name}: {count} missed")),
             Err(RecvError::Closed) => return,
         }

@@ -6,7 +6,7 @@
 //! that is advanced by more. A turn runs it until nothing can go on without time passing or a packet
 //! coming: the hook that tokio calls before it would park the thread tells that.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +17,6 @@ pub(super) struct Machine {
     runtime: Runtime,
     idle: Arc<Idle>,
     clock: Clock,
-    alive: Arc<AtomicBool>,
 }
 
 /// The clocks of one machine.
@@ -97,7 +96,7 @@ impl Machine {
         let wall = Arc::new(WallClock(AtomicU64::new(nanos)));
         let since = (born, Duration::ZERO);
         let clock = Clock { since, rate, shown: Duration::ZERO, wall };
-        Ok(Self { runtime, idle, clock, alive: Arc::new(AtomicBool::new(true)) })
+        Ok(Self { runtime, idle, clock })
     }
 
     pub(super) fn handle(&self) -> &Handle {
@@ -111,11 +110,6 @@ impl Machine {
 
     pub(super) fn wall_clock(&self) -> Arc<WallClock> {
         Arc::clone(&self.clock.wall)
-    }
-
-    /// Is false from the moment of its crash on, before anything there is dropped.
-    pub(super) fn alive(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.alive)
     }
 
     /// Whether something from outside waits to be run.
@@ -137,7 +131,6 @@ impl Machine {
 
     /// Switches it off: every task is dropped, and nothing more runs.
     pub(super) fn crash(self) {
-        self.alive.store(false, Ordering::Relaxed);
         self.runtime.shutdown_background();
     }
 }

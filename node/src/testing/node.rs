@@ -28,18 +28,29 @@ impl SimulatedNode<'_> {
         self.world.host(self.name).node.is_some()
     }
 
+    /// Looks at it from outside, at this moment, by its clock; `None` if it does not run. What waits
+    /// is for [`run`](Self::run).
+    pub fn look<T>(&self, look: impl FnOnce(&Node) -> T) -> Option<T> {
+        let (node, handle) = {
+            let host = self.world.host(self.name);
+            (host.node.clone()?, host.machine.as_ref()?.handle().clone())
+        };
+        let _clock = handle.enter();
+        Some(look(&node))
+    }
+
     fn node(&self) -> Option<Node> {
         self.world.host(self.name).node.clone()
     }
 
     /// Its present life; `None` if it does not run.
     pub fn id(&self) -> Option<NodeId> {
-        self.node().map(|node| node.id())
+        self.look(Node::id)
     }
 
     /// The members that it sees, by name; none if it does not run.
     pub fn members(&self) -> Vec<NodeName> {
-        self.node().map(|node| node.members()).unwrap_or_default()
+        self.look(Node::members).unwrap_or_default()
     }
 
     /// Runs a future on the machine; `None` if it is off or crashes meanwhile.
@@ -59,18 +70,18 @@ impl SimulatedNode<'_> {
     /// Runs something on the node, by its clock; `None` if it does not run, or crashes meanwhile.
     ///
     /// It goes on if the test does not wait for it any more.
-    pub async fn run<T, F>(&self, task: impl FnOnce(Node) -> F) -> Option<T>
+    pub async fn run<T, F>(&self, task: impl FnOnce(Node) -> F + Send + 'static) -> Option<T>
     where
         T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
+        F: Future<Output = T> + Send,
     {
         let node = self.node()?;
-        self.on(task(node)).await
+        self.on(async move { task(node).await }).await
     }
 
     /// Starts an actor there; [`SpawnError::Stopping`] if the node does not run.
     pub async fn spawn<A: Actor>(&self, args: A::Args) -> Result<Ref<A>, SpawnError> {
-        let started = self.run(|node| async move { node.spawn::<A>(args).await });
+        let started = self.run(move |node| async move { node.spawn::<A>(args).await });
         started.await.unwrap_or(Err(SpawnError::Stopping))
     }
 
@@ -81,7 +92,7 @@ impl SimulatedNode<'_> {
         args: A::Args,
     ) -> Result<Ref<A>, SpawnError> {
         let there = there.into();
-        let started = self.run(|node| async move { node.spawn_on::<A>(&there, args).await });
+        let started = self.run(move |node| async move { node.spawn_on::<A>(&there, args).await });
         started.await.unwrap_or(Err(SpawnError::Stopping))
     }
 
@@ -92,14 +103,14 @@ impl SimulatedNode<'_> {
         message: M,
     ) -> Result<M::Reply, CallError> {
         let to = to.into();
-        let reply = self.run(|node| async move { node.call(to, message).await });
+        let reply = self.run(move |node| async move { node.call(to, message).await });
         reply.await.unwrap_or(Err(CallError::NoConnection))
     }
 
     /// Lets it send a message to a process, anywhere; lost if it does not run.
     pub async fn send<M: Message>(&self, to: impl Into<Dest>, message: M) {
         let to = to.into();
-        self.run(|node| async move { node.send(to, message) }).await;
+        self.run(move |node| async move { node.send(to, message) }).await;
     }
 }
 

@@ -213,6 +213,8 @@ impl Endpoint {
     /// Which life of a node we are from now on. Links that exist stay as they are.
     pub fn set_node(&self, node: Option<NodeHello>) {
         *lock(&self.0.node) = node;
+        // What waits was said by the life before.
+        lock(&self.0.peers).give_up_all();
     }
 
     fn hello(&self, association: u64, ended: u64) -> Hello {
@@ -596,8 +598,10 @@ impl Endpoint {
     }
 
     /// Ends the link to a node at once, and says why. When this returns, nothing more of it is
-    /// delivered, and [`Events::down`] has been called.
+    /// delivered, and [`Events::down`] has been called. What waits for a dial of the node is dropped:
+    /// its senders have been told, or will be, that the node is lost.
     pub fn close_peer(&self, node: &NodeId, why: &Refusal) {
+        lock(&self.0.peers).give_up(node.name);
         if let Some(link) = self.link(node) {
             self.end(&link, &Closed::Local(why.clone()));
             link.close(why);

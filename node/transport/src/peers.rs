@@ -186,13 +186,24 @@ impl Peers {
             return false;
         }
         entry.state = State::Idle;
-        entry.waiting.clear();
-        entry.waiting_bytes = 0;
+        entry.give_up();
         let backoff = BACKOFF.saturating_mul(1 << entry.failures.min(6)).min(LONGEST_BACKOFF);
         entry.failures += 1;
         entry.not_before = Some(now + backoff);
         entry.changes.send_modify(|count| *count += 1);
         true
+    }
+
+    /// Drops what waits for a node; a dial goes on.
+    pub(crate) fn give_up(&mut self, name: NodeName) {
+        if let Some(entry) = self.0.get_mut(&name) {
+            entry.give_up();
+        }
+    }
+
+    /// Drops what waits for any node.
+    pub(crate) fn give_up_all(&mut self) {
+        self.0.values_mut().for_each(Entry::give_up);
     }
 
     /// Whether a dial may say hello, now that it knows to whom; if so, [`greeted`](Self::greeted)
@@ -287,6 +298,13 @@ impl Peers {
             entry.changes.send_modify(|count| *count += 1);
         }
         present
+    }
+}
+
+impl Entry {
+    fn give_up(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{NodeId, Refusal, Role, Versions, View};
+use purlin_proto::{NodeHello, NodeId, Refusal, Role, Versions, View};
 use purlin_transport::{Closed, DialError, Flow, Identity, Network, Priority, Sent};
 use support::{Authority, Fabric, Node, Seen, World, by_flow};
 
@@ -495,6 +495,42 @@ async fn what_waits_for_a_node_that_cannot_be_reached_is_reported_lost() {
     a.record.until("a report", |seen| seen.contains(&Seen::Unreachable(b.id))).await;
     let now = a.endpoint.send_bytes(b.id, b.address(), Flow(0), Priority::User, &frame(1, 9));
     assert_eq!(now, Sent::Unreachable, "within the backoff");
+}
+
+/// What b gets of two frames that wait for a dial, with something between them.
+async fn waiting(between: impl FnOnce(&Node, &Node)) -> Vec<(Flow, Bytes)> {
+    let (world, _) = memory_world();
+    let (a, b) = (world.node("a"), world.node("b"));
+    let send = |number| {
+        let frame = frame(number, 10);
+        let sent = a.endpoint.send_bytes(b.id, b.address(), Flow(0), Priority::User, &frame);
+        assert_eq!(sent, Sent::Accepted);
+    };
+
+    send(0);
+    between(&a, &b);
+    send(1);
+
+    b.record.until("the last", |seen| seen.contains(&Seen::Frame(Flow(0), frame(1, 10)))).await;
+    b.record.frames()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_node_is_dropped_when_that_is_given_up() {
+    let came = waiting(|a, b| a.endpoint.close_peer(&b.id, &Refusal::Stopping)).await;
+
+    assert_eq!(came, [(Flow(0), frame(1, 10))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_life_of_a_node_has_said_does_not_come_from_its_next() {
+    let came = waiting(|a, _| {
+        let id = NodeId::new(a.id.name, a.id.creation + 1);
+        a.endpoint.set_node(Some(NodeHello { id, address: a.address() }));
+    })
+    .await;
+
+    assert_eq!(came, [(Flow(0), frame(1, 10))]);
 }
 
 #[tokio::test(start_paused = true)]

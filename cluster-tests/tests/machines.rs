@@ -1,0 +1,154 @@
+//! What `purlin::testing` promises of its machines, roads and clocks.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use purlin::kinds::{Counter, Read};
+use purlin::testing::{Cluster, Road};
+use purlin::{CallError, ExitReason, NodeBuilder};
+use tokio::time::Instant;
+
+const S: Duration = Duration::from_secs(1);
+
+fn cluster(seed: u64, nodes: usize) -> Cluster {
+    Cluster::builder(seed).nodes(nodes).with(NodeBuilder::actor::<Counter>).start()
+}
+
+#[test]
+fn another_seed_gives_another_run_and_the_same_one_the_same() {
+    let run = |seed| {
+        let cluster = cluster(seed, 3);
+        cluster.run(async |cluster| cluster.advance(5 * S).await);
+        (cluster.digest(), cluster.log().lines())
+    };
+
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}
+
+#[test]
+fn whoever_watches_a_process_is_told_when_its_machine_crashes_and_not_before_it_is_seen() {
+    cluster(1, 3).run(async |cluster| {
+        let counter = cluster.node("n1").spawn::<Counter>(None).await.unwrap().pid();
+        let n0 = cluster.node("n0");
+        let down = n0.run(move |node| async move { node.runtime().down(counter).await });
+        let crash = async {
+            cluster.advance(S).await;
+            cluster.crash("n1");
+            cluster.now()
+        };
+        let (crashed, down) = tokio::join!(crash, down);
+
+        assert_eq!(down.unwrap().reason, ExitReason::NoConnection);
+        let took = cluster.now().saturating_sub(crashed);
+        assert!(took > S && took < 6 * S, "{took:?}");
+        let lost = cluster.node("n2").call(counter, Read).await;
+        assert_eq!(lost, Err(CallError::NoConnection));
+    });
+}
+
+#[test]
+fn a_machine_that_was_switched_off_says_nothing_more() {
+    cluster(1, 2).run(async |cluster| {
+        let (n0, n1) = (cluster.node("n0"), cluster.node("n1"));
+        let counter = n1.spawn::<Counter>(None).await.unwrap();
+        let task = n0.run(|_| tokio::time::sleep(S));
+        let crash = async {
+            cluster.advance(S / 2).await;
+            cluster.crash("n0");
+        };
+        let (over, ()) = tokio::join!(task, crash);
+        let (before, packets) = (n1.members(), cluster.digest().packets);
+        cluster.advance(S / 2).await;
+
+        assert_eq!(over, None);
+        assert_eq!(n1.members(), before, "nobody has told it");
+        assert!(cluster.digest().packets > packets, "it goes on asking");
+        assert_eq!(n0.call(&counter, Read).await.unwrap_err(), CallError::NoConnection);
+    });
+}
+
+#[test]
+fn a_node_comes_back_under_its_next_creation_at_its_old_address() {
+    cluster(1, 3).run(async |cluster| {
+        let before = cluster.node("n2").id().unwrap();
+        cluster.crash("n2");
+        cluster.restart("n2").await;
+        cluster.until_whole(60 * S).await;
+
+        let after = cluster.node("n2").id().unwrap();
+        assert!(after.creation > before.creation);
+    });
+}
+
+#[test]
+fn a_node_that_stops_in_good_order_is_not_taken_for_dead() {
+    let cluster = cluster(1, 3);
+    cluster.run(async |cluster| {
+        cluster.advance(3 * S).await;
+        cluster.stop("n1").await;
+        cluster.until_whole(S).await;
+    });
+    let lines = cluster.log().lines();
+    assert!(lines.iter().any(|line| line.contains("NodeLeft")));
+    assert!(!lines.iter().any(|line| line.contains("NodeDown")), "{lines:#?}");
+}
+
+#[test]
+fn a_frozen_machine_does_nothing_and_is_late_for_everything() {
+    cluster(1, 2).run(async |cluster| {
+        let n1 = cluster.node("n1");
+        let nap = n1.run(|_| async {
+            let begun = Instant::now();
+            tokio::time::sleep(S).await;
+            begun.elapsed()
+        });
+        let freeze = async {
+            cluster.advance(S / 2).await;
+            cluster.freeze("n1", 2 * S);
+        };
+        let ((), slept) = tokio::join!(freeze, nap);
+
+        let slept = slept.unwrap();
+        assert!(slept >= 2 * S + S / 2, "{slept:?}");
+        cluster.until_whole(10 * S).await;
+    });
+}
+
+#[test]
+fn clocks_run_as_fast_as_they_are_told_to() {
+    cluster(1, 2).run(async |cluster| {
+        cluster.skew("n1", 1.5);
+        let hour = |name: &'static str| cluster.node(name).look(|_| Instant::now()).unwrap();
+        let before = ["n0", "n1"].map(hour);
+        cluster.advance(10 * S).await;
+        let [right, wrong] = ["n0", "n1"].map(hour);
+
+        assert_eq!(right - before[0], 10 * S);
+        let fast = (wrong - before[1]).as_secs_f64();
+        assert!((fast - 15.0).abs() < 0.01, "{fast}");
+    });
+}
+
+#[test]
+fn roads_are_as_bad_as_they_are_made_one_way_at_a_time() {
+    cluster(1, 2).run(async |cluster| {
+        let counter = cluster.node("n1").spawn::<Counter>(None).await.unwrap();
+        let took = async || {
+            let begun = cluster.now();
+            cluster.node("n0").call(&counter, Read).await.unwrap();
+            cluster.now().saturating_sub(begun)
+        };
+        assert!(took().await < Duration::from_millis(3));
+
+        cluster.set_road("n0", "n1", Road { latency: S / 10, ..Road::default() });
+        let one_way = took().await;
+        assert!(one_way >= S / 10 && one_way < S / 5, "{one_way:?}");
+
+        cluster.set_road("n0", "n1", Road { loss: 0.3, duplication: 0.3, ..Road::default() });
+        for _ in 0..50 {
+            took().await;
+        }
+    });
+}
