@@ -77,13 +77,14 @@ impl World {
         member["id"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until these see each other as up, and nobody else.
+    /// Waits until these see each other as up, and nobody else, not even as suspect.
     fn until_all_see(&self, names: &[&str], limit: Duration) {
         for name in names {
             self.cluster.until(self.node(name), "its side", limit, |members| {
                 let up = members.iter().filter(|member| member["state"] == "up");
                 let up: Vec<_> = up.map(|member| member["name"].as_str().unwrap()).collect();
-                up == names
+                let suspect = members.iter().any(|member| member["state"] == "suspect");
+                up == names && !suspect
             });
         }
     }
