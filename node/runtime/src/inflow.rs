@@ -62,7 +62,25 @@ pub(crate) struct Inflow {
     epoch: AtomicU64,
 }
 
+/// A connection to another node, as long as it lasts.
+pub(crate) struct Connection {
+    inflow: Arc<Inflow>,
+    epoch: u64,
+}
+
+impl Connection {
+    /// The node, if the connection has been lost: then all that were related across it by then have
+    /// been told, or are about to be.
+    pub(crate) fn lost(&self) -> Option<NodeName> {
+        (self.inflow.epoch() != self.epoch).then_some(self.inflow.node)
+    }
+}
+
 impl Inflow {
+    pub(crate) fn connection(self: &Arc<Self>) -> Connection {
+        Connection { inflow: Arc::clone(self), epoch: self.epoch() }
+    }
+
     /// How many bytes may wait in one mailbox.
     pub(crate) fn share(&self) -> usize {
         (self.limit / 2).saturating_sub(self.used.load(Ordering::Relaxed)) / 2

@@ -241,7 +241,7 @@ impl Runtime {
                     }
                 }
             }
-            Signal::Spawn(spawn) => self.receive_spawn(from.pid(sender), spawn),
+            Signal::Spawn(spawn) => self.receive_spawn(inbound, from.pid(sender), spawn),
             Signal::Spawned { reference, result } => {
                 self.receive_spawned(from, reference, result);
             }
@@ -368,7 +368,7 @@ impl Runtime {
     }
 
     /// Another node's process wants one here.
-    fn receive_spawn(&self, parent: Pid, spawn: Spawn) {
+    fn receive_spawn(&self, inbound: &Inbound, parent: Pid, spawn: Spawn) {
         let Spawn { reference, kind, args, name, link, monitor, .. } = spawn;
         let runtime = self.clone();
         // From the new process and before anything else of it, so that nothing it sends comes first.
@@ -383,6 +383,7 @@ impl Runtime {
             link: link.then_some(Address::Remote(parent)),
             monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
             announce: Some(announce.clone()),
+            over: Some(inbound.inflow.connection()),
         };
         let Some(found) = self.kind(kind.as_str()) else {
             let (kind, known) = (kind.to_string(), self.kinds().names());

@@ -443,6 +443,8 @@ impl Runtime {
     /// with `noconnection`, and what its processes had here (their links and monitors) is forgotten.
     /// Harmless where there is nothing to end.
     pub fn connection_lost(&self, node: NodeName) {
+        // First, so that who is related to the node from now on sees it, and ends by itself.
+        self.inflow_lost(node);
         self.watched_lost(node);
         let serials = lock(&self.0.index).remove(&node).unwrap_or_default();
         for process in serials.into_iter().filter_map(|serial| self.process(serial)) {
@@ -450,7 +452,6 @@ impl Runtime {
         }
         lock(&self.0.watched_by_name).retain(|(watcher, _), _| watcher.node.name != node);
         self.0.pending.connection_lost(node);
-        self.inflow_lost(node);
     }
 
     /// Tells every process that watches nodes. To be called after [`connection_lost`] for a node

@@ -22,6 +22,7 @@ use tokio::time::{Duration, Instant};
 use crate::actor::{Actor, Outcome};
 use crate::context::{Context, run_actor};
 use crate::current::{self, Enter};
+use crate::inflow::Connection;
 use crate::mailbox::Mailbox;
 use crate::panics;
 use crate::pending::{Newborn, Wanted};
@@ -43,6 +44,8 @@ pub(crate) struct SpawnOptions {
     pub(crate) monitor: Option<(Address, Reference)>,
     /// Told when it has started, before it does anything more.
     pub(crate) announce: Option<Announce>,
+    /// The connection that it was asked for over, and that what it is to others depends on.
+    pub(crate) over: Option<Connection>,
 }
 
 /// Tells once how a start has ended.
@@ -200,11 +203,10 @@ impl Runtime {
         }
         let me = Address::Local(by.serial);
         let options = SpawnOptions {
-            name: None,
             parent: Some(by.pid()),
             link: link.then_some(me),
             monitor: monitor.map(|reference| (me, reference)),
-            announce: None,
+            ..SpawnOptions::default()
         };
         Ok(Ref::to(self.start_actor::<B>(args, options).await?))
     }
@@ -289,12 +291,16 @@ impl Runtime {
             let taken = |holder| SpawnError::NameTaken { name: name.clone(), holder };
             self.claim(name, serial).map_err(taken)?;
         }
-        let SpawnOptions { name, parent, link, monitor, announce } = options;
+        let SpawnOptions { name, parent, link, monitor, announce, over } = options;
         let linked = link.is_some();
         let birth = Birth { name: name.clone(), parent, linked, starter, announce, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
         self.0.table.insert(Arc::clone(&process));
         self.relate_birth(&process, link, monitor);
+        // Made by a task, it may come too late to be told with the others.
+        if let Some(lost) = over.and_then(|connection| connection.lost()) {
+            process.connection_lost(lost);
+        }
         // From here on it ends as every process does, whatever happens.
         let end = End(Arc::clone(&process));
         let body = match catch_unwind(AssertUnwindSafe(|| body(Arc::clone(&process)))) {

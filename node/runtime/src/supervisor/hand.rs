@@ -65,8 +65,7 @@ impl Hand {
             name: spec.name.clone(),
             parent: Some(self.ctx.pid()),
             link: Some(Address::Local(self.ctx.process().serial)),
-            monitor: None,
-            announce: None,
+            ..SpawnOptions::default()
         };
         let process = match (spec.start)(self.ctx.runtime().clone(), options).await {
             Ok(process) => process,

@@ -1,7 +1,9 @@
 //! The end of a process that is linked to many on another node.
 
-use purlin_proto::{Signal, Target};
-use purlin_runtime::{ExitReason, LinkDown, Pid};
+use std::time::Duration;
+
+use purlin_proto::{Codec, Envelope, Payload, Reference, Signal, Spawn, Target};
+use purlin_runtime::{Actor, Config, Context, ExitReason, LinkDown, NodeId, Outcome, Pid, Runtime};
 
 use crate::wire::{Hand, Pair, count};
 
@@ -100,5 +102,50 @@ async fn what_a_process_sent_before_it_ended_comes_before_its_links_end() {
         else {
             panic!("{rest:?}")
         };
+    }
+}
+
+struct Idle;
+
+impl Actor for Idle {
+    const KIND: &'static str = "idle";
+    type Args = ();
+    type Messages = ();
+
+    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self)
+    }
+}
+
+/// The simulator found it (seeds 171 and 1110): the arguments are decoded and the process is made by
+/// a task, which may run after the connection's end has been told to all that were linked across it.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_is_started_linked_to_a_node_that_is_lost_meanwhile_ends() {
+    let (a, b) = (NodeId::new("a".into(), 1), NodeId::new("b".into(), 1));
+    let mut config = Config::new(b);
+    config.kinds = config.kinds.with::<Idle>();
+    let runtime = Runtime::new(config);
+    let spawn = Spawn {
+        reference: Reference(1),
+        kind: "idle".into(),
+        args: Payload::encode(Codec::Bincode, &()).unwrap(),
+        name: None,
+        link: true,
+        monitor: None,
+        remaining: Duration::from_secs(5),
+    };
+
+    for lost in [false, true] {
+        let envelope = Envelope { to: Target::Node, from: 7, signal: Signal::Spawn(spawn.clone()) };
+        runtime.inbound(a).envelope(envelope).unwrap();
+        if lost {
+            runtime.connection_lost(a.name);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+
+        assert_eq!(runtime.processes_after(0).len(), usize::from(!lost));
+        runtime.connection_lost(a.name);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(runtime.processes_after(0).len(), 0);
     }
 }
