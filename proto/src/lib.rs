@@ -7,7 +7,8 @@
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
-//! - What an operator asks: [`admin`]. What a client asks: [`session`].
+//! - What an operator asks: [`admin`]. What a client asks: [`session`]. Who has no certificate yet:
+//!   [`join`].
 //!
 //! # Absent on purpose
 //!
@@ -21,6 +22,7 @@ mod error;
 pub mod frame;
 pub mod hello;
 mod id;
+pub mod join;
 pub mod limits;
 mod message;
 mod message_ref;
