@@ -7,8 +7,10 @@ mod args;
 mod ask;
 mod bench;
 mod config;
+mod join;
 mod output;
 mod start;
+mod token;
 mod watch;
 mod why;
 
@@ -88,6 +90,8 @@ pub fn run(builder: NodeBuilder) -> ExitCode {
 fn dispatch(cli: Cli, builder: NodeBuilder) -> Result<(), Failure> {
     match cli.command {
         Command::Start(args) => start::run(args, builder),
+        Command::Token(command) => token::run(command),
+        Command::Join(args) => join::run(args),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();
