@@ -253,3 +253,41 @@ fn nobody_at_the_seed_is_no_connection() {
     assert_eq!((output.status.code(), said.contains("no answer")), (Some(3), true), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_crash_of_the_one_that_signs_neither_gives_a_use_nor_costs_one() {
+    let cluster = Cluster::default();
+    let mut a = cluster.start("a", &[]);
+    let made = token(&cluster, &["--role", "client", "--uses", "3"]);
+    let homes: Vec<_> = (0..8).map(|_| Cluster::default()).collect();
+    let joins: Vec<_> = homes
+        .iter()
+        .map(|home| {
+            let mut command = home.purlin();
+            command.env("PURLIN_TOKEN", text(&made["token"]));
+            command.args(["join", "--seed", &a.address, "--timeout", "40"]);
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+
+    a.until_logged("taken in", SOON);
+    a.kill_9();
+    let a = cluster.start_at("a", &a.address, &[]);
+
+    let mut joined = 0;
+    for mut join in joins {
+        let status = exits_within(&mut join, Duration::from_secs(50));
+        let output = join.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        match status.code() {
+            Some(0) => joined += 1,
+            Some(1) => assert!(said.contains("used up"), "{said}"),
+            other => panic!("{other:?}: {said}"),
+        }
+    }
+    assert_eq!(joined, 3);
+    assert_eq!(listed(&cluster)[0]["used"], 3);
+    let with: Vec<_> = homes.iter().filter(|h| h.data_dir().join("client.pem").exists()).collect();
+    assert_eq!(with.len(), 3);
+    assert_eq!(with[0].json(&a, &["members"])[0]["name"], "a");
+}
