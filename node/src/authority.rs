@@ -3,10 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use purlin_proto::Role;
-use purlin_transport::{Identity, NODE_DNS_NAME};
+use purlin_transport::{Fingerprint, Identity, NODE_DNS_NAME};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType,
 };
 use x509_parser::pem::parse_x509_pem;
 
@@ -41,8 +42,43 @@ pub(crate) fn create() -> Result<Pair, AuthorityError> {
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
-/// Signs a certificate for a node or client.
+/// Makes a key, and signs a certificate for it.
 pub(crate) fn issue(authority: &Pair, identity: Identity) -> Result<Pair, AuthorityError> {
+    let key = KeyPair::generate()?;
+    let certificate = sign(authority, identity, &key)?;
+    Ok(Pair { certificate, key: key.serialize_pem() })
+}
+
+/// Makes a key, as PEM, for a certificate that somebody else is to sign.
+pub(crate) fn new_key() -> Result<String, AuthorityError> {
+    Ok(KeyPair::generate()?.serialize_pem())
+}
+
+/// Asks for a certificate (PKCS #10, RFC 2986): the public key, signed by its private key.
+pub(crate) fn request(key: &str, identity: Identity) -> Result<Vec<u8>, AuthorityError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, identity.name.as_str());
+    Ok(params.serialize_request(&KeyPair::from_pem(key)?)?.der().to_vec())
+}
+
+/// The public key of a request, if whoever made it has the private one. Nothing else of it counts.
+pub(crate) fn subject(request: &[u8]) -> Result<rcgen::PublicKey, String> {
+    let request = CertificateSigningRequestParams::from_der(&request.into());
+    let key = request.map_err(|error| error.to_string())?.public_key;
+    let known = [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519];
+    match known.contains(&key.algorithm()) {
+        true => Ok(key),
+        false => Err("the key is neither of P-256, P-384 nor Ed25519".to_owned()),
+    }
+}
+
+/// Signs a certificate, as PEM, for the public key of a node or client.
+pub(crate) fn sign(
+    authority: &Pair,
+    identity: Identity,
+    key: &impl PublicKeyData,
+) -> Result<String, AuthorityError> {
     let issuer =
         Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = params(VALIDITY);
@@ -54,9 +90,13 @@ pub(crate) fn issue(authority: &Pair, identity: Identity) -> Result<Pair, Author
         params.subject_alt_names.push(SanType::DnsName(NODE_DNS_NAME.to_owned().try_into()?));
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
-    let key = KeyPair::generate()?;
-    let certificate = params.signed_by(&key, &issuer)?.pem();
-    Ok(Pair { certificate, key: key.serialize_pem() })
+    Ok(params.signed_by(key, &issuer)?.pem())
+}
+
+/// The fingerprint of a certificate in PEM; of the first, if there are several.
+pub(crate) fn fingerprint(certificate: &str) -> Option<Fingerprint> {
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).ok()?;
+    Some(Fingerprint::of(&pem.contents))
 }
 
 fn params(validity: Duration) -> CertificateParams {
@@ -68,9 +108,15 @@ fn params(validity: Duration) -> CertificateParams {
     params
 }
 
-/// Whether a certificate can be used for a while yet: it is of this authority and of its own key,
-/// and a quarter of its time is left. What cannot be read cannot be used.
+/// Whether a certificate can be used for a while yet: [`is_valid`] until a quarter of its time is
+/// left.
 pub(crate) fn is_good(authority: &str, pair: &Pair, now: SystemTime) -> bool {
+    is_valid(authority, pair, now + VALIDITY / 4)
+}
+
+/// Whether a certificate has not run out by then, and is of this authority and of its own key. What
+/// cannot be read cannot be used.
+pub(crate) fn is_valid(authority: &str, pair: &Pair, then: SystemTime) -> bool {
     let Ok((_, authority)) = parse_x509_pem(authority.as_bytes()) else { return false };
     let Ok((_, certificate)) = parse_x509_pem(pair.certificate.as_bytes()) else { return false };
     let (Ok(authority), Ok(certificate)) = (authority.parse_x509(), certificate.parse_x509())
@@ -79,7 +125,7 @@ pub(crate) fn is_good(authority: &str, pair: &Pair, now: SystemTime) -> bool {
     };
     let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
     let until = certificate.validity().not_after.timestamp();
-    let wanted = (now + VALIDITY / 4).duration_since(SystemTime::UNIX_EPOCH);
+    let wanted = then.duration_since(SystemTime::UNIX_EPOCH);
     let wanted = wanted.map_or(0, |wanted| wanted.as_secs());
     let same_key = *certificate.public_key().subject_public_key.data == *key.public_key_raw();
     let signed = certificate.issuer().as_raw() == authority.subject().as_raw();

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
-use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, SpawnError};
+use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
     Actor, Config as RuntimeConfig, Kinds, Observer, Resolver, Runtime, Supervisor,
 };
@@ -34,6 +34,13 @@ use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
 use crate::system;
+use crate::tokens::desk::Desk;
+use crate::tokens::joining::{Joined, Joining};
+use crate::tokens::store::Tokens;
+use crate::tokens::{JoinError, Token};
+
+/// How long a node tries to join with a token.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The port that a node listens on unless it is told otherwise.
 pub(crate) const PORT: u16 = 7400;
@@ -69,6 +76,7 @@ pub struct NodeBuilder {
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) seeds: Vec<String>,
     seed_resolver: SeedResolver,
+    pub(crate) token: Option<Token>,
     pub(crate) expect: usize,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) labels: Labels,
@@ -95,6 +103,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
+    /// It was not taken in with its token.
+    #[error("not joined: {0}")]
+    Join(#[from] JoinError),
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -134,6 +145,7 @@ impl Default for NodeBuilder {
             advertise: None,
             seeds: Vec::new(),
             seed_resolver: system_resolver(),
+            token: None,
             expect: 1,
             data_dir: None,
             labels: Labels::new(),
@@ -205,6 +217,22 @@ impl NodeBuilder {
     #[must_use]
     pub fn seed_resolver(mut self, resolver: SeedResolver) -> Self {
         self.seed_resolver = resolver;
+        self
+    }
+
+    /// Joins with a token that was made by `purlin token create` on another machine, through one of
+    /// the seeds, before it starts; for that it tries 30 s. Once it has its credentials the token is
+    /// not used again.
+    ///
+    /// ```no_run
+    /// # async fn example(token: &str) -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = purlin::Node::builder().seed("10.0.0.1:7400").token(token.parse()?).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
         self
     }
 
@@ -357,10 +385,12 @@ impl NodeBuilder {
         let wall = millis(&self.clock);
         if let Some(Given { wire, credentials, next }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let ground = Ground { credentials, lock: None, creation, next, net };
+            let ground = Ground { credentials, home: None, lock: None, creation, next, net };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
-        let home = Home::open(Home::locate(self.data_dir.clone())?)?;
+        let dir = Home::locate(self.data_dir.clone())?;
+        self.join(name, dir.clone()).await?;
+        let home = Home::open(dir)?;
         let (lock, credentials) = home.node(name)?;
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
@@ -374,13 +404,33 @@ impl NodeBuilder {
             })
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
-        let ground = Ground { credentials, lock: Some(lock), creation, next, net };
+        let (home, lock) = (Some(home), Some(lock));
+        let ground = Ground { credentials, home, lock, creation, next, net };
         let listen = self.listen_addresses().await?;
         let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
             let listen = *listen.get(attempt).ok_or(())?;
             Ok(WireConfig::Quic { listen, environment: environment.clone() })
         })
+    }
+
+    /// Gets credentials with the token, if there is one.
+    async fn join(&self, name: NodeName, dir: PathBuf) -> Result<(), JoinError> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let joining = Joining {
+            token,
+            role: Role::Node,
+            name,
+            cluster: self.cluster.clone(),
+            seeds: &self.seeds,
+            resolver: &self.seed_resolver,
+            patience: JOIN_PATIENCE,
+        };
+        match joining.run(dir).await? {
+            Joined::Through(seed) => tracing::info!(%name, %seed, "joined with a token"),
+            Joined::Before => tracing::debug!(%name, "has credentials, the token is not used"),
+        }
+        Ok(())
     }
 
     /// The addresses to try in turn.
@@ -454,10 +504,14 @@ impl NodeBuilder {
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
+        let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
+        let clock = Arc::clone(&self.clock);
+        let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
         let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
+            desk: Arc::clone(&desk),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -517,6 +571,7 @@ impl NodeBuilder {
             lock: ground.lock,
             driver,
             clock: self.clock,
+            desk,
             applications: Applications::new(),
             seeds,
             expects: self.expect,
@@ -543,6 +598,7 @@ pub(crate) struct Given {
 /// What a node stands on.
 struct Ground {
     credentials: Credentials,
+    home: Option<Home>,
     lock: Option<Arc<NodeLock>>,
     creation: u64,
     next: NextCreation,
@@ -556,7 +612,7 @@ pub(crate) fn millis(clock: &WallClock) -> u64 {
 }
 
 /// The host's name, as far as it is a node name.
-fn host_name() -> NodeName {
+pub(crate) fn host_name() -> NodeName {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let short = name.trim().split('.').next().unwrap_or_default();
     let name: String =

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
-use purlin_transport::{Closed, DialError, Events, Frames, Link, Peer, Receiver};
+use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::session;
+use crate::tokens::desk::Desk;
 
 /// Inputs of membership wait here for the driver. Unbounded, because a lost one would be a lost
 /// member; what comes in is bounded by the transport's own bounds.
@@ -82,6 +83,7 @@ pub(crate) struct Ear {
     pub(crate) runtime: Runtime,
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Inputs,
+    pub(crate) desk: Arc<Desk>,
 }
 
 impl Ear {
@@ -129,6 +131,10 @@ impl Events for Ear {
 
     fn answered(&self, at: SocketAddr, refusal: &Refusal) {
         self.refused(at, refusal);
+    }
+
+    fn join(&self, from: SocketAddr, request: Bytes) -> Answering<'_> {
+        Box::pin(Arc::clone(&self.desk).answer(from, request))
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! authority.pem  authority.key        the authority of this user
+//! tokens.json                         join tokens, where the authority's key is
 //! client.pem     client.key           for clients and the command line
 //! nodes/NAME/node.pem node.key        for the node NAME
 //! nodes/NAME/creation                 its last creation: the next one is larger
@@ -12,6 +13,9 @@
 //! The directory is for its owner alone (0700), and so are the files (0600); if others can read
 //! it, nothing starts. Files are written beside their place and renamed; whoever makes credentials
 //! holds the directory's lock, so two first starts at once make one authority.
+//!
+//! Where somebody has joined with a token, `authority.key` is not there, and of the credentials only
+//! those that it has joined for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,7 +26,7 @@ use std::time::SystemTime;
 
 use purlin_proto::limits::CREATION;
 use purlin_proto::{NodeId, NodeName, Role};
-use purlin_transport::{Credentials, CredentialsError, Identity, check_private};
+use purlin_transport::{Credentials, CredentialsError, Fingerprint, Identity, check_private};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{self, AuthorityError, Pair};
@@ -47,8 +51,8 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// There is no authority to sign what is missing.
-    #[error("there is no authority.key in {dir} to make credentials for {} {}: start it from the \
-        directory that has the key, or copy them from there", role_word(wanted.role), wanted.name)]
+    #[error("there is no authority.key in {dir} to make credentials for {} {}: join with --token, \
+        or start it from the directory that has the key", wanted.role.word(), wanted.name)]
     NoAuthority {
         /// The directory.
         dir: PathBuf,
@@ -118,15 +122,19 @@ impl Home {
             .ok_or(HomeError::Nowhere)
     }
 
-    /// Opens a directory, making it if there is none. Makes the authority if there is none, and the
-    /// client's credentials if they are missing or soon over.
-    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
+    /// Opens a directory, making it if there is none, and makes nothing else.
+    pub(crate) fn enter(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let home = Self { dir: dir.into() };
         make_dir(&home.dir)?;
         check_dir(&home.dir)?;
-        let lock = home.dir.join("lock");
-        let held = open_lock(&lock)?;
-        held.lock().map_err(at(&lock))?;
+        Ok(home)
+    }
+
+    /// Opens a directory, making it if there is none. Makes the authority if there is none, and the
+    /// client's credentials if they are missing or soon over, as far as the authority's key is here.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
+        let home = Self::enter(dir)?;
+        let _held = home.lock("lock")?;
         let (certificate, key) = home.pair("authority");
         if !certificate.exists() {
             home.write_pair("authority", &authority::create()?)?;
@@ -134,8 +142,40 @@ impl Home {
         if key.exists() {
             check_private(&key)?;
         }
-        home.renew("client", Identity { name: "client".into(), role: Role::Client })?;
+        // Where a node has joined there may be none.
+        if key.exists() || home.pair("client").0.exists() {
+            home.renew("client", Identity { name: "client".into(), role: Role::Client })?;
+        }
         Ok(home)
+    }
+
+    /// Waits for a lock of this directory and holds it.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, HomeError> {
+        let path = self.dir.join(name);
+        let held = open_lock(&path)?;
+        held.lock().map_err(at(&path))?;
+        Ok(held)
+    }
+
+    /// Reads a file of this directory.
+    pub(crate) fn read_if_there(&self, name: &str) -> Result<Option<String>, HomeError> {
+        let path = self.dir.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(HomeError::Io { path, source }),
+        }
+    }
+
+    /// Writes a file of this directory, whole or not at all.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), HomeError> {
+        write(&self.dir.join(name), text)
+    }
+
+    /// That of the authority's certificate, if there is one.
+    pub(crate) fn fingerprint(&self) -> Result<Option<Fingerprint>, HomeError> {
+        let certificate = self.read_if_there("authority.pem")?;
+        Ok(certificate.and_then(|certificate| authority::fingerprint(&certificate)))
     }
 
     /// Whether there is an authority in a directory that could sign.
@@ -159,7 +199,8 @@ impl Home {
         write(&certificate, &pair.certificate)
     }
 
-    fn authority(&self) -> Result<Pair, HomeError> {
+    /// The authority, where its key is.
+    pub(crate) fn authority(&self) -> Result<Pair, HomeError> {
         let (certificate, key) = self.pair("authority");
         Ok(Pair { certificate: read(&certificate)?, key: read(&key)? })
     }
@@ -191,8 +232,8 @@ impl Home {
         Ok(check_private(&key)?)
     }
 
-    /// The credentials of a node, made if need be; nobody else can run it from here meanwhile.
-    pub(crate) fn node(&self, name: NodeName) -> Result<(NodeLock, Credentials), HomeError> {
+    /// Sees to it that nobody else can run this node from here.
+    pub(crate) fn hold(&self, name: NodeName) -> Result<NodeLock, HomeError> {
         let dir = self.dir.join("nodes").join(name.as_str());
         make_dir(&dir)?;
         let path = dir.join("lock");
@@ -204,12 +245,18 @@ impl Home {
             }
             Err(fs::TryLockError::Error(source)) => return Err(HomeError::Io { path, source }),
         }
+        Ok(NodeLock { dir, _file: file })
+    }
+
+    /// The credentials of a node, made if need be; nobody else can run it from here meanwhile.
+    pub(crate) fn node(&self, name: NodeName) -> Result<(NodeLock, Credentials), HomeError> {
+        let lock = self.hold(name)?;
         let stem = format!("nodes/{name}/node");
         self.renew(&stem, Identity { name, role: Role::Node })?;
         let (certificate, key) = self.pair(&stem);
         let trusted = read(&self.pair("authority").0)?;
         let credentials = Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?;
-        Ok((NodeLock { dir, _file: file }, credentials))
+        Ok((lock, credentials))
     }
 
     /// The nodes that say they run from a directory. One that was killed may still be among them.
@@ -258,13 +305,6 @@ impl NodeLock {
     }
 }
 
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Node => "node",
-        Role::Client => "client",
-    }
-}
-
 /// Refuses a directory that others can read.
 pub(crate) fn check_dir(path: &Path) -> Result<(), HomeError> {
     let mode = fs::metadata(path).map_err(at(path))?.permissions().mode();
@@ -288,14 +328,17 @@ fn read(path: &Path) -> Result<String, HomeError> {
     fs::read_to_string(path).map_err(at(path))
 }
 
-/// Writes a file of its owner's alone, whole or not at all.
+/// Writes a file of its owner's alone, whole or not at all; when this returns it is on disk, also
+/// after a crash of the machine.
 fn write(path: &Path, text: &str) -> Result<(), HomeError> {
     let beside = path.with_extension(format!("tmp{}", std::process::id()));
     let mut options = OpenOptions::new();
     options.create(true).write(true).truncate(true).mode(0o600);
     let mut file = options.open(&beside).map_err(at(&beside))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(at(&beside))?;
-    fs::rename(&beside, path).map_err(at(path))
+    fs::rename(&beside, path).map_err(at(path))?;
+    let dir = path.parent().unwrap_or(path);
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ mod silence;
 mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tokens;
 mod views;
 
 pub use purlin_cluster::{Ring, SHARDS};
@@ -90,6 +91,7 @@ pub use crate::builder::{NodeBuilder, StartError, WallClock};
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
 pub use crate::seeds::{Lookup, SeedResolver};
+pub use crate::tokens::{JoinError, Token, TokenError, TokensError};
 
 /// What a program that defines and runs actors uses.
 pub mod prelude {

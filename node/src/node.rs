@@ -24,6 +24,7 @@ use crate::events::{Inputs, Told};
 use crate::home::NodeLock;
 use crate::net::Net;
 use crate::seeds::Seeds;
+use crate::tokens::desk::Desk;
 
 /// How often a node that waits for others says so.
 const WAITING_EVERY: Duration = Duration::from_secs(10);
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
+    pub(crate) desk: Arc<Desk>,
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,

@@ -7,20 +7,25 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, JoinGroup, Leave,
-    LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListMembers, ListNames,
-    ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal, Status, Subscribe, SubscribeTopic,
-    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, JoinGroup,
+    KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListMembers,
+    ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal, Status, Subscribe,
+    SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
+use purlin_proto::join::JoinRefusal;
 use purlin_proto::{Message, Pid};
-use purlin_runtime::{Outcome, RawContext, RawKind, Received, Runtime, Untyped};
+use purlin_runtime::{Answer, Outcome, RawContext, RawKind, Received, Runtime, Untyped};
 use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
 use crate::node::Shared;
 use crate::views;
 
 static SYSTEM: RawKind = RawKind::new("purlin");
+
+/// Requests to join, or questions about tokens, that wait for the disk at once.
+const JOINS: usize = 64;
 
 /// How many successors of an owner are told.
 const SUCCESSORS: usize = 3;
@@ -45,6 +50,7 @@ struct System {
     events: broadcast::Receiver<What>,
     subscribers: BTreeSet<Pid>,
     clock: WallClock,
+    joins: JoinSet<()>,
 }
 
 impl System {
@@ -54,7 +60,8 @@ impl System {
         events: broadcast::Receiver<What>,
         clock: WallClock,
     ) -> Self {
-        Self { ctx, node, events, subscribers: BTreeSet::new(), clock }
+        let (subscribers, joins) = (BTreeSet::new(), JoinSet::new());
+        Self { ctx, node, events, subscribers, clock, joins }
     }
 
     async fn run(mut self) -> Outcome {
@@ -71,6 +78,7 @@ impl System {
                     }
                     _ => {}
                 },
+                Some(_) = self.joins.join_next() => {}
                 event = self.events.recv() => match event {
                     Ok(what) => self.publish(&what),
                     Err(broadcast::error::RecvError::Lagged(count)) => {
@@ -112,9 +120,35 @@ impl System {
                 self.ctx.monitor(ask.subscriber);
             }
         });
+        let message = self.joining(node, message);
         if let Some(message) = about_entries(&runtime, message) {
             message.refuse("purlin");
         }
+    }
+
+    /// What has to do with tokens is on disk, which nobody else is to wait for.
+    fn joining(&mut self, node: &Arc<Shared>, message: Option<Untyped>) -> Option<Untyped> {
+        let full = self.joins.len() >= JOINS;
+        let desk = Arc::clone(&node.desk);
+        let message = take(message, |ask: KnowsToken, answer| {
+            if !full {
+                self.joins.spawn(async move {
+                    // Without an answer the caller tells that there was none.
+                    if let Ok(known) = desk.knows(ask.token).await {
+                        answer.send(known);
+                    }
+                });
+            }
+        });
+        let desk = Arc::clone(&node.desk);
+        take(message, |ask: TakeIn, answer| match full {
+            true => answer.send(Err(JoinRefusal::Busy)),
+            false => {
+                self.joins.spawn(async move {
+                    answer.send(desk.take_in(ask.request, ask.from).await);
+                });
+            }
+        })
     }
 }
 
@@ -141,9 +175,17 @@ fn reply<M: Message>(
     message: Option<Untyped>,
     answer: impl FnOnce(M) -> M::Reply,
 ) -> Option<Untyped> {
+    take(message, |message: M, reply| reply.send(answer(message)))
+}
+
+/// Takes a message if it is an `M`; else hands it on.
+fn take<M: Message>(
+    message: Option<Untyped>,
+    act: impl FnOnce(M, Answer<M::Reply>),
+) -> Option<Untyped> {
     match message?.take::<M>() {
         Ok(Ok((message, reply))) => {
-            reply.send(answer(message));
+            act(message, reply);
             None
         }
         // Malformed; the caller has been told.
@@ -158,6 +200,7 @@ fn status(node: &Shared) -> Status {
     for (name, count) in node.endpoint.stats().snapshot() {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
+    counters.extend(node.desk.counts.snapshot());
     let live: BTreeSet<_> = {
         let membership = node.membership();
         membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()

@@ -16,6 +16,7 @@ use crate::dest::Dest;
 use crate::error::SpawnError;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
+use crate::join::{JoinAnswer, JoinRequest, TokenId};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
 use crate::placement::Placement;
@@ -398,6 +399,24 @@ message!(Place, "node.place", Result<NodeName, SpawnError>);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leave;
 message!(Leave, "node.leave", ());
+
+/// Was this token made from the data directory of this node? It can sign for it then.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct KnowsToken {
+    /// Which.
+    pub token: TokenId,
+}
+message!(KnowsToken, "node.knows_token", bool);
+
+/// Take in whoever has sent this to another member.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TakeIn {
+    /// What it sent.
+    pub request: JoinRequest,
+    /// From where, for the log.
+    pub from: SocketAddr,
+}
+message!(TakeIn, "node.take_in", JoinAnswer);
 
 /// Send every [`Event`] of this node to this process, until it ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,7 +8,8 @@
 //! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
-//! - What an operator asks: [`admin`]. What a client asks: [`session`].
+//! - What an operator asks: [`admin`]. What a client asks: [`session`]. Who has no certificate yet:
+//!   [`join`].
 //!
 //! # Absent on purpose
 //!
@@ -24,6 +25,7 @@ pub mod frame;
 mod group;
 pub mod hello;
 mod id;
+pub mod join;
 pub mod limits;
 mod message;
 mod message_ref;

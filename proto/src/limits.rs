@@ -24,6 +24,13 @@ pub const SMALL_FRAME_BYTES: usize = 64 << 10;
 /// Largest [`Hello`](crate::Hello), encoded; it is read before the peer has said who it is.
 pub const HELLO_BYTES: usize = 8 << 10;
 
+/// Largest request to be taken in with a token, encoded; it is read before anything is known of
+/// who asks.
+pub const JOIN_REQUEST_BYTES: usize = 4 << 10;
+
+/// Largest answer to it: a certificate, and the authority's.
+pub const JOIN_ANSWER_BYTES: usize = 16 << 10;
+
 /// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
 /// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
 pub const CREATION: u64 = 1 << 48;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use purlin_proto::join::TokenId;
 use purlin_proto::{Dest, Group, Name, NodeName, Placement};
 
 /// A distributed actor cluster node, and its command line.
@@ -38,6 +39,7 @@ Examples:
   purlin start
   purlin start --name b --listen 127.0.0.1:0 --seed 127.0.0.1:7400 --label zone=b
   purlin start --name c --seed cluster.local:7400 --expect 3
+  PURLIN_TOKEN=purlin-node-… purlin start --name d --seed 10.0.0.1:7400 --listen 10.0.0.2:7400
   purlin start --config /etc/purlin.toml")]
     Start(StartArgs),
     /// Show how a node is.
@@ -247,6 +249,30 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Make, show or revoke tokens that let nodes and clients of other machines join.
+    ///
+    /// Works where the authority's key is (authority.key in the data directory), for a user who may
+    /// read it; no other node or client can make tokens. A token is good while a node runs from that
+    /// directory; `--seed` may name any member.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  purlin token create
+  purlin token create --ttl 30m --uses 5
+  purlin token create --role client
+  purlin token list
+  purlin token revoke 3f9c2a7be0d1845f"
+    )]
+    Token(TokenCommand),
+    /// Get a client's credentials with a token, for this command line and programs.
+    ///
+    /// They are kept in the data directory. A node joins with `purlin start --token`.
+    #[command(after_help = "\
+Example:
+  PURLIN_TOKEN=purlin-client-… purlin join --seed 10.0.0.1:7400
+  purlin members --at 10.0.0.1:7400")]
+    Join(JoinArgs),
     /// Measure the cluster through one client: round trips, calls, one-way messages.
     ///
     /// A process of the kind `echo` is started for it and removed afterwards.
@@ -279,7 +305,7 @@ impl Command {
     /// How it reaches the cluster; `None` for what asks nobody.
     pub(crate) fn ask(&self) -> Option<&AskArgs> {
         match self {
-            Self::Start(_) | Self::Completions { .. } => None,
+            Self::Start(_) | Self::Token(_) | Self::Join(_) | Self::Completions { .. } => None,
             Self::Status(ask)
             | Self::Members(ask)
             | Self::Ps { ask, .. }
@@ -301,6 +327,81 @@ impl Command {
             | Self::Bench { ask, .. } => Some(ask),
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it; it is not shown again.
+    #[command(after_help = "Example:\n  purlin token create --ttl 30m --uses 5")]
+    Create {
+        /// How long it may be used, as 90s, 30m, 1h or 7d; at most 30d. It does not limit the
+        /// certificates that are given for it.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl)]
+        ttl: Duration,
+        /// How many may join with it.
+        #[arg(long, value_name = "N", default_value_t = 1,
+            value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        uses: u32,
+        /// What it lets them be.
+        #[arg(long, value_enum, default_value_t = TokenRole::Node)]
+        role: TokenRole,
+        #[command(flatten)]
+        tokens: TokenArgs,
+    },
+    /// Show the tokens and who has joined with them, also those that were over within 30 days.
+    #[command(after_help = "Example:\n  purlin token list --format json")]
+    List(TokenArgs),
+    /// Let nobody join with a token any more. Who has joined stays.
+    #[command(after_help = "Example:\n  purlin token revoke 3f9c2a7be0d1845f")]
+    Revoke {
+        /// Its id; `purlin token list` shows it.
+        id: TokenId,
+        #[command(flatten)]
+        tokens: TokenArgs,
+    },
+}
+
+/// Where tokens are, and how they are printed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TokenArgs {
+    /// Where the authority is kept [default: `$PURLIN_HOME` or `~/.purlin`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// For people or for programs.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+}
+
+/// What a token lets its bearer be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenRole {
+    /// A node: a member that runs processes.
+    Node,
+    /// A client: a program, or this command line.
+    Client,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The token, of the role client; better given as the environment variable, which other users of
+    /// this machine do not see.
+    #[arg(long, env = "PURLIN_TOKEN", hide_env_values = true)]
+    pub(crate) token: String,
+    /// A node of the cluster, HOST:PORT; may be repeated, any may be down.
+    #[arg(long = "seed", value_name = "ADDR", required = true)]
+    pub(crate) seeds: Vec<String>,
+    /// The client's name in logs and certificates [default: the host's name].
+    #[arg(long)]
+    pub(crate) name: Option<NodeName>,
+    /// The cluster's name.
+    #[arg(long, default_value = "purlin")]
+    pub(crate) cluster: Name,
+    /// Where credentials are kept [default: `$PURLIN_HOME` or `~/.purlin`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Give up after so many seconds without an answer.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) timeout: Duration,
 }
 
 /// How a command reaches the cluster and prints.
@@ -350,6 +451,11 @@ pub(crate) struct StartArgs {
     /// A node to find the others through, HOST:PORT; may be repeated, any may be down.
     #[arg(long = "seed", value_name = "ADDR")]
     pub(crate) seeds: Vec<String>,
+    /// Join with this token, made by `purlin token create` on another machine, through a seed; not
+    /// used any more once the data directory has the node's credentials. Better given as the
+    /// environment variable, which other users of this machine do not see.
+    #[arg(long, env = "PURLIN_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
     /// Be ready, and start applications, when so many members are seen at once, this one included;
     /// until then wait, and say so [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -401,6 +507,24 @@ pub(crate) fn check_seconds(seconds: f64) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// A time to live, as people write it.
+fn ttl(text: &str) -> Result<Duration, String> {
+    const MOST: u64 = 30 * 86_400;
+    let wrong = || "a time is as 90s, 30m, 1h or 7d, at most 30d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(factor).filter(|seconds| (1..=MOST).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
@@ -417,6 +541,15 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn a_time_to_live_is_a_number_and_a_unit() {
+        assert_eq!(ttl("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(ttl("30d"), Ok(Duration::from_hours(720)));
+        for wrong in ["", "1", "s", "0s", "31d", "-1h", "1hh", "1é", "99999999999999999999d"] {
+            assert!(ttl(wrong).is_err(), "{wrong}");
+        }
+    }
+
     /// Whoever changes what users read sees it here.
     #[test]
     fn the_help_of_every_command() {
@@ -426,6 +559,11 @@ mod tests {
         for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
             let help = command.render_long_help();
             pages.push(format!("===== {} =====\n{help}", command.get_name()));
+            let name = command.get_name().to_owned();
+            for sub in command.get_subcommands_mut().filter(|sub| sub.get_name() != "help") {
+                let help = sub.render_long_help();
+                pages.push(format!("===== {name} {} =====\n{help}", sub.get_name()));
+            }
         }
         insta::assert_snapshot!(pages.join("\n"));
     }

@@ -100,7 +100,7 @@ async fn run_on(
         Command::Leave { on, .. } => call(client, system(on), Leave).await,
         Command::Watch { on, .. } => watch::run(client, on, ask).await,
         Command::Bench { on, seconds, .. } => bench::run(client, on, seconds, ask).await,
-        Command::Start(_) | Command::Completions { .. } => {
+        Command::Start(_) | Command::Token(_) | Command::Join(_) | Command::Completions { .. } => {
             unreachable!("handled before anything is asked")
         }
     }
@@ -115,8 +115,8 @@ async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
         Home::open(&dir).map_err(|error| no(&error))?;
     } else if !dir.join("client.pem").exists() {
         return Err(Failure::NoConnection(format!(
-            "there are no credentials in {}: start a node first with `purlin start`, or say where \
-             they are with --data-dir or PURLIN_HOME",
+            "there are no credentials of a client in {}: start a node first with `purlin start`, \
+             get them with `purlin join`, or say where they are with --data-dir or PURLIN_HOME",
             dir.display()
         )));
     }

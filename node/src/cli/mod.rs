@@ -8,8 +8,10 @@ mod ask;
 mod bench;
 mod config;
 mod entries;
+mod join;
 mod output;
 mod start;
+mod token;
 mod watch;
 mod why;
 
@@ -89,6 +91,8 @@ pub fn run(builder: NodeBuilder) -> ExitCode {
 fn dispatch(cli: Cli, builder: NodeBuilder) -> Result<(), Failure> {
     match cli.command {
         Command::Start(args) => start::run(args, builder),
+        Command::Token(command) => token::run(command),
+        Command::Join(args) => join::run(args),
         Command::Completions { shell } => {
             let mut command = Cli::command();
             let mut script = Vec::new();

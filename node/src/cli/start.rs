@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, StartArgs};
-use super::{Failure, config};
+use super::{Failure, config, join};
 use crate::builder::{NodeBuilder, StartError};
 
 /// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
@@ -41,7 +41,10 @@ fn log(args: &StartArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
+async fn serve(mut args: StartArgs, mut builder: NodeBuilder) -> Result<(), Failure> {
+    if let Some(text) = args.token.take() {
+        builder = builder.token(join::token(&text)?);
+    }
     let builder = configured(args, builder);
     let no_signals = |error| Failure::No(format!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
@@ -88,6 +91,7 @@ async fn serve(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
 fn failed(error: StartError) -> Failure {
     match error {
         StartError::Listen { .. } | StartError::Labels(_) => Failure::Usage(error.to_string()),
+        StartError::Join(error) => join::failed(&error),
         other => Failure::No(other.to_string()),
     }
 }

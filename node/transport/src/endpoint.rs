@@ -19,13 +19,14 @@ use purlin_proto::{
 };
 
 use crate::credentials::Credentials;
+use crate::door::{Answering, Door};
 use crate::error::{BindError, Closed, DialError};
 use crate::executor::Executor;
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
 use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
 use crate::peers::{Greet, Links, Peers, Queued, is_of};
 use crate::stats::{Stats, count};
-use crate::wire::{Connection, Incoming, Wire, WireConfig, memory, quic};
+use crate::wire::{Arrived, Connection, Incoming, Wire, WireConfig, memory, quic};
 
 /// Bytes that may wait in one lane: some milliseconds of a fast network.
 pub const LANE_BYTES: usize = 4 << 20;
@@ -101,6 +102,15 @@ pub trait Events: Send + Sync + 'static {
         let _ = (at, refusal);
     }
 
+    /// Somebody without a certificate asks to be taken in; what is returned it is answered. It has
+    /// proved nothing: the request is whatever it sent. `None` for a request that is none, after
+    /// which the connection is closed; that is the answer to all unless said otherwise. Dropped if
+    /// whoever asked is gone, or it takes more than 10 s.
+    fn join(&self, from: SocketAddr, request: Bytes) -> Answering<'_> {
+        let _ = (from, request);
+        Box::pin(async { None })
+    }
+
     /// A link is established; returns who takes its frames. Called before the first of them.
     fn up(&self, link: &Link) -> Arc<dyn Receiver>;
 
@@ -133,6 +143,7 @@ struct Shared {
     clients: Mutex<Vec<Link>>,
     connections: AtomicU64,
     associations: AtomicU64,
+    door: Door,
     stats: Stats,
     closing: AtomicBool,
     tasks: Mutex<JoinSet<()>>,
@@ -183,6 +194,7 @@ impl Endpoint {
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
             associations: AtomicU64::new(first_association),
+            door: Door::default(),
             stats: Stats::default(),
             closing: AtomicBool::new(false),
             tasks: Mutex::new(JoinSet::new()),
@@ -457,7 +469,8 @@ impl Endpoint {
     async fn welcome(&self, incoming: Incoming) {
         let address = incoming.address();
         let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.complete()).await {
-            Ok(Ok(connection)) => connection,
+            Ok(Ok(Arrived::Peer(connection))) => connection,
+            Ok(Ok(Arrived::Joiner(joiner))) => return self.open_door(address, &joiner).await,
             Ok(Err(error)) => {
                 count(&self.0.stats.handshakes_failed);
                 tracing::warn!(%address, %error, "connection refused");
@@ -482,6 +495,16 @@ impl Endpoint {
             {
                 self.0.events.answered(address, &answer);
             }
+        }
+    }
+
+    /// Serves one who has no certificate yet.
+    async fn open_door(&self, address: SocketAddr, joiner: &quinn::Connection) {
+        let served = self.0.door.serve(address, joiner, &*self.0.events).await;
+        if let Err(why) = served {
+            count(&self.0.stats.joins_rejected);
+            tracing::warn!(%address, %why, "joining refused");
+            quic::close(joiner, &why);
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! # Where to look
 //!
-//! Who may connect: `handshake.rs`, `credentials.rs`. Two dials at once, reconnects: `peers.rs`.
+//! Who may connect: `handshake.rs`, `credentials.rs`; who has no certificate yet: `door.rs`, `wire/joining.rs`. Two dials at once, reconnects: `peers.rs`.
 //! Order, batches, large frames: `lanes.rs`, `bulk.rs`; what arrives: `frames.rs`. A connection and its tasks: `link.rs`.
 //! Clock, chance, socket: `environment.rs`; made-up ones: `simulated/`. The system's hint that a peer is dead: `wire/socket.rs`.
 //!
@@ -22,6 +22,7 @@ mod bulk;
 mod chopping;
 mod control;
 mod credentials;
+mod door;
 mod endpoint;
 mod environment;
 mod error;
@@ -40,10 +41,12 @@ mod wire;
 pub use crate::credentials::{
     Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
 };
+pub use crate::door::Answering;
 pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU, WINDOW};
 pub use crate::environment::Environment;
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
 pub use crate::stats::{Path, Stats};
+pub use crate::wire::joining::{Fingerprint, ask_to_join};
 pub use crate::wire::{WireConfig, memory::Network};

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod strangers;
 mod support;
 
 use std::sync::Arc;

@@ -3,6 +3,7 @@
 //! Above it are handshake, lanes, bulk and peers, the same for both; below it either QUIC or a
 //! network in memory. The enums are closed: whoever adds a third carrier finds every place.
 
+pub(crate) mod joining;
 pub(crate) mod memory;
 pub(crate) mod quic;
 mod seeded;
@@ -107,6 +108,14 @@ pub(crate) enum Incoming {
     Memory(memory::Connection),
 }
 
+/// Who has completed a handshake.
+pub(crate) enum Arrived {
+    /// One with a certificate of our authority.
+    Peer(Connection),
+    /// One that has none, and may ask for one.
+    Joiner(quinn::Connection),
+}
+
 impl Incoming {
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
@@ -115,10 +124,10 @@ impl Incoming {
         }
     }
 
-    pub(crate) async fn complete(self) -> Result<Connection, DialError> {
+    pub(crate) async fn complete(self) -> Result<Arrived, DialError> {
         match self {
-            Self::Quic(incoming) => quic::complete(*incoming).await.map(Connection::Quic),
-            Self::Memory(connection) => Ok(Connection::Memory(connection)),
+            Self::Quic(incoming) => quic::complete(*incoming).await,
+            Self::Memory(connection) => Ok(Arrived::Peer(Connection::Memory(connection))),
         }
     }
 }

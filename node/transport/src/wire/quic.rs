@@ -1,6 +1,8 @@
 //! QUIC by quinn and rustls.
 //!
-//! TLS 1.3 only, both sides prove who they are, ALPN `purlin/1`. `AES` goes before `ChaCha20`: where
+//! TLS 1.3 only, both sides prove who they are, ALPN `purlin/1`. Who has no certificate yet speaks
+//! ALPN `purlin-join/1`, and gets no further than `joining.rs`: that is decided in [`complete`], and
+//! nowhere else. `AES` goes before `ChaCha20`: where
 //! the machine has AES instructions it is nearly twice as fast.
 
 use std::net::SocketAddr;
@@ -8,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectError, ConnectionError, IdleTimeout, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{CipherSuite, RootCertStore};
 use tokio::task::JoinHandle;
@@ -19,13 +22,16 @@ use tokio::task::JoinHandle;
 use purlin_proto::limits::HELLO_BYTES;
 use purlin_proto::{Refusal, codec};
 
-use super::{seeded, socket};
+use super::{Arrived, Connection, seeded, socket};
 use crate::credentials::{Credentials, Identity, NODE_DNS_NAME};
 use crate::endpoint::{Config, Events};
 use crate::environment::Environment;
 use crate::error::{BindError, Closed, DialError};
 
 const ALPN: &[u8] = b"purlin/1";
+
+/// What is spoken by those who have no certificate yet.
+pub(crate) const JOIN_ALPN: &[u8] = b"purlin-join/1";
 
 /// The application's close code; what it means is in the reason.
 const CLOSE_CODE: u32 = 1;
@@ -117,8 +123,21 @@ impl Drop for Wire {
     }
 }
 
-pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<quinn::Connection, DialError> {
-    incoming.await.map_err(|error| explain(&error))
+/// Completes a handshake. A peer has shown a certificate of our authority; whoever has none may be
+/// a joiner, if it said so, and nothing else.
+pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialError> {
+    let connection = incoming.await.map_err(|error| explain(&error))?;
+    let spoken = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    if spoken.and_then(|data| data.protocol).as_deref() == Some(JOIN_ALPN) {
+        return Ok(Arrived::Joiner(connection));
+    }
+    match identity(&connection) {
+        Ok(_) => Ok(Arrived::Peer(Connection::Quic(connection))),
+        Err(detail) => {
+            close(&connection, &Refusal::Identity { detail: detail.clone() });
+            Err(DialError::TheirCertificate(detail))
+        }
+    }
 }
 
 pub(crate) fn identity(connection: &quinn::Connection) -> Result<Identity, String> {
@@ -219,7 +238,7 @@ fn transport(config: &Config) -> TransportConfig {
     transport
 }
 
-fn provider(environment: &Environment) -> Arc<rustls::crypto::CryptoProvider> {
+pub(super) fn provider(environment: &Environment) -> Arc<rustls::crypto::CryptoProvider> {
     let mut provider = (*environment.crypto).clone();
     let slow = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
     provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
@@ -246,6 +265,35 @@ fn roots(credentials: &Credentials) -> Result<Arc<RootCertStore>, String> {
         roots.add(certificate.clone()).map_err(|error| format!("authority: {error}"))?;
     }
     Ok(Arc::new(roots))
+}
+
+/// What we show: our chain; to a joiner, who knows no more of the authority than its fingerprint,
+/// the authority's certificates besides.
+#[derive(Debug)]
+struct Certificates {
+    peers: Arc<CertifiedKey>,
+    joiners: Arc<CertifiedKey>,
+}
+
+impl Certificates {
+    fn new(
+        credentials: &Credentials,
+        provider: &rustls::crypto::CryptoProvider,
+    ) -> Result<Self, rustls::Error> {
+        let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
+        let peers = CertifiedKey::from_der(chain, key, provider)?;
+        let mut joiners = peers.clone();
+        joiners.cert.extend(credentials.authority.iter().cloned());
+        Ok(Self { peers: Arc::new(peers), joiners: Arc::new(joiners) })
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let joins = |mut spoken: Box<dyn Iterator<Item = &[u8]>>| spoken.all(|p| p == JOIN_ALPN);
+        let joiner = hello.alpn().is_some_and(|spoken| joins(Box::new(spoken)));
+        Some(Arc::clone(if joiner { &self.joiners } else { &self.peers }))
+    }
 }
 
 fn client_config(
@@ -276,18 +324,20 @@ fn server_config(
 ) -> Result<quinn::ServerConfig, String> {
     let text = |error: rustls::Error| error.to_string();
     let provider = provider(environment);
+    // TLS cannot ask for certificates by ALPN; `complete` turns away peers that have none.
     let verifier =
         WebPkiClientVerifier::builder_with_provider(roots(credentials)?, Arc::clone(&provider))
+            .allow_unauthenticated()
             .build()
             .map_err(|error| error.to_string())?;
+    let certificates = Certificates::new(credentials, &provider).map_err(text)?;
     let time = Arc::clone(&environment.time);
     let mut tls = rustls::ServerConfig::builder_with_details(provider, time)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(text)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())
-        .map_err(text)?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+        .with_cert_resolver(Arc::new(certificates));
+    tls.alpn_protocols = vec![ALPN.to_vec(), JOIN_ALPN.to_vec()];
     let tls = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::clone(transport));

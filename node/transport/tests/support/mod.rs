@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::{NodeHello, NodeId, NodeName, Refusal};
 use purlin_transport::{
-    Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Flow, Frames, Identity,
-    Link, Network, Peer, Receiver, WireConfig,
+    Answering, Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Fingerprint,
+    Flow, Frames, Identity, Link, Network, Peer, Receiver, WireConfig,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::Notify;
 
 /// Who signs the certificates of a test.
@@ -31,6 +33,21 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
+    /// Its certificate.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let der = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
+        Fingerprint::of(&der)
+    }
+
+    /// A certificate and its key, as PEM.
+    pub(crate) fn pair(&self, identity: Identity) -> (String, String) {
+        self.pair_with(identity, |_| {})
+    }
+
     pub(crate) fn issue(&self, identity: Identity) -> Credentials {
         self.issue_with(identity, |_| {})
     }
@@ -40,6 +57,15 @@ impl Authority {
         identity: Identity,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Credentials {
+        let (certificate, key) = self.pair_with(identity, change);
+        Credentials::from_pem(&self.pem, &certificate, &key).unwrap()
+    }
+
+    fn pair_with(
+        &self,
+        identity: Identity,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (String, String) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let uri = SanType::URI(identity.to_uri().try_into().unwrap());
         params.subject_alt_names = vec![uri];
@@ -52,7 +78,7 @@ impl Authority {
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Credentials::from_pem(&self.pem, &certificate.pem(), &key.serialize_pem()).unwrap()
+        (certificate.pem(), key.serialize_pem())
     }
 }
 
@@ -90,6 +116,7 @@ pub(crate) enum Seen {
     Answered(Refusal),
     Unreachable(NodeId),
     Hint(SocketAddr),
+    Asked(Bytes),
     Frame(Flow, Bytes),
     Control(Bytes),
     Datagram(Bytes),
@@ -162,6 +189,13 @@ impl Events for Recorder {
 
     fn answered(&self, _: SocketAddr, refusal: &Refusal) {
         self.0.add(Seen::Answered(refusal.clone()));
+    }
+
+    /// Whoever knocks is answered with the same.
+    fn join(&self, _: SocketAddr, request: Bytes) -> Answering<'_> {
+        self.0.add(Seen::Asked(request.clone()));
+        let answer = request.starts_with(b"knock").then_some(request);
+        Box::pin(async move { answer })
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {

@@ -1,0 +1,54 @@
+//! `purlin join`: credentials of a client, for a token.
+
+use purlin_proto::Role;
+
+use super::Failure;
+use super::args::JoinArgs;
+use super::output::note;
+use crate::builder::host_name;
+use crate::home::Home;
+use crate::seeds::system_resolver;
+use crate::tokens::joining::{Joined, Joining};
+use crate::tokens::{JoinError, Token};
+
+pub(super) fn run(args: JoinArgs) -> Result<(), Failure> {
+    let token = token(&args.token)?;
+    let dir = Home::locate(args.data_dir).map_err(|error| Failure::No(error.to_string()))?;
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::No(format!("cannot start: {error}")))?;
+    let joining = Joining {
+        token: &token,
+        role: Role::Client,
+        name: args.name.unwrap_or_else(host_name),
+        cluster: args.cluster,
+        seeds: &args.seeds,
+        resolver: &system_resolver(),
+        patience: args.timeout,
+    };
+    let joined = executor.block_on(joining.run(dir.clone())).map_err(|error| failed(&error))?;
+    let dir = dir.display();
+    match joined {
+        Joined::Before => note(&format!("{dir} has a client's credentials already")),
+        Joined::Through(seed) => note(&format!(
+            "joined as client {}; credentials are in {dir}; try `purlin members --at {seed}`",
+            joining.name
+        )),
+    }
+    Ok(())
+}
+
+/// A token as it was given. What is wrong with it is said without showing it.
+pub(super) fn token(text: &str) -> Result<Token, Failure> {
+    text.parse().map_err(|error| Failure::Usage(format!("--token: {error}")))
+}
+
+pub(super) fn failed(error: &JoinError) -> Failure {
+    let text = format!("not joined: {error}");
+    match error {
+        JoinError::NoSeed | JoinError::Role { .. } => Failure::Usage(text),
+        JoinError::NoAnswer { .. } => Failure::NoConnection(text),
+        _ => Failure::No(text),
+    }
+}
