@@ -67,6 +67,10 @@ impl Remote for Router {
         among.iter().copied().min_by_key(way)
     }
 
+    fn key_owner(&self, key: &[u8]) -> Option<NodeName> {
+        self.directory.ring().owner(key)
+    }
+
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         self.directory.ring().owner_among(key, among)
     }
