@@ -3,10 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use purlin::kinds::{Add, Counter, Kv, Read};
-use purlin::{CallError, Dest, ExitReason, Key, Keyed, Name, Node, NodeBuilder};
+use purlin::{
+    Actor, CallError, Context, Dest, ExitReason, Handler, Key, Keyed, KeyedActor, Name, Node,
+    NodeBuilder, Outcome,
+};
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 use purlin_cluster_tests::process;
 
@@ -31,7 +36,7 @@ fn owner(node: &Node, key: u64) -> String {
 
 /// A key that this node owns.
 fn key_of(node: &Node) -> u64 {
-    (0..).find(|key| owner(node, *key) == node.id().name.as_str()).unwrap()
+    (0..10_000).find(|key| owner(node, *key) == node.id().name.as_str()).unwrap()
 }
 
 /// Lets what is on its way arrive.
@@ -111,6 +116,76 @@ async fn keys_move_to_a_node_that_joins_and_end_where_they_were() {
     }
 }
 
+/// A total that is saved at its end, slowly, to where all nodes find it.
+struct Account {
+    number: Key,
+    total: i64,
+}
+
+static SAVED: LazyLock<Mutex<BTreeMap<Key, i64>>> = LazyLock::new(Mutex::default);
+
+impl Actor for Account {
+    const KIND: &'static str = "account";
+    type Args = Key;
+    type Messages = (Add,);
+
+    async fn start(number: Key, _: &mut Context<Self>) -> Outcome<Self> {
+        let total = SAVED.lock().unwrap().remove(&number).unwrap_or(0);
+        Ok(Self { number, total })
+    }
+
+    async fn stop(&mut self, _: &ExitReason, _: &mut Context<Self>) {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = SAVED.lock().unwrap().insert(self.number.clone(), self.total);
+        assert_eq!(before, None, "{}: two at once", self.number);
+    }
+}
+
+impl KeyedActor for Account {
+    fn args(key: &Key) -> Key {
+        key.clone()
+    }
+}
+
+impl Handler<Add> for Account {
+    async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Outcome<i64> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.total += n;
+        Ok(self.total)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_owner_saves_the_new_one_finds_though_nobody_waits_for_the_move() {
+    let accounts = |builder: NodeBuilder| builder.keyed::<Account>(Keyed::new());
+    let mut cluster = Cluster::start(2, accounts).await;
+    let add = |node: &Node, key: u64| {
+        let account = node.keyed::<Account>(key);
+        async move { account.call(Add(1)).await }
+    };
+    for key in 0..40 {
+        assert_eq!(add(&cluster.nodes[0], key).await, Ok(1));
+    }
+    let old = cluster.nodes.clone();
+    let using = tokio::spawn(async move {
+        for total in 2..12 {
+            for key in 0..40 {
+                assert_eq!(add(&old[usize::try_from(key % 2).unwrap()], key).await, Ok(total));
+            }
+        }
+    });
+    cluster.join("n2", accounts).await;
+    using.await.unwrap();
+    cluster.until_all_see(3).await;
+    for key in 0..40 {
+        assert_eq!(add(&cluster.nodes[2], key).await, Ok(12), "{key}");
+    }
+    let at_third = cluster.nodes[2].runtime().keyed_processes().len();
+    let moved = cluster.nodes[..2].iter().map(|node| counted(node, "keyed.moved")).sum::<u64>();
+    assert!(at_third > 0 && moved == at_third as u64, "{at_third} {moved}");
+    assert_eq!(counted(&cluster.nodes[2], "keyed.not_released"), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_ones_end_in_good_order_and_come_back() {
     let cluster = Cluster::start(2, idle).await;
@@ -153,9 +228,9 @@ fn keys_are_used_from_the_command_line_and_outlive_their_owner() {
         assert_eq!(cluster.ok(&b, &["call", &key, "counter.add", "1"]), "6");
         cluster.ok(&c, &["send", &key, "counter.add", "1"]);
     }
-    let owned_by_b = (0..).map(|number| format!("counter/{number}"));
-    let mut owned_by_b = owned_by_b.filter(|key| cluster.json(&a, &["ring", key])["owner"] == "b");
-    let key = format!("key:{}", owned_by_b.next().unwrap());
+    let is_bs = |key: &String| cluster.json(&a, &["ring", key])["owner"] == "b";
+    let owned_by_b = (0..100).map(|number| format!("counter/{number}")).find(is_bs);
+    let key = format!("key:{}", owned_by_b.unwrap());
     assert_eq!(cluster.ok(&a, &["call", &key, "counter.add", "7"]), "7");
 
     b.kill_9();

@@ -71,6 +71,10 @@ impl Remote for Router {
         self.directory.ring().owner(key)
     }
 
+    fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
+        self.directory.earlier_owners(key)
+    }
+
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         self.directory.ring().owner_among(key, among)
     }

@@ -56,6 +56,8 @@ counters! {
     keyed_passivated = "keyed.passivated",
     /// Keyed processes that were ended because their key has another owner.
     keyed_moved = "keyed.moved",
+    /// Nodes that did not let go of a key in time, so that it may have had two processes.
+    keyed_not_released = "keyed.not_released",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
 }

@@ -65,6 +65,13 @@ pub trait Remote: Send + Sync + 'static {
         None
     }
 
+    /// Other nodes that can be reached and may have owned a key of this one until a moment ago,
+    /// because members have changed; none if nothing has changed for a while.
+    fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
+        let _ = key;
+        Vec::new()
+    }
+
     /// The one of these nodes that owns a key, the same on every node.
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         let _ = key;

@@ -20,7 +20,8 @@
 //! - *the owner is down*: calls that are out end with `NoConnection`. When it has left the ring, the
 //!   next message finds the next owner, which starts the process there.
 //! - *a key gets another owner* because a node has joined or come back: its process here ends when it
-//!   is idle, and what comes for it here is sent on ([`moved`]).
+//!   is idle, and what comes for it here is sent on ([`moved`]). The new owner's process begins when
+//!   the old one has ended, or does not for too long ([`release`]).
 //! - *two nodes are owners*, each by its own view, during a split or while a change of members
 //!   spreads: then the key has two processes. This is what *available* means. At most one at every
 //!   instant needs an authority, and is another kind.
@@ -39,6 +40,7 @@
 pub(crate) mod deliver;
 mod idle;
 mod moved;
+mod release;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -196,6 +198,7 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>,
     let class = const { &Class::of::<A>() };
     runtime.launch(class, options, Some(starter), false, |process| async move {
         let _turn = turn.lock_owned().await;
+        process.runtime.wait_for_release(A::KIND, &key).await;
         let args = A::args(&key);
         run_actor::<A>(Context::new(process), args).await
     })

@@ -1,8 +1,8 @@
 //! Keys that have another owner now: their processes here end.
 //!
 //! Each ends when it is idle ([`Process::retire`]), so nothing that has reached it is lost; what comes
-//! for its key meanwhile is sent on to the new owner. So for as long as it takes to work off its
-//! mailbox a key may have two processes. What it knew is gone with it.
+//! for its key meanwhile is sent on to the new owner, whose process waits for this one's end
+//! (`release.rs`). What it knew and has not saved is gone with it.
 //!
 //! Few are ended at a time, lest many that save their state in [`Actor::stop`] do so at once.
 //!

@@ -87,8 +87,12 @@ impl Table {
 
     /// The process of a key, if it has one that is not ending.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Process>> {
-        let process = self.shard(key).get(key).map(|entry| Arc::clone(&entry.process));
-        process.filter(|process| !process.is_ending())
+        self.entry(key).filter(|process| !process.is_ending())
+    }
+
+    /// The last process of a key, also if it is ending.
+    pub(super) fn entry(&self, key: &Key) -> Option<Arc<Process>> {
+        self.shard(key).get(key).map(|entry| Arc::clone(&entry.process))
     }
 
     /// Those of one part of the table that have handled nothing for so long.
