@@ -48,7 +48,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::Key;
+use purlin_proto::{Key, SpawnError};
 use tokio::sync::oneshot;
 
 use crate::actor::Actor;
@@ -56,7 +56,6 @@ use crate::context::{Context, run_actor};
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
-use purlin_proto::SpawnError;
 use table::{Slot, Table};
 
 /// An actor of which there is one process for each key that is used.
@@ -143,7 +142,7 @@ impl Keyed {
     /// [deferred](Context::defer) reply. At least 1 ms.
     ///
     /// A message that comes just then is not lost: it starts the process anew. What the process knew
-    /// is gone.
+    /// is gone, unless it has saved it in its `stop`.
     pub fn passivate_after(mut self, idle: Duration) -> Self {
         self.passivate_after = Some(idle.max(Duration::from_millis(1)));
         self
