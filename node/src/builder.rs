@@ -11,7 +11,8 @@ use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
-    Actor, Config as RuntimeConfig, Kinds, Observer, Resolver, Runtime, Supervisor,
+    Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
+    Runtime, Supervisor,
 };
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, Network,
@@ -82,6 +83,7 @@ pub struct NodeBuilder {
     pub(crate) labels: Labels,
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
+    keyed: KeyedKinds,
     applications: Vec<(Name, Supervisor)>,
     ground: Option<Given>,
     clock: WallClock,
@@ -151,6 +153,7 @@ impl Default for NodeBuilder {
             labels: Labels::new(),
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
+            keyed: KeyedKinds::default(),
             applications: Vec::new(),
             ground: None,
             clock: Arc::new(SystemTime::now),
@@ -272,6 +275,23 @@ impl NodeBuilder {
     #[must_use]
     pub fn actor<A: Actor>(mut self) -> Self {
         self.kinds = self.kinds.with::<A>();
+        self
+    }
+
+    /// Makes a kind of actor a keyed one, of which there is one process for each key that is used;
+    /// see [`Node::keyed`]. Every node of the cluster is to have it, for any may own a key.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use purlin::kinds::Counter;
+    /// use purlin::{Keyed, Node};
+    ///
+    /// let idle = Duration::from_mins(2);
+    /// let node = Node::builder().keyed::<Counter>(Keyed::new().passivate_after(idle));
+    /// ```
+    #[must_use]
+    pub fn keyed<A: KeyedActor>(mut self, keyed: Keyed) -> Self {
+        self.keyed = self.keyed.with::<A>(keyed);
         self
     }
 
@@ -492,6 +512,7 @@ impl NodeBuilder {
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
         let mut config = RuntimeConfig::new(id);
         config.kinds = std::mem::take(&mut self.kinds);
+        config.keyed = std::mem::take(&mut self.keyed);
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
         config.resolver = std::mem::take(&mut self.resolver);

@@ -3,9 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::{NodeId, NodeName};
+use tokio::time::Instant;
+
+/// For so long after a change of members a key may still have a process where it was before.
+const UNSETTLED: Duration = Duration::from_secs(30);
+
+/// So many of those who would own a key next are asked whether they had it; more than one, since
+/// several nodes may have joined at once.
+const EARLIER: usize = 3;
 
 /// Nodes by name, and the ring of those that are live.
 pub(crate) struct Directory {
@@ -16,6 +25,8 @@ pub(crate) struct Directory {
 struct State {
     nodes: BTreeMap<NodeName, Place>,
     ring: Arc<Ring>,
+    /// When the ring last changed.
+    changed: Instant,
 }
 
 /// The latest life of a node.
@@ -29,7 +40,8 @@ pub(crate) struct Place {
 impl Directory {
     pub(crate) fn new(us: NodeName) -> Self {
         let ring = Arc::new(Ring::new([us]));
-        Self { us, state: RwLock::new(State { nodes: BTreeMap::new(), ring }) }
+        let (nodes, changed) = (BTreeMap::new(), Instant::now());
+        Self { us, state: RwLock::new(State { nodes, ring, changed }) }
     }
 
     pub(crate) fn find(&self, name: NodeName) -> Option<Place> {
@@ -45,6 +57,16 @@ impl Directory {
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).ring)
+    }
+
+    /// Those that may have owned a key of ours until a moment ago: without us they would own it.
+    pub(crate) fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        if state.changed.elapsed() > UNSETTLED {
+            return Vec::new();
+        }
+        let next = state.ring.preference(Ring::shard_of(key), 1 + EARLIER);
+        next.into_iter().filter(|name| *name != self.us).take(EARLIER).collect()
     }
 
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {
@@ -65,6 +87,10 @@ impl Directory {
     }
 
     pub(crate) fn set_ring(&self, ring: Ring) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).ring = Arc::new(ring);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.ring.digest() != ring.digest() {
+            state.changed = Instant::now();
+        }
+        state.ring = Arc::new(ring);
     }
 }

@@ -76,12 +76,13 @@ pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
     Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
-    Interrupt, Keep, LinkDown, Mailbox, Message, Messages, Name, NameConflict, NodeEvent, NodeId,
-    NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload, Pick, Pid, RawContext, RawKind,
-    Received, Ref, Reference, RegisterError, Registry, RegistryError, RegistryEvent, Resolver,
-    Restart, Runtime, Shutdown, SpawnError, StartError as RegistryStartError, Strategy,
-    StreamOptions, Supervisor, SupervisorRef, Task, TaskError, TaskStartError, TaskStream,
-    TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError, WhenFull,
+    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages, Name,
+    NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload,
+    Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
+    RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, SpawnError,
+    StartError as RegistryStartError, Strategy, StreamOptions, Supervisor, SupervisorRef, Task,
+    TaskError, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped,
+    UpdateError, WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -99,8 +100,8 @@ pub mod prelude {
 
     pub use crate::{
         Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
-        Group, GroupEvent, Handler, IdleTimeout, LinkDown, Mailbox, Message, NameConflict, Node,
-        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
-        SupervisorRef, WhenFull,
+        Group, GroupEvent, Handler, IdleTimeout, Key, Keyed, KeyedActor, LinkDown, Mailbox,
+        Message, NameConflict, Node, NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart,
+        Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
     };
 }

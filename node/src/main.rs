@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
-use purlin::Node;
 use purlin::kinds::{Counter, Echo, Kv};
+use purlin::{Keyed, Node};
 
 /// A process is several small allocations that often end on another thread than they began: a
 /// quarter less memory and three times the starts of glibc's (`cargo bench -p purlin-runtime`).
@@ -12,5 +12,7 @@ use purlin::kinds::{Counter, Echo, Kv};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    purlin::cli::run(Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>())
+    let kinds = Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>();
+    let keyed = Keyed::new();
+    purlin::cli::run(kinds.keyed::<Echo>(keyed).keyed::<Counter>(keyed).keyed::<Kv>(keyed))
 }

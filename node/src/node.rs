@@ -9,10 +9,10 @@ use std::time::Duration;
 use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Group, Message, Name, NodeId, NodeName, Pid, Placement, Refusal,
-    SpawnError,
+    CallError, Dest, ExitReason, Group, Key, Message, Name, NodeId, NodeName, Pid, Placement,
+    Refusal, SpawnError,
 };
-use purlin_runtime::{Actor, Ref, Runtime, Supervisor, SupervisorRef};
+use purlin_runtime::{Actor, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
@@ -201,6 +201,27 @@ impl Node {
         message: M,
     ) -> Result<M::Reply, CallError> {
         self.0.runtime.call(to, message).await
+    }
+
+    /// The process of a key, wherever it runs. It is started at the key's owner on the ring when it
+    /// is first sent to, and again after it has ended; see [`NodeBuilder::keyed`].
+    ///
+    /// This is the available kind: during a split of the cluster, and for about the time it takes to
+    /// detect a lost node whenever members come or go, a key may have two processes. One whose key
+    /// gets another owner, because a node joins or is lost, begins anew there; after a join not before
+    /// the old one has ended ([`Actor::stop`]), or 5 s have passed.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &purlin::Node) -> Result<(), purlin::CallError> {
+    /// use purlin::kinds::{Add, Counter};
+    ///
+    /// let visits = node.keyed::<Counter>("front-page");
+    /// let total = visits.call(Add(1)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn keyed<A: KeyedActor>(&self, key: impl Into<Key>) -> Ref<A> {
+        self.0.runtime.keyed(key)
     }
 
     /// Publishes a message to a topic; see [`Runtime::publish`].

@@ -68,6 +68,14 @@ impl Remote for Router {
         among.iter().copied().min_by_key(way)
     }
 
+    fn key_owner(&self, key: &[u8]) -> Option<NodeName> {
+        self.directory.ring().owner(key)
+    }
+
+    fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
+        self.directory.earlier_owners(key)
+    }
+
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         self.directory.ring().owner_among(key, among)
     }

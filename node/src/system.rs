@@ -7,10 +7,11 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, JoinGroup,
-    KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListMembers,
-    ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal, Status, Subscribe,
-    SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
+    JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
+    ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal,
+    ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs,
+    WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{Message, Pid};
@@ -115,6 +116,7 @@ impl System {
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
+        let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
                 self.ctx.monitor(ask.subscriber);
@@ -168,6 +170,25 @@ fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped>
     let message = reply(message, |ask: ListGlobalNames| runtime.global_infos(ask.after));
     let message = reply(message, |ask: WhereIsGlobal| runtime.whereis_global(&ask.name));
     reply(message, |ask: RegisterGlobal| said(runtime.register_global(ask.name, ask.pid)))
+}
+
+/// Ends the process of a key, and answers when it has ended.
+fn release(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
+    let (ask, reply) = match message?.take::<ReleaseKey>() {
+        Ok(Ok(asked)) => asked,
+        // Malformed; the caller has been told.
+        Ok(Err(_)) => return None,
+        Err(other) => return Some(other),
+    };
+    let runtime = runtime.clone();
+    tokio::spawn(async move {
+        let released = runtime.release_key(&ask.kind, &ask.key);
+        // Otherwise the reply is dropped, which says so.
+        if tokio::time::timeout(CALL_TIMEOUT, released).await.is_ok() {
+            reply.send(());
+        }
+    });
+    None
 }
 
 /// Answers a message if it is an `M`; else hands it on.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::{Group, ParsePickError, Pick};
 use crate::id::{ParseIdError, Pid};
+use crate::key::Key;
 use crate::name::{Name, NameError, NodeName};
 use crate::readable::text_when_readable;
 
@@ -24,6 +25,7 @@ use crate::readable::text_when_readable;
 /// | `group:jobs/workers` | the same in the scope `jobs` |
 /// | `group:workers:nearest` | one member; see [`Pick`] for `random`, `round-robin`, `key=KEY` |
 /// | `topic:news` | every subscriber of the topic `news`; it cannot be called |
+/// | `key:cart/42` | the process of the keyed kind `cart` for the key `42`, at the key's owner |
 ///
 /// ```
 /// use purlin_proto::Dest;
@@ -47,6 +49,14 @@ pub enum Dest {
     Group(Group, Pick),
     /// The subscribers of a topic.
     Topic(Name),
+    /// The process of a keyed kind for a key. The owner is looked up by the node that sends, and
+    /// starts the process if it does not run.
+    Key {
+        /// The kind of actor.
+        kind: Name,
+        /// Which of its processes.
+        key: Key,
+    },
 }
 
 /// On the wire, with fixed variants.
@@ -58,6 +68,7 @@ enum DestFields {
     Global(Name),
     Group(Group, Pick),
     Topic(Name),
+    Key(Name, Key),
 }
 
 impl From<Dest> for DestFields {
@@ -69,6 +80,7 @@ impl From<Dest> for DestFields {
             Dest::Global(name) => Self::Global(name),
             Dest::Group(group, pick) => Self::Group(group, pick),
             Dest::Topic(name) => Self::Topic(name),
+            Dest::Key { kind, key } => Self::Key(kind, key),
         }
     }
 }
@@ -82,6 +94,7 @@ impl From<DestFields> for Dest {
             DestFields::Global(name) => Self::Global(name),
             DestFields::Group(group, pick) => Self::Group(group, pick),
             DestFields::Topic(name) => Self::Topic(name),
+            DestFields::Key(kind, key) => Self::Key { kind, key },
         }
     }
 }
@@ -105,10 +118,16 @@ pub enum ParseDestError {
     },
     /// What stands before `:` is none of the forms that there are.
     #[error(
-        "{text:?} is not a destination: before the colon may be global, group or topic, as in \
-         global:NAME, group:NAME, group:SCOPE/NAME:nearest, topic:NAME"
+        "{text:?} is not a destination: before the colon may be global, group, topic or key, as \
+         in global:NAME, group:NAME, group:SCOPE/NAME:nearest, topic:NAME, key:KIND/KEY"
     )]
     Form {
+        /// What was given.
+        text: String,
+    },
+    /// There is no key behind the kind.
+    #[error("{text:?} is not a destination: a key is written key:KIND/KEY, as in key:cart/42")]
+    NoKey {
         /// What was given.
         text: String,
     },
@@ -146,6 +165,18 @@ impl Dest {
         Self::Topic(name.into())
     }
 
+    /// The process of a keyed kind for a key.
+    ///
+    /// ```
+    /// use purlin_proto::Dest;
+    ///
+    /// let dest = Dest::key("cart", 42);
+    /// assert_eq!(dest.to_string(), "key:cart/42");
+    /// ```
+    pub fn key(kind: impl Into<Name>, key: impl Into<Key>) -> Self {
+        Self::Key { kind: kind.into(), key: key.into() }
+    }
+
     /// Whether this text is taken for a pid rather than a name.
     fn looks_like_pid(text: &str) -> bool {
         text.starts_with('<') || text.parse::<Pid>().is_ok()
@@ -156,7 +187,11 @@ impl Dest {
         match self {
             Self::Pid(pid) => Some(pid.node.name),
             Self::Remote(_, node) => Some(*node),
-            Self::Local(_) | Self::Global(_) | Self::Group(..) | Self::Topic(_) => None,
+            Self::Local(_)
+            | Self::Global(_)
+            | Self::Group(..)
+            | Self::Topic(_)
+            | Self::Key { .. } => None,
         }
     }
 
@@ -185,6 +220,12 @@ impl FromStr for Dest {
                     let (group, pick) = rest.split_once(':').unwrap_or((rest, "all"));
                     Ok(Self::Group(group.parse().map_err(name_error)?, pick.parse()?))
                 }
+                "key" => {
+                    let no_key = || ParseDestError::NoKey { text: text.to_owned() };
+                    let (kind, key) = rest.split_once('/').ok_or_else(no_key)?;
+                    let kind = Name::new(kind).map_err(name_error)?;
+                    Ok(Self::Key { kind, key: Key::new(key).map_err(name_error)? })
+                }
                 _ => Err(ParseDestError::Form { text: text.to_owned() }),
             };
         }
@@ -208,6 +249,7 @@ impl fmt::Display for Dest {
             Self::Group(group, Pick::All) => write!(f, "group:{group}"),
             Self::Group(group, pick) => write!(f, "group:{group}:{pick}"),
             Self::Topic(name) => write!(f, "topic:{name}"),
+            Self::Key { kind, key } => write!(f, "key:{kind}/{key}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::Pid;
-use crate::name::Name;
+use crate::name::{Name, NodeName};
 use crate::reason::ExitReason;
 
 /// Why a call has no reply.
@@ -48,6 +48,25 @@ pub enum CallError {
     /// A process called itself, which could only end by the deadline.
     #[error("a process cannot call itself")]
     SelfCall,
+    /// The owner of the key does not know the kind as a keyed one.
+    #[error("no keyed kind {kind:?} on {node}; it has: {}", known.join(", "))]
+    NotKeyed {
+        /// The kind of the destination.
+        kind: String,
+        /// The owner of the key.
+        node: NodeName,
+        /// The keyed kinds that it has.
+        known: Vec<String>,
+    },
+    /// Nodes disagree about who owns the key, as they may for a moment when members come or go: the
+    /// message was sent on once and not again. Trying again after a moment finds the owner.
+    #[error("{node} does not own {key} and the message was sent on already; try again")]
+    NotOwner {
+        /// The destination.
+        key: String,
+        /// The node that refused.
+        node: NodeName,
+    },
 }
 
 /// Why a process was not started.

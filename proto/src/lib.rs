@@ -3,7 +3,7 @@
 //! This is what every part of a cluster shares: nodes, clients and the programs that only define
 //! message types. It holds values and how they are written down, nothing that runs.
 //!
-//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Dest`]. Where: [`Placement`].
+//! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Key`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
 //! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
@@ -26,6 +26,7 @@ mod group;
 pub mod hello;
 mod id;
 pub mod join;
+mod key;
 pub mod limits;
 mod message;
 mod message_ref;
@@ -47,6 +48,7 @@ pub use crate::frame::Frame;
 pub use crate::group::{Group, ParsePickError, Pick};
 pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
+pub use crate::key::Key;
 pub use crate::message::{Message, MessageName};
 pub use crate::message_ref::MessageRef;
 pub use crate::name::{Name, NameError, NodeName};

@@ -10,6 +10,9 @@ pub const NODE_NAME_BYTES: usize = 32;
 /// Longest name of a process, cluster, actor kind or message, in bytes.
 pub const NAME_BYTES: usize = 255;
 
+/// Longest [`Key`](crate::Key), in bytes.
+pub const KEY_BYTES: usize = 255;
+
 /// Largest frame: one message with its addresses. What is larger is refused by the sender.
 pub const FRAME_BYTES: usize = 64 << 20;
 

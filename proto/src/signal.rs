@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::error::{CallError, SpawnError};
 use crate::id::{Pid, Reference};
-use crate::limits::{FRAME_BYTES, NAME_BYTES, RECEIVERS, SMALL_FRAME_BYTES};
+use crate::key::Key;
+use crate::limits::{FRAME_BYTES, KEY_BYTES, NAME_BYTES, RECEIVERS, SMALL_FRAME_BYTES};
 use crate::message::MessageName;
 use crate::name::Name;
 use crate::payload::{Codec, Payload};
@@ -45,6 +46,16 @@ pub enum Target {
     Many(Serials),
     /// Every process of the node that has subscribed to a topic when the envelope arrives: a `Send`.
     Topic(Name),
+    /// The process of a keyed kind for a key, which is started if it does not run: a `Send` or a
+    /// `Call`.
+    Key {
+        /// The kind of actor.
+        kind: Name,
+        /// Which of its processes.
+        key: Key,
+        /// Whether a node that is not the key's owner has sent it on; it is not sent on again.
+        forwarded: bool,
+    },
 }
 
 /// Everything that one process, or its node, can say to another.
@@ -197,6 +208,7 @@ const TARGET_NAME: u8 = 1;
 const TARGET_NODE: u8 = 2;
 const TARGET_MANY: u8 = 3;
 const TARGET_TOPIC: u8 = 4;
+const TARGET_KEY: u8 = 5;
 
 /// A message or reply whose value is still to be encoded: its frame is the same as that of an
 /// [`Envelope`] with a [`Signal::Send`], [`Signal::Call`] or [`Signal::Reply`], but the value goes
@@ -380,13 +392,18 @@ impl Envelope {
         let kind = take_u8(&mut frame)?;
         let from = take_u64(&mut frame)?;
         let to = take_target(&mut frame)?;
-        let for_several = match to {
+        let fits = match to {
             Target::Many(_) => matches!(kind, number::SEND | number::LINK_DOWN),
             Target::Topic(_) => kind == number::SEND,
+            Target::Key { .. } => {
+                matches!(kind, number::SEND | number::SEND_WAIT | number::CALL)
+            }
             Target::Serial(_) | Target::Name(_) | Target::Node => true,
         };
-        if !for_several {
-            return Err(DecodeError::malformed(format_args!("signal {kind:#04x} to several")));
+        if !fits {
+            return Err(DecodeError::malformed(format_args!(
+                "signal {kind:#04x} to what takes none such"
+            )));
         }
         let signal = decode_signal(kind, frame)?;
         Ok(Self { to, from, signal })
@@ -497,6 +514,18 @@ fn take_target(frame: &mut Bytes) -> Result<Target, DecodeError> {
         TARGET_TOPIC => take_checked_name(frame).map(Target::Topic),
         TARGET_NODE => Ok(Target::Node),
         TARGET_MANY => Serials::take(frame).map(Target::Many),
+        TARGET_KEY => {
+            let kind = take_checked_name(frame)?;
+            let key = take_key(frame)?;
+            let forwarded = match take_u8(frame)? {
+                0 => false,
+                1 => true,
+                other => {
+                    return Err(DecodeError::malformed(format_args!("{other} is no yes or no")));
+                }
+            };
+            Ok(Target::Key { kind, key, forwarded })
+        }
         unknown => Err(DecodeError::malformed(format_args!("unknown target {unknown}"))),
     }
 }
@@ -505,6 +534,12 @@ fn take_checked_name(frame: &mut Bytes) -> Result<Name, DecodeError> {
     let bytes = take_name(frame)?;
     let text = std::str::from_utf8(&bytes).map_err(DecodeError::malformed)?;
     Name::new(text).map_err(DecodeError::malformed)
+}
+
+fn take_key(frame: &mut Bytes) -> Result<Key, DecodeError> {
+    let bytes = take_name(frame)?;
+    let text = std::str::from_utf8(&bytes).map_err(DecodeError::malformed)?;
+    Key::new(text).map_err(DecodeError::malformed)
 }
 
 fn take_name(frame: &mut Bytes) -> Result<Bytes, DecodeError> {
@@ -571,6 +606,13 @@ impl Target {
             Self::Topic(name) => {
                 out.put_u8(TARGET_TOPIC);
                 put_name(name.as_str(), out);
+            }
+            Self::Key { kind, key, forwarded } => {
+                const { assert!(KEY_BYTES <= NAME_BYTES, "its length is one byte") };
+                out.put_u8(TARGET_KEY);
+                put_name(kind.as_str(), out);
+                put_name(key.as_str(), out);
+                out.put_u8((*forwarded).into());
             }
         }
     }

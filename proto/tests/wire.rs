@@ -146,6 +146,16 @@ fn frames() -> Vec<Frame> {
             reason: ExitReason::NoConnection,
         })),
         Frame::Update(Update::Message { message: message(), payload: payload() }),
+        Frame::Request(Request::Send {
+            to: Dest::key("cart", "42/b"),
+            message: message(),
+            payload: payload(),
+        }),
+        Frame::Envelope(Envelope {
+            to: Target::Key { kind: name("cart"), key: "42/b".into(), forwarded: true },
+            from: 3,
+            signal: Signal::Call { reference, remaining, message: message(), payload: payload() },
+        }),
     ]);
     frames
 }
@@ -324,6 +334,21 @@ fn only_what_is_the_same_for_all_goes_to_several() {
 }
 
 #[test]
+fn only_messages_go_to_keys() {
+    for forwarded in [false, true] {
+        let to = Target::Key { kind: name("cart"), key: "42".into(), forwarded };
+        for signal in signals() {
+            let is_message = matches!(signal, Signal::Send { .. } | Signal::Call { .. });
+            let mut bytes = BytesMut::new();
+            let envelope = Envelope { to: to.clone(), from: 3, signal };
+            envelope.encode(&mut bytes).unwrap();
+            let decoded = Envelope::decode(bytes.freeze());
+            assert_eq!(decoded.is_ok_and(|decoded| decoded == envelope), is_message);
+        }
+    }
+}
+
+#[test]
 fn ten_thousand_receivers_take_two_bytes_each_and_no_memory() {
     let serials = (0..10_000_u64).map(|n| 5_000_000 + n * 97).collect();
     let to = Target::Many(Serials::split(serials, usize::MAX).remove(0));
@@ -409,6 +434,8 @@ fn destinations_are_read_as_they_are_printed_and_what_is_none_is_said_clearly() 
         ("group:workers:random", Dest::one_of("workers", Pick::Random)),
         ("group:workers:round-robin", Dest::one_of("workers", Pick::RoundRobin)),
         ("group:jobs/workers:nearest", Dest::one_of("jobs/workers", Pick::Nearest)),
+        ("key:cart/42", Dest::key("cart", 42)),
+        ("key:cart/a@b:c/d 1", Dest::key("cart", "a@b:c/d 1")),
         ("group:workers:key=a:b/c d", Dest::one_of("workers", Pick::Key("a:b/c d".into()))),
     ];
     for (text, dest) in forms {
@@ -419,6 +446,11 @@ fn destinations_are_read_as_they_are_printed_and_what_is_none_is_said_clearly() 
     assert!(error("groups:workers").contains("global:NAME, group:NAME"), "{}", error("groups:w"));
     assert!(error("group:workers:best").contains("round-robin"), "{}", error("group:w:best"));
     assert!(error("group:").contains("must not be empty"), "{}", error("group:"));
+    assert!(error("key:cart").contains("key:KIND/KEY"), "{}", error("key:cart"));
+    assert!(error("key:cart/").contains("must not be empty"), "{}", error("key:cart/"));
+    assert!(error("key:a b/1").contains("must not contain"), "{}", error("key:a b/1"));
+    let long = format!("key:cart/{}", "k".repeat(256));
+    assert!(error(&long).contains("at most 255 bytes"), "{}", error(&long));
     assert!(error("topic:a@b").contains("must not contain"), "{}", error("topic:a@b"));
 }
 

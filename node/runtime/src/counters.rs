@@ -34,6 +34,8 @@ counters! {
     dropped_not_encodable = "dropped.not_encodable",
     /// The receiver does not accept the message, or its body has another form.
     dropped_not_understood = "dropped.not_understood",
+    /// It was for a key, had been sent on once already, and this node is not the key's owner either.
+    dropped_not_owner = "dropped.not_owner",
     /// The caller had given up before the call was handled.
     expired_calls = "calls.expired",
     /// A reply came after its caller had given up.
@@ -46,6 +48,18 @@ counters! {
     crashed = "processes.crashed",
     /// Children that supervisors restarted.
     restarted = "processes.restarted",
+    /// Keyed processes that were started.
+    keyed_started = "keyed.started",
+    /// Starts of keyed processes that failed.
+    keyed_not_started = "keyed.not_started",
+    /// Keyed processes that were ended because they were idle.
+    keyed_passivated = "keyed.passivated",
+    /// Keyed processes that were ended because their key has another owner.
+    keyed_moved = "keyed.moved",
+    /// Nodes that did not let go of a key in time, so that it may have had two processes.
+    keyed_not_released = "keyed.not_released",
+    /// Messages for keys that were sent on to their owner.
+    keyed_forwarded = "keyed.forwarded",
 }
 
 /// One count.

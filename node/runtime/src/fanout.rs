@@ -26,8 +26,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use purlin_proto::{
-    Codec, Dest, Envelope, ExitReason, Message, MessageName, NodeId, Payload, Serials, Signal,
-    Target,
+    Codec, Dest, Envelope, ExitReason, Key, Message, MessageName, Name, NodeId, Payload, Serials,
+    Signal, Target,
 };
 use rustc_hash::FxHashMap;
 
@@ -36,6 +36,7 @@ use crate::item::{EncodedMessage, Item};
 use crate::process::Process;
 use crate::relations::Address;
 use crate::remote::{Peer, Priority};
+use crate::reply::Reply;
 use crate::route::Route;
 use crate::runtime::Runtime;
 
@@ -45,6 +46,8 @@ struct Receivers {
     here: Vec<Arc<Process>>,
     there: FxHashMap<NodeId, Vec<u64>>,
     by_name: Vec<(Peer, Target)>,
+    /// Of keys that this node owns.
+    keyed: Vec<(Name, Key)>,
 }
 
 impl Receivers {
@@ -92,6 +95,9 @@ impl Runtime {
                 Err(error) => self.count_not_encodable(M::NAME, &error, away),
             }
         }
+        for (kind, key) in &receivers.keyed {
+            self.deliver_key(kind, key, Item::local(message.clone(), Reply::None, None));
+        }
         self.send_clones(receivers.here.into_iter().map(Some), message);
     }
 
@@ -105,6 +111,11 @@ impl Runtime {
     ) {
         let mut receivers = self.sort_out(to);
         self.send_away(&mut receivers, name, payload);
+        for (kind, key) in &receivers.keyed {
+            let (name, payload) = (name.clone(), payload.clone());
+            let message = EncodedMessage { name, payload, reply: None, charge: None };
+            self.deliver_key(kind, key, Item::Encoded(Box::new(message)));
+        }
         for process in &receivers.here {
             let (name, payload) = (name.clone(), payload.clone());
             let message = EncodedMessage { name, payload, reply: None, charge: None };
@@ -132,6 +143,7 @@ impl Runtime {
                 receivers.there.entry(node).or_default().push(serial);
             }
             Route::There(peer, target) => receivers.by_name.push((peer, target)),
+            Route::Key(kind, key) => receivers.keyed.push((kind, key)),
             Route::Several(several) => {
                 for route in self.routes(&several) {
                     self.sort_in(receivers, route);

@@ -29,6 +29,7 @@ impl Runtime {
             Dest::Pid(pid) => self.is_own(pid).then_some(pid.serial),
             Dest::Remote(_, node) if *node != self.name() => None,
             Dest::Local(name) | Dest::Remote(name, _) => self.serial_of(name),
+            Dest::Key { kind, key } => self.find_keyed(kind, key).map(|process| process.serial),
             _ => None,
         };
         self.process(serial?).map(|process| detail(&process))

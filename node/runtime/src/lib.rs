@@ -16,7 +16,7 @@
 //! - sending and calling: `route.rs`; to many at once: `fanout.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`;
 //!   what many here watch elsewhere: `watched.rs`
 //! - the border to other nodes: `remote.rs`, `pending.rs`
-//! - groups, topics, global names: `entries/`
+//! - groups, topics, global names: `entries/`; keyed processes: `keyed/`
 //! - supervision: `supervisor/`; what is said of crashes: `reports.rs`; of those that
 //!   hold a thread: `watchdog.rs`
 //! - tasks and who runs them: `task.rs`, `task_supervisor.rs`; processes by keys of any type:
@@ -37,6 +37,7 @@ mod fanout;
 mod inflow;
 mod info;
 mod item;
+mod keyed;
 mod kind;
 mod mailbox;
 mod messages;
@@ -65,7 +66,7 @@ mod watchdog;
 mod watched;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, LinkDown, Message, Name,
+    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, LinkDown, Message, Name,
     NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, SpawnError,
 };
 
@@ -75,6 +76,7 @@ pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
+pub use crate::keyed::{Keyed, KeyedActor, KeyedKinds};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};
 pub use crate::messages::Messages;

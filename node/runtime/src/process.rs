@@ -478,6 +478,24 @@ impl Process {
         wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
+    /// Ends it in good order if it is idle, which is decided in this moment: nothing waits for it, it
+    /// handles nothing and owes nobody a deferred reply. From then on its mailbox takes nothing.
+    pub(crate) fn retire(&self) -> bool {
+        let state = self.lock();
+        let owes = state.relations.as_ref().is_some_and(|relations| {
+            relations.deferred.iter().any(|deferred| deferred.strong_count() > 0)
+        });
+        let idle = state.phase == Phase::Alive
+            && state.exit.is_none()
+            && state.receiving
+            && state.mailbox.is_empty()
+            && self.handling.load(Ordering::Relaxed) == 0;
+        if idle && !owes {
+            Self::end_with(state, &self.urgency, ExitReason::Shutdown);
+        }
+        idle && !owes
+    }
+
     /// A reply was dropped while the process ends: its caller waits for the exit reason.
     pub(crate) fn adopt(&self, orphan: Orphan) {
         let mut state = self.lock();

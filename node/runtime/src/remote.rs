@@ -59,6 +59,19 @@ pub trait Remote: Send + Sync + 'static {
         among.first().copied()
     }
 
+    /// The node that owns a key, as this one sees it; `None` for this one, where there is no other.
+    fn key_owner(&self, key: &[u8]) -> Option<NodeName> {
+        let _ = key;
+        None
+    }
+
+    /// Other nodes that can be reached and may have owned a key of this one until a moment ago,
+    /// because members have changed; none if nothing has changed for a while.
+    fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
+        let _ = key;
+        Vec::new()
+    }
+
     /// The one of these nodes that owns a key, the same on every node.
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         let _ = key;
@@ -215,6 +228,7 @@ impl Runtime {
         match &to {
             Target::Many(to) => return self.receive_many(inbound, sender, to, &signal),
             Target::Topic(topic) => return self.receive_published(inbound, topic, signal),
+            Target::Key { .. } => return self.receive_keyed(inbound, sender, &to, signal),
             Target::Serial(_) | Target::Name(_) | Target::Node => {}
         }
         match signal {
@@ -264,7 +278,7 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node | Target::Many(_) | Target::Topic(_) => None,
+            Target::Node | Target::Many(_) | Target::Topic(_) | Target::Key { .. } => None,
         }
     }
 
@@ -312,7 +326,7 @@ impl Runtime {
 
     /// The way back of a call from another node.
     #[expect(clippy::unnecessary_box_returns, reason = "it is kept in a box")]
-    fn reply_to(
+    pub(crate) fn reply_to(
         &self,
         inbound: &Inbound,
         caller: u64,
@@ -326,7 +340,7 @@ impl Runtime {
         EncodedReply::new(codec, Instant::now() + remaining, sink)
     }
 
-    fn settle_arrived(&self, process: &Process, arrived: Arrived) {
+    pub(crate) fn settle_arrived(&self, process: &Process, arrived: Arrived) {
         for oldest in arrived.oldest {
             // Its owner's, and dropped in the network's thread.
             panics::contained("a message was dropped", || self.dropped_full(process, oldest));
@@ -499,7 +513,7 @@ fn no_reply(sent: Sent) -> Option<CallError> {
 }
 
 /// A message of another node that is an item of its own.
-fn arrived_item(
+pub(crate) fn arrived_item(
     inbound: &Inbound,
     name: MessageName,
     payload: Payload,

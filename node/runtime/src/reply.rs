@@ -161,6 +161,10 @@ impl EncodedReply {
         Box::new(Self { codec, deadline, sink: Some(sink) })
     }
 
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     pub(crate) fn is_expired(&self) -> bool {
         let closed = match &self.sink {
             Some(Sink::Channel(sender)) => sender.is_closed(),

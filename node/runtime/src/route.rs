@@ -8,8 +8,8 @@ use std::time::Duration;
 use purlin_proto::admin::CALL_TIMEOUT;
 use purlin_proto::codec::EncodeError;
 use purlin_proto::{
-    CallError, Dest, Direct, DirectKind, Envelope, Message, MessageName, Payload, Reference,
-    Signal, Target,
+    CallError, Dest, Direct, DirectKind, Envelope, Key, Message, MessageName, Name, Payload,
+    Reference, Signal, Target,
 };
 use tokio::sync::oneshot;
 use tokio::task::coop::consume_budget;
@@ -31,6 +31,8 @@ use crate::spawn::Forget;
 pub(crate) enum Route {
     Here(Option<Arc<Process>>),
     There(Peer, Target),
+    /// To the process of a key that this node owns; it may have to be started.
+    Key(Name, Key),
     /// To many, or nobody: not for calls.
     Several(Several),
 }
@@ -92,6 +94,10 @@ impl Runtime {
                 let signal = Signal::Send { message: name, payload, waits: false };
                 self.send_user(peer, target, signal);
             }
+            Route::Key(kind, key) => {
+                let message = EncodedMessage { name, payload, reply: None, charge: None };
+                self.deliver_key(&kind, &key, Item::Encoded(Box::new(message)));
+            }
             Route::Several(several) => self.send_several_encoded(&several, &name, &payload),
         }
     }
@@ -117,6 +123,13 @@ impl Runtime {
                 let reply = Some(EncodedReply::new(payload.codec, deadline, sink));
                 let message = EncodedMessage { name, payload, reply, charge: None };
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
+                Ok((None, receiver))
+            }
+            Ok(Route::Key(kind, key)) => {
+                let (sender, receiver) = oneshot::channel();
+                let reply = EncodedReply::new(payload.codec, deadline, Sink::Channel(sender));
+                let message = EncodedMessage { name, payload, reply: Some(reply), charge: None };
+                self.deliver_key(&kind, &key, Item::Encoded(Box::new(message)));
                 Ok((None, receiver))
             }
             Ok(Route::There(peer, to)) if self.is_stopped(peer, &to) => Err(CallError::Overloaded),
@@ -149,6 +162,7 @@ impl Runtime {
             Dest::Local(name) | Dest::Remote(name, _) => {
                 Route::Here(self.serial_of(name).and_then(|serial| self.process(serial)))
             }
+            Dest::Key { kind, key } => self.route_key(kind, key),
             _ => self.route_entry(to),
         }
     }
@@ -174,7 +188,17 @@ impl Runtime {
 
     /// As [`deliver`](Self::deliver), but what may wait for room is handed back.
     fn offer(&self, process: &Process, item: Item) -> Option<Item> {
-        match process.push(item) {
+        self.pushed(process, process.push(item))
+    }
+
+    /// What is to be done when a mailbox has been offered a message; what may wait for room is
+    /// handed back.
+    pub(crate) fn pushed(
+        &self,
+        process: &Process,
+        pushed: Result<Option<Item>, (Rejected, Item)>,
+    ) -> Option<Item> {
+        match pushed {
             Ok(None) => None,
             Ok(Some(oldest)) => {
                 // In the sender, who has nothing to do with it.
@@ -220,6 +244,9 @@ impl Runtime {
                     Err(error) => self.count_not_encodable(M::NAME, &error, 1),
                 }
             }
+            Route::Key(kind, key) => {
+                self.deliver_key(kind, key, Item::local(message, Reply::None, via));
+            }
             Route::Several(several) => self.send_several(several, &message),
         }
     }
@@ -229,7 +256,7 @@ impl Runtime {
         self.0.stopped.holds(peer.name(), to)
     }
 
-    fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
+    pub(crate) fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
         if self.is_stopped(peer, &to) {
             return self.counters().dropped_mailbox_full.add();
         }
@@ -265,6 +292,11 @@ impl Runtime {
             }
             Route::Here(None) => self.counters().dropped_no_process.add(),
             Route::Several(several) => self.send_several(&several, &message),
+            Route::Key(kind, key) => {
+                consume_budget().await;
+                let item = Item::local(message, Reply::None, via);
+                self.deliver_key_wait(&kind, &key, item).await;
+            }
             Route::There(peer, to) => {
                 // As for a process of this node.
                 consume_budget().await;
@@ -291,7 +323,7 @@ impl Runtime {
     }
 
     /// Returns when the mailbox of a process of this node may have room, or it is dead.
-    async fn local_room(&self, process: &Process) {
+    pub(crate) async fn local_room(&self, process: &Process) {
         let mut waiting = None;
         poll_fn(|cx| {
             let waker = waiting.get_or_insert_with(|| Arc::new(cx.waker().clone()));
@@ -316,10 +348,7 @@ impl Runtime {
         match route {
             Route::Several(_) => unreachable!("one process is called"),
             Route::Here(process) => {
-                let to_itself = process
-                    .as_ref()
-                    .is_some_and(|p| current::with(|me| Arc::ptr_eq(me, p)).unwrap_or(false));
-                if to_itself {
+                if process.as_ref().is_some_and(is_current) {
                     return Err(CallError::SelfCall);
                 }
                 let (reply, receiver) = Reply::typed(deadline);
@@ -331,6 +360,24 @@ impl Runtime {
                 if let Some(item) = self.offer(&process, item) {
                     // Not on the way of most calls, so boxed: they need not carry it.
                     let waits = Box::pin(self.deliver_wait(&process, item));
+                    if tokio::time::timeout_at(deadline, waits).await.is_err() {
+                        return Err(CallError::Overloaded);
+                    }
+                }
+                answer(deadline, receiver).await
+            }
+            Route::Key(kind, key) => {
+                let process = self.find_keyed(&kind, &key);
+                if process.is_some_and(|process| is_current(&process)) {
+                    return Err(CallError::SelfCall);
+                }
+                let (reply, receiver) = Reply::typed(deadline);
+                let item = Item::local(message, reply, via);
+                if let Some((process, item)) = self.offer_key(&kind, &key, item) {
+                    let waits = Box::pin(async {
+                        self.local_room(&process).await;
+                        self.deliver_key_wait(&kind, &key, item).await;
+                    });
                     if tokio::time::timeout_at(deadline, waits).await.is_err() {
                         return Err(CallError::Overloaded);
                     }
@@ -365,7 +412,7 @@ impl Runtime {
     }
 
     /// Sends a call to another node; what is returned gets the answer.
-    fn call_remote(
+    pub(crate) fn call_remote(
         &self,
         peer: Peer,
         deadline: Instant,
@@ -403,8 +450,13 @@ fn deadline(timeout: Duration) -> Instant {
     inherited.map_or(own, |inherited| own.min(inherited))
 }
 
+/// Whether a process is the one that is being polled.
+fn is_current(process: &Arc<Process>) -> bool {
+    current::with(|me| Arc::ptr_eq(me, process)).unwrap_or(false)
+}
+
 /// Waits for an answer until the deadline.
-async fn answer<T>(
+pub(crate) async fn answer<T>(
     deadline: Instant,
     receiver: oneshot::Receiver<Result<T, CallError>>,
 ) -> Result<T, CallError> {

@@ -7,7 +7,7 @@
 //! Locks, all leaves: a shard of the table, the names, the pending answers, the index of remote
 //! relations, what is watched elsewhere, the lives. None is held while a process is touched.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +16,7 @@ use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
 
 use rustc_hash::FxHashMap;
+use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use crate::counters::Counters;
@@ -23,6 +24,8 @@ use crate::entries::Entries;
 use crate::entries::globals::Resolver;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
+use crate::keyed::KeyedKinds;
+use crate::keyed::table::Table as Keyed;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
 use crate::process::Process;
@@ -50,6 +53,8 @@ pub struct Config {
     pub id: NodeId,
     /// The kinds that can be started by name.
     pub kinds: Kinds,
+    /// The kinds of which there is one process for each key.
+    pub keyed: KeyedKinds,
     /// Told what happens.
     pub observer: Option<Observer>,
     /// The most messages that wait in one mailbox; [`MAILBOX_LIMIT`] unless said otherwise.
@@ -71,6 +76,7 @@ impl Config {
         Self {
             id,
             kinds: Kinds::default(),
+            keyed: KeyedKinds::default(),
             observer: None,
             mailbox_limit: MAILBOX_LIMIT,
             inflow_bytes: INFLOW_BYTES,
@@ -94,6 +100,9 @@ pub(crate) struct Shared {
     pub(crate) table: Table,
     names: Mutex<HashMap<Name, u64>>,
     pub(crate) kinds: Kinds,
+    /// The processes of keys, by kind.
+    pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
+    pub(crate) owners_changed: Arc<Notify>,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
@@ -164,7 +173,7 @@ impl Runtime {
     /// Outside a tokio runtime.
     pub fn new(config: Config) -> Self {
         crate::panics::install_hook();
-        Self(Arc::new(Shared {
+        let runtime = Self(Arc::new(Shared {
             name: config.id.name,
             lives: RwLock::new(vec![config.id.creation]),
             serials: AtomicU64::new(1),
@@ -172,6 +181,8 @@ impl Runtime {
             table: Table::default(),
             names: Mutex::default(),
             kinds: config.kinds,
+            keyed: config.keyed.into_tables(),
+            owners_changed: Arc::default(),
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
@@ -192,7 +203,10 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
             executor: tokio::runtime::Handle::current(),
-        }))
+        }));
+        runtime.begin_passivation();
+        runtime.begin_moving();
+        runtime
     }
 
     /// A runtime with default settings that knows no other nodes: for tests and small programs.
@@ -346,6 +360,7 @@ impl Runtime {
             Dest::Remote(_, node) if *node != self.name() => None,
             Dest::Local(name) | Dest::Remote(name, _) => self.whereis(name),
             Dest::Global(name) => self.whereis_global(name),
+            Dest::Key { kind, key } => self.find_keyed(kind, key).map(|process| process.pid()),
             _ => None,
         }
     }

@@ -165,10 +165,11 @@ Examples:
   purlin call hits@b counter.add 5
   purlin call global:hits counter.add 5
   purlin call group:counters:nearest counter.read
+  purlin call key:counter/anna counter.add 5
   purlin call settings kv.put '{\"key\": \"color\", \"value\": \"blue\"}'
   purlin call purlin@b node.status")]
     Call {
-        /// A pid, NAME, NAME@NODE, global:NAME or group:NAME.
+        /// A pid, NAME, NAME@NODE, global:NAME, group:NAME or key:KIND/KEY.
         target: Dest,
         /// The message's name; `purlin info` lists those of a process.
         message: Name,
@@ -184,8 +185,8 @@ Examples:
   purlin send group:counters counter.add 5
   purlin send group:counters:key=user:42 counter.add 5")]
     Send {
-        /// A pid, NAME, NAME@NODE, global:NAME, topic:NAME or group:[SCOPE/]NAME[:PICK], where PICK
-        /// is all, random, round-robin, nearest or key=KEY.
+        /// A pid, NAME, NAME@NODE, global:NAME, key:KIND/KEY, topic:NAME or
+        /// group:[SCOPE/]NAME[:PICK], where PICK is all, random, round-robin, nearest or key=KEY.
         target: Dest,
         /// The message's name.
         message: Name,

@@ -173,6 +173,7 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
         CallError::NoProcess => match target {
             Dest::Global(_) => "; `purlin names --global` shows who has one",
             Dest::Group(..) => "; `purlin groups` shows which have members",
+            Dest::Key { .. } => "; `purlin ring KIND/KEY` shows who owns it",
             _ => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
         },
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",

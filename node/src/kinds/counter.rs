@@ -36,6 +36,12 @@ impl Actor for Counter {
     }
 }
 
+impl KeyedActor for Counter {
+    fn args(_: &Key) -> Option<i64> {
+        None
+    }
+}
+
 impl Handler<Add> for Counter {
     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Outcome<i64> {
         self.total = self.total.checked_add(n).ok_or("the total overflows")?;

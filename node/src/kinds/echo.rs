@@ -25,6 +25,10 @@ impl Actor for Echo {
     }
 }
 
+impl KeyedActor for Echo {
+    fn args(_: &Key) {}
+}
+
 impl Handler<Say> for Echo {
     async fn handle(&mut self, Say(text): Say, _: &mut Context<Self>) -> Outcome<String> {
         Ok(text)

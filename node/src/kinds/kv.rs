@@ -61,6 +61,10 @@ impl Actor for Kv {
     }
 }
 
+impl KeyedActor for Kv {
+    fn args(_: &Key) {}
+}
+
 impl Handler<Put> for Kv {
     async fn handle(&mut self, put: Put, _: &mut Context<Self>) -> Outcome<Option<String>> {
         Ok(self.values.insert(put.key, put.value))

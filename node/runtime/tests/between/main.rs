@@ -8,6 +8,7 @@
 mod entries;
 mod fanout;
 mod inflow;
+mod keyed;
 mod links;
 mod monitors;
 mod wire;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use purlin_proto::{Envelope, Frame, Signal};
 use purlin_runtime::{
-    Down, LinkDown, NodeName, Peer, Pid, Priority, RawContext, RawKind, Received, Remote, Runtime,
-    Sent,
+    Config, Down, KeyedKinds, LinkDown, NodeId, NodeName, Peer, Pid, Priority, RawContext, RawKind,
+    Received, Remote, Runtime, Sent,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,12 +27,14 @@ struct WireState {
     under_way: VecDeque<(u64, Bytes)>,
     log: Vec<(u64, Bytes)>,
     told: Vec<Frame>,
+    /// Who owns all keys, as the sending node sees it.
+    owner: Option<NodeName>,
 }
 
 impl Wire {
     fn new() -> Arc<Self> {
         let (under_way, log, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        let state = WireState { sent: Sent::Accepted, under_way, log, told };
+        let state = WireState { sent: Sent::Accepted, under_way, log, told, owner: None };
         Arc::new(Self { state: Mutex::new(state) })
     }
 }
@@ -70,6 +72,10 @@ impl Remote for Wire {
         Sent::Accepted
     }
 
+    fn key_owner(&self, _: &[u8]) -> Option<NodeName> {
+        self.state.lock().unwrap().owner
+    }
+
     fn ready(&self, _: Peer, _: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(ready(()))
     }
@@ -85,7 +91,17 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new() -> Self {
-        let (a, b) = (Runtime::local("a".into()), Runtime::local("b".into()));
+        Self::with(&KeyedKinds::default())
+    }
+
+    /// As [`new`](Self::new), both with these keyed kinds.
+    pub(crate) fn with(keyed: &KeyedKinds) -> Self {
+        let runtime = |name: &'static str| {
+            let mut config = Config::new(NodeId::new(name.into(), 1));
+            config.keyed = keyed.clone();
+            Runtime::new(config)
+        };
+        let (a, b) = (runtime("a"), runtime("b"));
         let (a_to_b, b_to_a) = (Wire::new(), Wire::new());
         a.set_remote(Arc::clone(&a_to_b) as Arc<dyn Remote>);
         b.set_remote(Arc::clone(&b_to_a) as Arc<dyn Remote>);
@@ -139,6 +155,11 @@ impl Pair {
             tokio::time::sleep(Duration::from_millis(1)).await;
             quiet = if delivered == 0 { quiet + 1 } else { 0 };
         }
+    }
+
+    /// Who owns all keys, as a node sees it from now on.
+    pub(crate) fn set_owner(&self, seen_by: &Runtime, owner: &Runtime) {
+        self.between(seen_by).0.state.lock().unwrap().owner = Some(owner.name());
     }
 
     /// What becomes of all that is sent from now on.

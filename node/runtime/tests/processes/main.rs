@@ -4,6 +4,7 @@
 
 mod calls;
 mod exits;
+mod keyed;
 mod mailboxes;
 mod monitors;
 mod names_and_timers;

@@ -1,0 +1,232 @@
+//! From a key to its process: at the owner, on the way there, and past a node that is not.
+
+use std::sync::Arc;
+
+use purlin_proto::{CallError, Envelope, Key, Name, NodeName, Pid, Signal, SpawnError, Target};
+
+use super::KeyedActor;
+use super::table::Table;
+use crate::inflow::Inbound;
+use crate::item::{EncodedMessage, Item};
+use crate::process::{Process, Rejected};
+use crate::refs::Ref;
+use crate::remote::{Peer, Priority, arrived_item};
+use crate::route::{Route, answer};
+use crate::runtime::Runtime;
+use crate::spawn::Forget;
+
+/// So many processes of a key may end before a message is taken by one.
+const ATTEMPTS: usize = 3;
+
+impl Runtime {
+    /// The process of a key, wherever it runs: it is started when it is first sent to.
+    ///
+    /// Sending and calling fail as for any process; besides, a call fails with
+    /// [`NotKeyed`](CallError::NotKeyed) where the owner does not know the kind as a keyed one, and
+    /// with [`NotOwner`](CallError::NotOwner) while nodes disagree about the owner.
+    pub fn keyed<A: KeyedActor>(&self, key: impl Into<Key>) -> Ref<A> {
+        let kind = Name::new(A::KIND);
+        let kind = kind.unwrap_or_else(|error| panic!("{:?} is no kind: {error}", A::KIND));
+        Ref::named(self, purlin_proto::Dest::Key { kind, key: key.into() })
+    }
+
+    /// The node that owns a key, as this one sees it.
+    pub fn key_owner(&self, kind: &Name, key: &Key) -> NodeName {
+        let owner = self.0.remote.get().and_then(|remote| {
+            let (kind, key) = (kind.as_str(), key.as_str());
+            remote.key_owner([kind, key].join("/").as_bytes())
+        });
+        owner.unwrap_or_else(|| self.name())
+    }
+
+    /// The keyed processes of this node: kind, key and pid, by kind and key.
+    pub fn keyed_processes(&self) -> Vec<(&'static str, Key, Pid)> {
+        let tables = self.0.keyed.iter();
+        let mut list: Vec<_> = tables
+            .flat_map(|(kind, table)| {
+                (0..Table::parts()).map(move |part| (*kind, table.part(part)))
+            })
+            .flat_map(|(kind, part)| {
+                part.into_iter().map(move |(key, process)| (kind, key, process))
+            })
+            .filter(|(_, _, process)| !process.is_ending())
+            .map(|(kind, key, process)| (kind, key, process.pid()))
+            .collect();
+        list.sort();
+        list
+    }
+
+    pub(crate) fn route_key(&self, kind: &Name, key: &Key) -> Route {
+        let (owner, kind, key) = (self.key_owner(kind, key), kind.clone(), key.clone());
+        if owner == self.name() {
+            return Route::Key(kind, key);
+        }
+        Route::There(Peer::Name(owner), Target::Key { kind, key, forwarded: false })
+    }
+
+    /// The process of a key, if it runs on this node.
+    pub(crate) fn find_keyed(&self, kind: &Name, key: &Key) -> Option<Arc<Process>> {
+        self.0.keyed.get(kind.as_str())?.find(key)
+    }
+
+    fn activate(&self, kind: &Name, key: &Key) -> Result<Arc<Process>, CallError> {
+        let Some(table) = self.0.keyed.get(kind.as_str()) else {
+            let known = self.0.keyed.keys().map(|&kind| kind.to_owned()).collect();
+            return Err(CallError::NotKeyed { kind: kind.to_string(), node: self.name(), known });
+        };
+        table.activate(self, key).map_err(|error| match error {
+            SpawnError::Overloaded => CallError::Overloaded,
+            SpawnError::Start(reason) => CallError::Exited(reason),
+            _ => CallError::NoProcess,
+        })
+    }
+
+    fn not_delivered(&self, item: Item, error: CallError) {
+        self.counters().dropped_no_process.add();
+        item.fail(error);
+    }
+
+    /// Puts a message into the mailbox of a key's process, which is started if need be. What may wait
+    /// for room is handed back, with the process that has none.
+    pub(crate) fn offer_key(
+        &self,
+        kind: &Name,
+        key: &Key,
+        mut item: Item,
+    ) -> Option<(Arc<Process>, Item)> {
+        for _ in 0..ATTEMPTS {
+            let process = match self.activate(kind, key) {
+                Ok(process) => process,
+                Err(error) => {
+                    self.not_delivered(item, error);
+                    return None;
+                }
+            };
+            match process.push(item) {
+                Err((Rejected::Dead, back)) => item = back,
+                pushed => return self.pushed(&process, pushed).map(|item| (process, item)),
+            }
+        }
+        self.dropped_dead(item);
+        None
+    }
+
+    /// As [`deliver`](Self::deliver), to a key.
+    pub(crate) fn deliver_key(&self, kind: &Name, key: &Key, item: Item) {
+        if let Some((process, item)) = self.offer_key(kind, key, item) {
+            self.dropped_full(&process, item);
+        }
+    }
+
+    /// Waits for room if the process's policy is to wait.
+    pub(crate) async fn deliver_key_wait(&self, kind: &Name, key: &Key, item: Item) {
+        let mut waiting = self.offer_key(kind, key, item);
+        while let Some((process, item)) = waiting {
+            self.local_room(&process).await;
+            waiting = self.offer_key(kind, key, item);
+        }
+    }
+
+    // ----- from other nodes -----
+
+    /// Another node's process has sent to a key that it takes for one of this node.
+    pub(crate) fn receive_keyed(
+        &self,
+        inbound: &Inbound,
+        sender: u64,
+        target: &Target,
+        signal: Signal,
+    ) {
+        let Target::Key { kind, key, forwarded } = target else { return };
+        if !matches!(signal, Signal::Send { .. } | Signal::Call { .. }) {
+            // The wire has no such thing; see `signal.rs`.
+            return;
+        }
+        let owner = self.key_owner(kind, key);
+        // First of all, for its reply is to come from it.
+        let process = (owner == self.name()).then(|| self.activate(kind, key)).transpose();
+        let callee = process.as_ref().ok().and_then(Option::as_ref).map_or(0, |p| p.serial);
+        let (item, waits) = match signal {
+            Signal::Send { message, payload, waits } => {
+                (arrived_item(inbound, message, payload, None), waits)
+            }
+            Signal::Call { reference, remaining, message, payload } => {
+                let codec = payload.codec;
+                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
+                (arrived_item(inbound, message, payload, Some(reply)), true)
+            }
+            _ => return,
+        };
+        match process {
+            Ok(Some(process)) => self.arrive_keyed(inbound, target, process, waits, item),
+            Ok(None) if *forwarded => {
+                self.counters().dropped_not_owner.add();
+                let key = format!("key:{kind}/{key}");
+                item.fail(CallError::NotOwner { key, node: self.name() });
+            }
+            Ok(None) => {
+                let (kind, key) = (kind.clone(), key.clone());
+                self.forward(owner, Target::Key { kind, key, forwarded: true }, item);
+            }
+            Err(error) => self.not_delivered(item, error),
+        }
+    }
+
+    fn arrive_keyed(
+        &self,
+        inbound: &Inbound,
+        target: &Target,
+        mut process: Arc<Process>,
+        waits: bool,
+        mut item: Item,
+    ) {
+        let Target::Key { kind, key, .. } = target else { return };
+        for _ in 0..ATTEMPTS {
+            let (arrived, refused) = process.arrive_alone(inbound, target, waits, item);
+            match refused {
+                Some(back) if arrived.dead => {
+                    item = back;
+                    process = match self.activate(kind, key) {
+                        Ok(process) => process,
+                        Err(error) => return self.not_delivered(item, error),
+                    };
+                    continue;
+                }
+                Some(refused) => self.dropped_full(&process, refused),
+                None => {}
+            }
+            return self.settle_arrived(&process, arrived);
+        }
+        self.dropped_dead(item);
+    }
+
+    /// Sends a message on to the owner of its key. All that this node sends on goes by one flow, in
+    /// the order in which it came; it does not wait for room.
+    fn forward(&self, owner: NodeName, to: Target, item: Item) {
+        let Item::Encoded(message) = item else { return };
+        let EncodedMessage { name: message, payload, reply, charge: _charge } = *message;
+        let peer = Peer::Name(owner);
+        self.counters().keyed_forwarded.add();
+        let Some(reply) = reply else {
+            return self.send_user(peer, to, Signal::Send { message, payload, waits: false });
+        };
+        if self.is_stopped(peer, &to) {
+            return reply.send(Err(CallError::Overloaded));
+        }
+        let deadline = reply.deadline();
+        let asked = self.call_remote(peer, deadline, |reference, remaining| {
+            let signal = Signal::Call { reference, remaining, message, payload };
+            let envelope = Envelope { to, from: 0, signal };
+            Ok(self.send_remote(peer, &envelope, Priority::User))
+        });
+        let (reference, receiver) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return reply.send(Err(error)),
+        };
+        let runtime = self.clone();
+        self.0.executor.spawn(async move {
+            let _forget = Forget { runtime: &runtime, reference };
+            reply.send(answer(deadline, receiver).await);
+        });
+    }
+}
