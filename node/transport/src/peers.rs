@@ -8,20 +8,22 @@
 //! | a hello arrives while | decision |
 //! |---|---|
 //! | nothing is known of the node | accepted |
-//! | we dial or greet it, and its name is smaller than ours | accepted; ours will be refused there |
-//! | we dial or greet it, and our name is smaller | refused: it accepts ours |
+//! | we dial it, and have not greeted it yet | accepted; ours ends before its hello |
+//! | we greet it, and its name is smaller than ours | accepted; ours will be refused there |
+//! | we greet it, and our name is smaller | refused: it accepts ours |
 //! | we accept another connection of this life, or a newer one | refused |
 //! | connected to an older life of it | the old one is closed, the new accepted |
 //! | connected to a newer life of it | refused |
 //! | connected, and it says that our connection has ended on its side | replaced |
 //! | connected otherwise | refused: it dialed before it accepted ours |
 //!
-//! Both sides come to the same choice, because the smaller name's dial is kept and a side that has
-//! accepted a connection does not dial.
+//! Both sides come to the same choice, because the smaller name's greeting is kept and a side that
+//! has accepted a connection does not greet.
 //!
-//! Who is at a seed's address is not known before the handshake. So a dial looks again when it
-//! knows, before it says hello ([`Peers::greet`]): from then on it counts as above until it is
-//! established or has failed; and it ends there if a connection of that node is accepted by now.
+//! A dial may never get an answer, at an address that is not the node's any more: it keeps nobody
+//! out. It looks again when it knows whom it has reached, before it says hello ([`Peers::greet`]):
+//! from then on it counts as above until it is established or has failed; and it ends there if a
+//! connection of that node is accepted by now.
 //! Either the smaller name greets and refuses the other's hello, or it accepts that and does not
 //! greet: never both, so no connection that has carried anything is replaced by its twin.
 //!
@@ -235,8 +237,9 @@ impl Peers {
         let entry = self.entry(id.name);
         let ours_is_kept = us < id.name;
         match &entry.state {
-            State::Idle if entry.greeting > 0 && ours_is_kept => Err(Refusal::Duplicate),
-            State::Dialing(_) if ours_is_kept => Err(Refusal::Duplicate),
+            State::Idle | State::Dialing(_) if entry.greeting > 0 && ours_is_kept => {
+                Err(Refusal::Duplicate)
+            }
             State::Idle | State::Dialing(_) => Ok(()),
             State::Up(link) => {
                 let known = link.peer().node.as_ref().map_or(0, |node| node.id.creation);
