@@ -74,7 +74,7 @@ async fn a_source_that_fails_too_often_is_not_heard_and_others_are() {
 
     let elsewhere = SocketAddr::from(([127, 0, 0, 2], 0));
     let wire = WireConfig::Quic { listen: elsewhere, environment: Environment::system() };
-    let b = world.endpoint_on(wire, world.authority.issue(node("b")), 1, |_| {});
+    let b = World::endpoint_on(wire, world.authority.issue(node("b")), 1, |_| {});
 
     b.endpoint.dial(a.address(), None).await.expect("another source is heard");
 }

@@ -287,11 +287,10 @@ impl World {
         creation: u64,
         change: impl FnOnce(&mut Config),
     ) -> Node {
-        self.endpoint_on(self.fabric.wire(), credentials, creation, change)
+        Self::endpoint_on(self.fabric.wire(), credentials, creation, change)
     }
 
     pub(crate) fn endpoint_on(
-        &self,
         wire: WireConfig,
         credentials: Credentials,
         creation: u64,
