@@ -53,9 +53,11 @@ use tokio::sync::oneshot;
 
 use crate::actor::Actor;
 use crate::context::{Context, run_actor};
+use crate::exclusive::Leased;
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
+use deliver::ring_key;
 use table::{Slot, Table};
 
 /// An actor of which there is one process for each key that is used.
@@ -129,12 +131,26 @@ pub trait KeyedActor: Actor {
 #[must_use]
 pub struct Keyed {
     passivate_after: Option<Duration>,
+    exclusive: bool,
 }
 
 impl Keyed {
     /// Of the available kind; a process runs until something ends it.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of the available kind: a key has a process wherever it is asked for, in each part of a split
+    /// cluster, and so for a while perhaps two.
+    pub fn available() -> Self {
+        Self::default()
+    }
+
+    /// Of the exclusive kind: a key has at most one process in the cluster, at every instant, and
+    /// none where the node is cut off from the majority of the voters. Its process knows its
+    /// [`fence`](Context::fence).
+    pub fn exclusive() -> Self {
+        Self { exclusive: true, ..Self::default() }
     }
 
     /// Ends a process in good order ([`Actor::stop`], reason `Shutdown`) when it has handled nothing
@@ -171,6 +187,11 @@ impl KeyedKinds {
         self
     }
 
+    /// Whether one of them is exclusive.
+    pub fn any_exclusive(&self) -> bool {
+        self.0.values().any(|declared| declared.keyed.exclusive)
+    }
+
     pub(crate) fn into_tables(self) -> BTreeMap<&'static str, Arc<Table>> {
         self.0.into_iter().map(|(kind, declared)| (kind, Table::new(kind, declared))).collect()
     }
@@ -183,7 +204,7 @@ impl fmt::Debug for KeyedKinds {
 }
 
 fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>, SpawnError> {
-    let (key, turn) = (slot.key.clone(), Arc::clone(&slot.turn));
+    let (key, turn, exclusive) = (slot.key.clone(), Arc::clone(&slot.turn), slot.exclusive);
     let (counters, of) = (runtime.clone(), key.clone());
     // Nobody waits for the start itself.
     let announce = Announce::new(move |started| {
@@ -197,6 +218,16 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>,
     let class = const { &Class::of::<A>() };
     runtime.launch(class, options, Some(starter), false, |process| async move {
         let _turn = turn.lock_owned().await;
+        if exclusive {
+            let ring_key = ring_key(A::KIND, &key);
+            let _entered = match Runtime::enter_exclusive(&process, ring_key).await {
+                Ok(entered) => entered,
+                Err(reason) => return reason,
+            };
+            let args = A::args(&key);
+            let leased = Arc::clone(&process);
+            return Leased::new(leased, run_actor::<A>(Context::new(process), args)).await;
+        }
         process.runtime.wait_for_release(A::KIND, &key).await;
         let args = A::args(&key);
         run_actor::<A>(Context::new(process), args).await
