@@ -90,6 +90,22 @@ impl Holder {
         self
     }
 
+    /// Which life it holds for.
+    pub fn me(&self) -> NodeId {
+        self.me
+    }
+
+    /// Something may still run here under an earlier lease, or another authority's: nothing is
+    /// renewed before it is [`settled`](Self::settled).
+    pub fn lapse(&mut self) {
+        self.lapsed = true;
+    }
+
+    /// Whether the lease has run out and what ran under it may not have ended.
+    pub fn is_lapsed(&self) -> bool {
+        self.lapsed
+    }
+
     /// Of which authority.
     pub fn authority(&self) -> AuthorityId {
         self.authority
@@ -206,6 +222,7 @@ impl Holder {
             }
             changed |= self.until.is_none();
             self.until = Some(self.until.map_or(until, |before| before.max(until)));
+            self.seen = self.seen.max(self.epoch());
         }
         changed | self.clear(grant.cleared)
     }
@@ -249,23 +266,14 @@ impl Holder {
         self.lapsed || self.installed < self.epoch()
     }
 
-    /// What this node has to do with a shard, its lease being as [`tick`](Self::tick) found it.
-    pub fn shard(&mut self, shard: u16) -> Shard {
-        let found = self.look(shard);
-        if let Shard::Held { epoch } = found {
-            self.seen = self.seen.max(epoch);
-        }
-        found
-    }
-
-    /// The same, where nothing is started.
-    pub fn look(&self, shard: u16) -> Shard {
+    /// What this node has to do with a shard.
+    pub fn shard(&self, now: Time, shard: u16) -> Shard {
         let Some(newest) = self.chain.last() else { return Shard::NotYet };
         let ours = |known: &Arc<Known>| known.ring.owner_of(shard) == Some(self.me.name);
         if !ours(newest) {
             return Shard::Elsewhere;
         }
-        if self.until.is_none() || !self.based || !newest.view.has(self.me) {
+        if self.until.is_none_or(|until| until <= now) || !self.based || !newest.view.has(self.me) {
             return Shard::NotYet;
         }
         if self.chain.iter().all(ours) {

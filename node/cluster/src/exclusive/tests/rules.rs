@@ -54,7 +54,7 @@ fn a_lease_counts_from_when_it_was_asked_for() {
 
     assert_eq!(holder.good_until(), Some(10 * SECOND + times().good()));
     assert!(!holder.tick(12 * SECOND) && holder.tick(13 * SECOND), "2.7 s");
-    assert_eq!(holder.look(0), Shard::NotYet);
+    assert_eq!(holder.shard(13 * SECOND, 0), Shard::NotYet);
     assert_eq!(holder.renew(13 * SECOND), None, "not before all has ended");
 }
 
@@ -66,15 +66,21 @@ fn what_is_owned_in_both_views_goes_on_and_what_is_new_waits_for_the_barrier() {
     let mut holder = Holder::new(a, authority(), times(), 0);
     let first = holder.renew(SECOND).unwrap();
     holder.granted(SECOND, &grant(first.number, 5, &one));
-    assert_eq!((holder.look(both), holder.look(new)), (Shard::Held { epoch: 5 }, Shard::Elsewhere));
+    assert_eq!(
+        (holder.shard(3 * SECOND, both), holder.shard(3 * SECOND, new)),
+        (Shard::Held { epoch: 5 }, Shard::Elsewhere)
+    );
 
     let second = holder.renew(2 * SECOND).unwrap();
     holder.granted(2 * SECOND, &grant(second.number, 5, &two));
-    assert_eq!((holder.look(both), holder.look(new)), (Shard::Held { epoch: 6 }, Shard::NotYet));
+    assert_eq!(
+        (holder.shard(3 * SECOND, both), holder.shard(3 * SECOND, new)),
+        (Shard::Held { epoch: 6 }, Shard::NotYet)
+    );
 
     let third = holder.renew(3 * SECOND).unwrap();
     holder.granted(3 * SECOND, &grant(third.number, 6, &two));
-    assert_eq!(holder.look(new), Shard::Held { epoch: 6 });
+    assert_eq!(holder.shard(3 * SECOND, new), Shard::Held { epoch: 6 });
 }
 
 #[test]
@@ -87,7 +93,7 @@ fn an_answer_to_what_was_asked_before_the_lease_ran_out_does_not_bring_it_back()
 
     holder.granted(4 * SECOND, &grant(second.number, 5, &view(5, &[a])));
 
-    assert_eq!((holder.good_until(), holder.look(0)), (None, Shard::NotYet));
+    assert_eq!((holder.good_until(), holder.shard(4 * SECOND, 0)), (None, Shard::NotYet));
 }
 
 #[test]

@@ -442,7 +442,7 @@ impl World {
         }
         let mut ended = Vec::new();
         for (&key, process) in &mut node.processes {
-            let held = matches!(node.holder.look(shard(key)), Shard::Held { .. });
+            let held = matches!(node.holder.shard(clock, shard(key)), Shard::Held { .. });
             if !held && process.ends.is_none() {
                 process.ends = Some(now + slow);
             }
@@ -455,7 +455,7 @@ impl World {
         }
         for key in 0..KEYS {
             if let (false, Shard::Held { epoch }) =
-                (node.processes.contains_key(&key), node.holder.shard(shard(key)))
+                (node.processes.contains_key(&key), node.holder.shard(clock, shard(key)))
             {
                 node.processes.insert(key, Process { epoch, ends: None });
                 let highest = self.highest.entry(key).or_default();
