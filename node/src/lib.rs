@@ -52,9 +52,11 @@ mod authority;
 mod builder;
 pub mod cli;
 mod directory;
+mod disk;
 mod driver;
 mod entries;
 mod events;
+mod exclusive;
 mod home;
 pub mod kinds;
 mod net;
@@ -75,10 +77,10 @@ pub use purlin_proto::{Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
-    Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
-    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload,
-    Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
+    Ended, EntryError, ExitReason, Fence, GlobalError, Group, GroupEvent, Handler, Holder,
+    IdleTimeout, Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages,
+    Name, NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit,
+    Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
     RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, SpawnError,
     StartError as RegistryStartError, Strategy, StreamOptions, Supervisor, SupervisorRef, Task,
     TaskError, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped,
@@ -89,6 +91,7 @@ pub use purlin_transport::Network;
 pub use crate::application::Ended as ApplicationEnded;
 pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
+pub use crate::disk::DiskError;
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
 pub use crate::seeds::{Lookup, SeedResolver};

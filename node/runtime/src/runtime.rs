@@ -22,6 +22,7 @@ use tokio::time::{Duration, Instant};
 use crate::counters::Counters;
 use crate::entries::Entries;
 use crate::entries::globals::Resolver;
+use crate::exclusive::Exclusive;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::keyed::KeyedKinds;
@@ -103,6 +104,7 @@ pub(crate) struct Shared {
     /// The processes of keys, by kind.
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
     pub(crate) owners_changed: Arc<Notify>,
+    pub(crate) exclusive: Exclusive,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
@@ -183,6 +185,7 @@ impl Runtime {
             kinds: config.kinds,
             keyed: config.keyed.into_tables(),
             owners_changed: Arc::default(),
+            exclusive: Exclusive::default(),
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
