@@ -43,7 +43,7 @@ pub use crate::credentials::{
 };
 pub use crate::door::Answering;
 pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU, WINDOW};
-pub use crate::environment::Environment;
+pub use crate::environment::{Environment, ErrorQueue};
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
