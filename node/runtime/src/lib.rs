@@ -35,6 +35,7 @@ mod counters;
 mod current;
 mod entries;
 mod fanout;
+mod holdings;
 mod inflow;
 mod info;
 mod item;

@@ -30,6 +30,7 @@ mod executor;
 mod finish;
 mod frames;
 mod handshake;
+mod holdings;
 mod lanes;
 mod link;
 mod peers;

@@ -190,7 +190,13 @@ impl Network {
 }
 
 impl State {
-    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], load: impl FnOnce() -> Load) {
+    fn send(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+        load: impl FnOnce() -> Load,
+    ) {
         let Self { road, roads, busy, chance, now, .. } = self;
         let road = roads.get(&(from, to)).unwrap_or(road);
         let busy = busy.entry((from, to)).or_default();
