@@ -363,6 +363,9 @@ impl Runtime {
             return;
         };
         match &signal {
+            Signal::Down { reference, .. } if process.watches_elsewhere(*reference, from) => {
+                return self.0.counters.dropped_forged.add();
+            }
             Signal::Link | Signal::Join { .. } => self.relate(&process, from.node.name),
             Signal::Monitor { reference } => {
                 self.relate(&process, from.node.name);

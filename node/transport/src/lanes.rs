@@ -468,6 +468,9 @@ fn parse(bytes: &[u8], at: usize, size: usize) -> Entry {
     }
 }
 
+/// What a frame takes up besides its bytes while it waits; an empty one does, too.
+const WAITING_BYTES: usize = 64;
+
 /// The flows of one lane that wait for a large frame, and what waits behind it.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -482,7 +485,7 @@ enum Waiting {
 }
 
 impl Held {
-    /// How many bytes wait.
+    /// How many bytes wait, with what keeping them costs.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -494,13 +497,13 @@ impl Held {
 
     /// A frame of a flow that is held has come.
     pub(crate) fn frame(&mut self, flow: Flow, frame: Bytes) {
-        self.bytes += frame.len();
+        self.bytes += frame.len() + WAITING_BYTES;
         self.flows.entry(flow).or_default().push_back(Waiting::Frame(frame));
     }
 
     /// A marker of this flow has come, with its bytes if they are complete already.
     pub(crate) fn marker(&mut self, flow: Flow, id: u64, bytes: Option<Bytes>) {
-        self.bytes += bytes.as_ref().map_or(0, Bytes::len);
+        self.bytes += bytes.as_ref().map_or(0, Bytes::len) + WAITING_BYTES;
         self.flows.entry(flow).or_default().push_back(Waiting::Bulk { id, bytes });
     }
 
@@ -534,7 +537,7 @@ impl Held {
                 return None;
             }
         };
-        self.bytes -= frame.len();
+        self.bytes -= frame.len() + WAITING_BYTES;
         if queue.is_empty() {
             self.flows.remove(&flow);
         }

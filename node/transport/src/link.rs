@@ -159,6 +159,10 @@ pub(crate) const HELD_BYTES: usize = FRAME_BYTES;
 /// Large frames may arrive so much before their markers.
 pub(crate) const EARLY_BYTES: usize = 4 * FRAME_BYTES;
 
+/// Markers of one connection that may wait for their bytes. A far end with full lanes of the usual
+/// size has 8,192 at most.
+const MARKERS: usize = 65_536;
+
 /// A graceful end is given up when nothing has got through for so long,
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -619,6 +623,9 @@ impl Link {
                 return Err(BadEntry("a marker of another length".to_owned()));
             }
             Some(bytes) => incoming.complete_bytes -= bytes.len(),
+            None if incoming.markers.len() >= MARKERS => {
+                return Err(BadEntry("too many markers without their large frames".to_owned()));
+            }
             None => {
                 incoming.markers.insert(id, (flow, lane));
             }
