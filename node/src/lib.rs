@@ -73,7 +73,7 @@ mod views;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
-pub use purlin_proto::{Placement, PlacementError};
+pub use purlin_proto::{Holding, Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Group, Key, Message, Name, NodeId, NodeName, Pid, Placement,
-    Refusal, SpawnError,
+    CallError, Dest, ExitReason, Group, Holding, Key, Message, Name, NodeId, NodeName, Pid,
+    Placement, Refusal, SpawnError,
 };
 use purlin_runtime::{Actor, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
@@ -118,6 +118,22 @@ impl Node {
     /// Where it listens.
     pub fn listen_address(&self) -> SocketAddr {
         self.0.endpoint.local_address()
+    }
+
+    /// What the node holds right now: processes, calls that are out, bytes that wait in mailboxes and
+    /// lanes, each beside its bound. For metrics, and for tests that look for leaks.
+    ///
+    /// ```
+    /// # fn tell(node: &purlin::Node) {
+    /// for holding in node.holdings() {
+    ///     println!("{} {} of {:?}", holding.what, holding.now, holding.bound);
+    /// }
+    /// # }
+    /// ```
+    pub fn holdings(&self) -> Vec<Holding> {
+        let mut holdings = self.0.runtime.holdings();
+        holdings.extend(self.0.endpoint.holdings());
+        holdings
     }
 
     /// Its processes: everything that needs no other node.

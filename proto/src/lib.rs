@@ -8,7 +8,7 @@
 //! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
-//! - What an operator asks: [`admin`]. What a client asks: [`session`]. Who has no certificate yet:
+//! - What an operator asks: [`admin`]; what a node holds: [`Holding`]. What a client asks: [`session`]. Who has no certificate yet:
 //!   [`join`].
 //!
 //! # Absent on purpose
@@ -25,6 +25,7 @@ mod fence;
 pub mod frame;
 mod group;
 pub mod hello;
+mod holding;
 mod id;
 pub mod join;
 mod key;
@@ -49,6 +50,7 @@ pub use crate::fence::Fence;
 pub use crate::frame::Frame;
 pub use crate::group::{Group, ParsePickError, Pick};
 pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
+pub use crate::holding::Holding;
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
 pub use crate::key::Key;
 pub use crate::message::{Message, MessageName};

@@ -36,6 +36,7 @@ mod current;
 mod entries;
 mod exclusive;
 mod fanout;
+mod holdings;
 mod inflow;
 mod info;
 mod item;

@@ -145,7 +145,8 @@ impl Runtime {
         let runtime = self.clone();
         async move {
             let (reference, receiver) = asked?;
-            let _forget = reference.map(|reference| Forget { runtime: &runtime, reference });
+            let _forget =
+                reference.map(|reference| Forget { runtime: &runtime, reference, sent: true });
             answer(deadline, receiver).await
         }
     }
@@ -404,7 +405,7 @@ impl Runtime {
                         asked => break asked?,
                     }
                 };
-                let _forget = Forget { runtime: self, reference };
+                let _forget = Forget { runtime: self, reference, sent: true };
                 let payload = answer(deadline, receiver).await?;
                 let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
                 payload.decode().map_err(bad)
@@ -432,7 +433,7 @@ impl Runtime {
             }
             Err(error) => CallError::Decode { detail: error.to_string() },
         };
-        self.0.pending.forget(reference);
+        self.0.pending.forget(reference, false);
         Err(error)
     }
 

@@ -125,7 +125,7 @@ pub(crate) struct Shared {
     pub(crate) inflows: Mutex<FxHashMap<NodeName, Arc<Inflow>>>,
     /// Receivers of other nodes that have no room.
     pub(crate) stopped: Stopped,
-    process_limit: usize,
+    pub(crate) process_limit: usize,
     pub(crate) reports: Reports,
     pub(crate) workers: Workers,
     stopping: AtomicBool,
@@ -454,6 +454,15 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// How many pairs there are of a node and a process here that has, or had, to do with it.
+    pub(crate) fn related(&self) -> usize {
+        lock(&self.0.index).values().map(BTreeSet::len).sum()
+    }
+
+    pub(crate) fn watching_nodes(&self) -> usize {
+        lock(&self.0.node_watchers).len()
     }
 
     /// The connection to a node is lost, or could not be made.

@@ -4,6 +4,7 @@
 //! about its end is told: whoever gets a `Down` can rely on it that the process does nothing more,
 //! and that its name is free.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -153,7 +154,7 @@ impl Runtime {
         let reference = self.reference();
         let (sender, receiver) = oneshot::channel();
         self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));
-        let _forget = Forget { runtime: self, reference };
+        let mut request = Forget { runtime: self, reference, sent: false };
         let spawn = Spawn {
             reference,
             kind,
@@ -167,7 +168,10 @@ impl Runtime {
             Envelope { to: Target::Node, from: newborn.parent, signal: Signal::Spawn(spawn) };
         loop {
             match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
-                Sent::Accepted => break,
+                Sent::Accepted => {
+                    request.sent = true;
+                    break;
+                }
                 Sent::Full => {
                     let room = self.room_by(Peer::Name(node), deadline).await;
                     room.map_err(|_| SpawnError::Overloaded)?;
@@ -301,6 +305,7 @@ impl Runtime {
         // Made by a task, it may come too late to be told with the others.
         if let Some(lost) = over.and_then(|connection| connection.lost()) {
             process.connection_lost(lost);
+            self.unrelate(serial, &BTreeSet::from([lost]));
         }
         // From here on it ends as every process does, whatever happens.
         let end = End(Arc::clone(&process));
@@ -382,11 +387,13 @@ impl RawKind {
 pub(crate) struct Forget<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) reference: Reference,
+    /// Whether it may be answered.
+    pub(crate) sent: bool,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.runtime.0.pending.forget(self.reference);
+        self.runtime.0.pending.forget(self.reference, self.sent);
     }
 }
 

@@ -145,11 +145,22 @@ impl World {
 
     /// Ends a machine and all that runs on it. Its socket is dead first.
     pub(super) fn switch_off(&self, name: NodeName) {
-        let (address, machine, node) = {
+        self.network.close(self.host(name).address);
+        self.end(name);
+    }
+
+    /// Ends all that runs on a machine, which goes on and tells those who ask for it. Its socket is
+    /// dead first.
+    pub(super) fn end_process(&self, name: NodeName) {
+        self.network.refuse(self.host(name).address);
+        self.end(name);
+    }
+
+    fn end(&self, name: NodeName) {
+        let (machine, node) = {
             let mut host = self.host(name);
-            (host.address, host.machine.take(), host.node.take())
+            (host.machine.take(), host.node.take())
         };
-        self.network.close(address);
         // What is dropped there may do what it likes; the state is not borrowed.
         if let Some(machine) = machine {
             machine.crash();

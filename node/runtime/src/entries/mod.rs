@@ -82,6 +82,11 @@ impl Entries {
         }
     }
 
+    /// How many entries this node has about its own processes.
+    pub(crate) fn own(&self) -> usize {
+        self.news.entries.load(Ordering::Relaxed)
+    }
+
     /// A number by chance, good enough to spread messages (splitmix64).
     pub(crate) fn chance(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -238,7 +238,7 @@ impl Runtime {
         };
         let runtime = self.clone();
         self.0.executor.spawn(async move {
-            let _forget = Forget { runtime: &runtime, reference };
+            let _forget = Forget { runtime: &runtime, reference, sent: true };
             reply.send(answer(deadline, receiver).await);
         });
     }

@@ -55,6 +55,11 @@ impl Table {
         lock(&self.shards[index])
     }
 
+    /// How many keys have a process, be it one that is ending.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// The process of a key; started if there is none, or it is ending.
     pub(super) fn activate(
         self: &Arc<Self>,
