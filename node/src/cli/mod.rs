@@ -8,6 +8,7 @@ mod ask;
 mod bench;
 mod config;
 mod entries;
+mod executor;
 mod join;
 mod output;
 mod start;
