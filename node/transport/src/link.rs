@@ -449,9 +449,14 @@ impl Link {
         let number = u8::try_from(index).expect("MAX_LANES fits");
         let mut stream = self.0.connection.open(LANE_PRIORITY).await?;
         stream.write(Bytes::copy_from_slice(&[kind::LANE, number])).await?;
+        let mut batch = Vec::new();
         loop {
-            match self.0.lanes[index].take().await {
-                Ok(batch) => stream.write(batch).await?,
+            match self.0.lanes[index].take(&mut batch).await {
+                Ok(()) => {
+                    for chunk in batch.drain(..) {
+                        stream.write(chunk).await?;
+                    }
+                }
                 Err(finished) => return finish(stream, finished).await,
             }
         }
