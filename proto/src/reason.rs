@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::REASON_BYTES;
 
@@ -21,7 +21,7 @@ pub enum ExitReason {
     /// It was asked to stop by its supervisor or node.
     Shutdown,
     /// As `Shutdown`, with a word about why.
-    ShutdownWith(Arc<str>),
+    ShutdownWith(#[serde(deserialize_with = "word")] Arc<str>),
     /// The request to die at once. Sent with `exit`, it cannot be trapped and becomes `Killed`.
     Kill,
     /// It was killed.
@@ -35,11 +35,12 @@ pub enum ExitReason {
     /// It panicked.
     Panic(Arc<Fault>),
     /// Any other word that the program chose.
-    Other(Arc<str>),
+    Other(#[serde(deserialize_with = "word")] Arc<str>),
 }
 
 /// What an error or panic said.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Uncut")]
 pub struct Fault {
     /// The message, with its chain of causes.
     pub message: String,
@@ -50,16 +51,36 @@ pub struct Fault {
 impl Fault {
     /// Message and backtrace, each cut so that both fit [`REASON_BYTES`].
     pub fn new(message: impl Into<String>, backtrace: Option<String>) -> Arc<Self> {
-        let message = cut(message.into(), REASON_BYTES / 2);
-        let backtrace = backtrace.map(|text| cut(text, REASON_BYTES / 2));
-        Arc::new(Self { message, backtrace })
+        Arc::new(Uncut { message: message.into(), backtrace }.into())
     }
+}
+
+/// A fault as others say it. What they have not cut, we do: it is told to all who watch, and kept.
+#[derive(Deserialize)]
+struct Uncut {
+    message: String,
+    backtrace: Option<String>,
+}
+
+impl From<Uncut> for Fault {
+    fn from(uncut: Uncut) -> Self {
+        Self {
+            message: cut(uncut.message, REASON_BYTES / 2),
+            backtrace: uncut.backtrace.map(|text| cut(text, REASON_BYTES / 2)),
+        }
+    }
+}
+
+/// As for a fault.
+fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+    Ok(cut(String::deserialize(from)?, REASON_BYTES).into())
 }
 
 /// The longest beginning that has at most `limit` bytes and ends at a character.
 fn cut(mut text: String, limit: usize) -> String {
     if text.len() > limit {
         text.truncate(text.floor_char_boundary(limit));
+        text.shrink_to_fit();
     }
     text
 }

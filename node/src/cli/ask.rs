@@ -8,17 +8,15 @@ use purlin_proto::admin::{
 use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Pid, Placement};
 use serde_json::json;
+use tokio::runtime::Builder;
 
 use super::args::{AskArgs, Command, Format};
 use super::output::{json, milliseconds, note, percent, print, span, table};
-use super::{Failure, bench, entries, exclusive, watch, why};
+use super::{Failure, bench, entries, exclusive, executor, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot start: {error}")))?;
+    let executor = executor::start(Builder::new_current_thread())?;
     executor.block_on(ask(command))
 }
 

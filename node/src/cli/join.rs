@@ -2,9 +2,11 @@
 
 use purlin_proto::Role;
 
-use super::Failure;
+use tokio::runtime::Builder;
+
 use super::args::JoinArgs;
 use super::output::note;
+use super::{Failure, executor};
 use crate::builder::host_name;
 use crate::home::Home;
 use crate::seeds::system_resolver;
@@ -14,10 +16,7 @@ use crate::tokens::{JoinError, Token};
 pub(super) fn run(args: JoinArgs) -> Result<(), Failure> {
     let token = token(&args.token)?;
     let dir = Home::locate(args.data_dir).map_err(|error| Failure::No(error.to_string()))?;
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot start: {error}")))?;
+    let executor = executor::start(Builder::new_current_thread())?;
     let joining = Joining {
         token: &token,
         role: Role::Client,

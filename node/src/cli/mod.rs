@@ -9,6 +9,7 @@ mod bench;
 mod config;
 mod entries;
 mod exclusive;
+mod executor;
 mod join;
 mod output;
 mod start;

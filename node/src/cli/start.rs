@@ -2,11 +2,12 @@
 
 use std::io::{IsTerminal, Write};
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::args::{LogFormat, StartArgs};
-use super::{Failure, config, join};
+use super::{Failure, config, executor, join};
 use crate::builder::{NodeBuilder, StartError};
 
 /// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
@@ -15,10 +16,7 @@ const DEFAULT_LOG: &str = "info,quinn_udp=error";
 pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     let args = config::merge(args)?;
     log(&args)?;
-    let executor = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::No(format!("cannot start threads: {error}")))?;
+    let executor = executor::start(Builder::new_multi_thread())?;
     let served = executor.block_on(serve(args, builder));
     // A process that never yields must not keep the program.
     executor.shutdown_background();
