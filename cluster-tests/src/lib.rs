@@ -13,6 +13,7 @@
 pub mod endpoints;
 pub mod hosts;
 pub mod invariants;
+pub mod jobs;
 pub mod memory;
 pub mod numbered;
 pub mod probe;
