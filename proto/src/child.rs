@@ -370,7 +370,7 @@ mod tests {
         let key = EntryKey::Child(child);
 
         let bytes = codec::to_bytes(&key).expect("a key").len()
-            + codec::to_bytes(&EntryValue::Child(record)).expect("a record").len();
+            + codec::to_bytes(&EntryValue::Child(Box::new(record))).expect("a record").len();
 
         assert!(bytes <= OWNED_ENTRY_BYTES, "{bytes}");
     }

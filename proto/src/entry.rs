@@ -37,7 +37,7 @@ pub enum EntryValue {
     /// How a name is held.
     Held(Held),
     /// What is wanted of a child.
-    Child(ChildRecord),
+    Child(Box<ChildRecord>),
     /// What runs of it.
     ChildRun(ChildRun),
 }

@@ -106,7 +106,7 @@ fn the_bytes_about_children_are_what_they_always_were() {
     pin(&mut golden, &EntryKey::Child(child()));
     pin(&mut golden, &EntryKey::ChildRun(child()));
     for record in records() {
-        pin(&mut golden, &EntryValue::Child(record));
+        pin(&mut golden, &EntryValue::Child(Box::new(record)));
     }
     for ended in [None, Some(ChildEnd { orderly: true, reason: "why".to_owned() })] {
         let run = ChildRun { generation: 1, serial: 2, view: 3, since_ms: 4, ended };

@@ -56,12 +56,6 @@ pub(super) struct Started {
     result: Result<Pid, SpawnError>,
 }
 
-/// What becomes of a process whose end has been asked for.
-enum Begun {
-    Start(ChildPlan),
-    Nothing,
-}
-
 impl Host {
     pub(super) fn new(clock: WallClock) -> Self {
         Self {
@@ -86,7 +80,7 @@ impl Host {
             answer.send(Err(HostRefusal::No { detail }));
             return None;
         }
-        let Begun::Start(plan) = self.begin(&ask, answer) else { return None };
+        let plan = self.begin(&ask, answer)?;
         self.starting += 1;
         let key = (plan.mode == Mode::Exclusive).then(|| ring_key(&ask.child));
         let started = ctx.spawn_kind_link(plan.kind.as_str(), plan.args.clone(), key);
@@ -94,7 +88,12 @@ impl Host {
         Some(async move { Started { child, generation, result: started.await } })
     }
 
-    fn begin(&mut self, ask: &HostChild, answer: Answer<Result<(), HostRefusal>>) -> Begun {
+    /// Notes it; what is to be started, if it is new.
+    fn begin(
+        &mut self,
+        ask: &HostChild,
+        answer: Answer<Result<(), HostRefusal>>,
+    ) -> Option<ChildPlan> {
         match self.children.get_mut(&ask.child) {
             Some(hosted) if hosted.generation == ask.generation => match &mut hosted.state {
                 State::Starting(answers) => answers.push(answer),
@@ -113,10 +112,10 @@ impl Host {
                     ending: None,
                 };
                 self.children.insert(ask.child.clone(), hosted);
-                return Begun::Start(ask.plan.clone());
+                return Some(ask.plan.clone());
             }
         }
-        Begun::Nothing
+        None
     }
 
     /// A start is over.
@@ -137,7 +136,9 @@ impl Host {
             let hosted = self.children.remove(&child).expect("it was there");
             hosted.ending.into_iter().flat_map(|e| e.answers).for_each(|answer| answer.send(()));
             let refusal = HostRefusal::No { detail };
-            answers.into_iter().for_each(|answer| answer.send(Err(refusal.clone())));
+            for answer in answers {
+                answer.send(Err(refusal.clone()));
+            }
             return;
         }
         let (serial, ended) = match result {
@@ -165,7 +166,9 @@ impl Host {
         };
         let (is_ended, ending) = (run.ended.is_some(), hosted.ending.is_some());
         say(ctx, &child, Some(run));
-        answers.into_iter().for_each(|answer| answer.send(Ok(())));
+        for answer in answers {
+            answer.send(Ok(()));
+        }
         match (is_ended, ending) {
             (true, true) => self.ended_as_asked(ctx, &child),
             (false, true) => self.ask_to_end(ctx, &child),
@@ -193,7 +196,7 @@ impl Host {
     }
 
     /// Somebody wants a child not to run here any more.
-    pub(super) fn end(&mut self, ctx: &RawContext, ask: EndChild, answer: Answer<()>) {
+    pub(super) fn end(&mut self, ctx: &RawContext, ask: &EndChild, answer: Answer<()>) {
         let current = self.children.get_mut(&ask.child);
         let Some(hosted) = current.filter(|hosted| hosted.generation <= ask.generation) else {
             return answer.send(());

@@ -39,7 +39,7 @@ const SUCCESSORS: usize = 2;
 const REFUSED: Duration = Duration::from_secs(5);
 
 /// How long a start may take before it is asked for again.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Before something that has failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -183,7 +183,7 @@ impl Owner {
         &mut self,
         child: ChildId,
         on: NodeId,
-        result: Result<Result<(), HostRefusal>, CallError>,
+        result: &Result<Result<(), HostRefusal>, CallError>,
     ) {
         self.pace.end();
         self.due.append(&mut self.paced);
@@ -212,7 +212,7 @@ impl Owner {
         self.due.insert(child);
     }
 
-    pub(super) fn ended(&mut self, child: ChildId, result: Result<(), CallError>) {
+    pub(super) fn ended(&mut self, child: ChildId, result: &Result<(), CallError>) {
         let work = self.work.entry(child.clone()).or_default();
         work.busy = false;
         // That it is gone may be seen a little later.
@@ -227,7 +227,9 @@ impl Children {
         let runtime = self.ctx.runtime().clone();
         self.owner.look_at_all(&runtime);
         let held = self.owner.take_held();
-        held.into_iter().for_each(|request| self.request(request));
+        for request in held {
+            self.request(request);
+        }
     }
 
     /// Does what is to be done by now; `None` if the node is gone.
@@ -307,7 +309,7 @@ impl Children {
         let step = decide(&scene(odd_for));
         if step == Step::Settle {
             work.odd_since.get_or_insert(now);
-            return self.owner.look_later(child, SETTLE - odd_for);
+            return self.owner.look_later(child, SETTLE.saturating_sub(odd_for));
         }
         work.odd_since = None;
         self.act(node, ring, child, &record, &runs, step);

@@ -58,7 +58,9 @@ impl Past {
             .filter(|(_, run)| run.ended.is_none())
             .map(|(node, run)| format!("{} is gone", node.pid(run.serial)))
             .collect();
-        gone.into_iter().for_each(|event| story.add(now_ms, event));
+        for event in gone {
+            story.add(now_ms, event);
+        }
         story.runs = runs;
     }
 

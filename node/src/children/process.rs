@@ -128,8 +128,8 @@ impl Children {
         let Some(done) = done else { return };
         match done {
             Done::Started(started) => self.host.started(&self.ctx, started),
-            Done::Hosted { child, on, result } => self.owner.hosted(child, on, result),
-            Done::Ended { child, result } => self.owner.ended(child, result),
+            Done::Hosted { child, on, result } => self.owner.hosted(child, on, &result),
+            Done::Ended { child, result } => self.owner.ended(child, &result),
             Done::Copied(copied) => self.owner.copied(copied),
             Done::HandedOver(from) => {
                 if self.owner.settled(from) {

@@ -29,7 +29,7 @@ pub(super) struct Request {
 }
 
 enum Wish {
-    Start(ChildPlan, Answer<Result<StartedChild, ClusterChildError>>),
+    Start(Box<ChildPlan>, Answer<Result<StartedChild, ClusterChildError>>),
     Stop(Answer<Result<(), ClusterChildError>>),
     Restart(Answer<Result<(), ClusterChildError>>),
 }
@@ -78,7 +78,9 @@ impl Waiting {
         let Some(open) = self.open.remove(child) else { return };
         let (done, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|(v, _)| *v <= version);
         self.count -= done.len();
-        done.into_iter().for_each(|(_, wish)| wish.done());
+        for (_, wish) in done {
+            wish.done();
+        }
         if !rest.is_empty() {
             self.open.insert(child.clone(), rest);
         }
@@ -88,7 +90,9 @@ impl Waiting {
     pub(super) fn refuse(&mut self, child: &ChildId, node: NodeName) {
         let open = self.open.remove(child).unwrap_or_default();
         self.count -= open.len();
-        open.into_iter().for_each(|(_, wish)| wish.refuse(ClusterChildError::NotOwner { node }));
+        for (_, wish) in open {
+            wish.refuse(ClusterChildError::NotOwner { node });
+        }
     }
 }
 
@@ -100,7 +104,7 @@ impl Children {
                 self.tasks.spawn(async move { Done::Started(start.await) });
             }
         });
-        let message = take(message, |ask: EndChild, answer| self.host.end(&self.ctx, ask, answer));
+        let message = take(message, |ask: EndChild, answer| self.host.end(&self.ctx, &ask, answer));
         let message = reply(message, |ask: KeepChildren| {
             for (child, record) in ask.records {
                 node.runtime.children().keep(&child, record);
@@ -108,7 +112,7 @@ impl Children {
         });
         let message = reply(message, |ask: HandOverChildren| self.hand_over(&node, &ask));
         let message = take(message, |ask: StartClusterChild, answer| {
-            let what = Wish::Start(ask.plan, answer);
+            let what = Wish::Start(Box::new(ask.plan), answer);
             self.request(Request { child: ask.child, what, forwarded: ask.forwarded });
         });
         let message = take(message, |ask: StopClusterChild, answer| {
@@ -131,7 +135,7 @@ impl Children {
         let message = reply(Some(message), |_: HostChild| {
             Err(HostRefusal::No { detail: "the node is stopping".to_owned() })
         });
-        take(message, |ask: EndChild, answer| self.host.end(&self.ctx, ask, answer));
+        take(message, |ask: EndChild, answer| self.host.end(&self.ctx, &ask, answer));
     }
 
     fn hand_over(&self, node: &Shared, ask: &HandOverChildren) -> HandedOver {
@@ -185,7 +189,7 @@ impl Children {
         self.tasks.spawn(async move {
             match request.what {
                 Wish::Start(plan, answer) => {
-                    let asked = StartClusterChild { child, plan, forwarded };
+                    let asked = StartClusterChild { child, plan: *plan, forwarded };
                     let answered = runtime.call(to, asked).await;
                     answer.send(answered.unwrap_or_else(|e| Err(ClusterChildError::NoAnswer(e))));
                 }

@@ -114,6 +114,7 @@ impl ClusterChild {
     /// # Panics
     ///
     /// If the actor's kind is no [`Name`].
+    #[expect(clippy::needless_pass_by_value, reason = "as whatever starts an actor takes them")]
     pub fn actor<A: Actor>(id: impl Into<Key>, args: A::Args) -> Self {
         let kind = Name::new(A::KIND);
         let kind = kind.unwrap_or_else(|error| panic!("{:?} is no kind: {error}", A::KIND));

@@ -26,8 +26,9 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 async fn ask(command: Command) -> Result<(), Failure> {
     let ask = command.ask().cloned().expect("commands that ask nobody are handled before");
     let payload = match &command {
-        Command::Spawn { args, .. } => body(args.as_deref())?,
-        Command::Child(ChildCommand::Start { args, .. }) => body(args.as_deref())?,
+        Command::Spawn { args, .. } | Command::Child(ChildCommand::Start { args, .. }) => {
+            body(args.as_deref())?
+        }
         Command::Call { json, .. } | Command::Send { json, .. } | Command::Publish { json, .. } => {
             body(json.as_deref())?
         }

@@ -14,7 +14,7 @@
 //!   that was too often: then it is given up. These restarts are counted in the record, so on all
 //!   nodes together.
 //! - When its node is gone it is placed anew. This counts for nothing, unless the node went down
-//!   within 30 s of the start: after two different nodes it is [`Poison`](Desired::Poison).
+//!   within 30 s of the start: after two different nodes it is [`Poison`](purlin_proto::child::Desired::Poison).
 //! - When its place is another one, it is ended first, and started there then.
 //! - When it runs twice, as after a split, the one whose starter saw more members is kept, then the
 //!   one of the higher generation, then that of the smaller node name; the others are ended.

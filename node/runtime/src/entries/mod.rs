@@ -180,7 +180,9 @@ impl Runtime {
             }
             EntryKey::Topic(name) => entries.topics.is_wanted(name).then_some(EntryValue::Wanted),
             EntryKey::Global(name) => entries.globals.held(name).map(EntryValue::Held),
-            EntryKey::Child(child) => entries.children.told(child).map(EntryValue::Child),
+            EntryKey::Child(child) => {
+                entries.children.told(child).map(|record| EntryValue::Child(Box::new(record)))
+            }
             EntryKey::ChildRun(child) => entries.children.own_run(child).map(EntryValue::ChildRun),
         }
     }
@@ -202,7 +204,7 @@ impl Runtime {
                 }
                 (EntryKey::Global(name), None) => self.global_held(of, &name, None),
                 (EntryKey::Child(child), Some(EntryValue::Child(record))) => {
-                    self.children().record_told(of, &child, Some(record));
+                    self.children().record_told(of, &child, Some(*record));
                 }
                 (EntryKey::Child(child), None) => self.children().record_told(of, &child, None),
                 (EntryKey::ChildRun(child), Some(EntryValue::ChildRun(run))) => {
