@@ -36,11 +36,11 @@ use crate::node::{Node, Shared};
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
-use crate::system;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;
 use crate::tokens::{JoinError, Token};
+use crate::{children, system};
 
 /// How long a node tries to join with a token.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -636,11 +636,13 @@ impl NodeBuilder {
             applications: Applications::new(),
             seeds,
             expects: self.expect,
+            detect_in: patience,
             gathered,
             ready: AtomicBool::new(false),
             placed: AtomicUsize::new(0),
         });
         system::start(&shared)?;
+        children::start(&shared)?;
         if let Some(lock) = &shared.lock {
             lock.running(id, address)?;
         }

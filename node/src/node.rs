@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,
+    /// How long it takes to notice that a node is down.
+    pub(crate) detect_in: Duration,
     pub(crate) gathered: Arc<watch::Sender<usize>>,
     pub(crate) ready: AtomicBool,
     /// How often one of several members was chosen.

@@ -232,7 +232,7 @@ fn release(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
 }
 
 /// Answers a message if it is an `M`; else hands it on.
-fn reply<M: Message>(
+pub(crate) fn reply<M: Message>(
     message: Option<Untyped>,
     answer: impl FnOnce(M) -> M::Reply,
 ) -> Option<Untyped> {
@@ -240,7 +240,7 @@ fn reply<M: Message>(
 }
 
 /// Takes a message if it is an `M`; else hands it on.
-fn take<M: Message>(
+pub(crate) fn take<M: Message>(
     message: Option<Untyped>,
     act: impl FnOnce(M, Answer<M::Reply>),
 ) -> Option<Untyped> {

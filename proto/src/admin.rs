@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::ChildId;
 use crate::dest::Dest;
 use crate::error::SpawnError;
 use crate::hello::Labels;
@@ -36,6 +37,7 @@ macro_rules! message {
     };
 }
 
+pub mod children;
 mod entries;
 
 pub use entries::{
@@ -548,6 +550,15 @@ pub enum What {
         name: Name,
         /// The process that had it.
         pid: Pid,
+    },
+    /// A child of a cluster supervisor is placed anew, stopped, or given up; seen by every node.
+    ClusterChild {
+        /// Which.
+        child: ChildId,
+        /// What has happened to it.
+        event: String,
+        /// Whether somebody should look: it is given up.
+        alert: bool,
     },
     /// The subscriber was too slow: so many events are missing here.
     Missed {

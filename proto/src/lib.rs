@@ -6,6 +6,7 @@
 //! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Key`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
 //! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
+//! - What cluster supervisors are to run: [`child`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
 //! - What an operator asks: [`admin`]; what a node holds: [`Holding`]. What a client asks: [`session`]. Who has no certificate yet:
@@ -17,6 +18,7 @@
 //! never an allocation above a bound of [`limits`].
 
 pub mod admin;
+pub mod child;
 pub mod codec;
 mod dest;
 mod entry;
@@ -43,6 +45,7 @@ pub mod session;
 mod signal;
 pub mod supervision;
 
+pub use crate::child::{ChildId, ChildPlacement, Mode, ParseChildIdError};
 pub use crate::dest::{Dest, ParseDestError};
 pub use crate::entry::{EntryKey, EntryValue, Held};
 pub use crate::error::{CallError, SpawnError};

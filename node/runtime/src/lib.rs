@@ -69,14 +69,16 @@ mod watchdog;
 mod watched;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown, Message,
-    Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, SpawnError,
+    CallError, ChildId, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown,
+    Message, Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference,
+    SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
 pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
+pub use crate::entries::children::{ChildSeen, ChildTable};
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
 pub use crate::exclusive::Holding;
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};

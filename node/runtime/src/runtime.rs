@@ -364,6 +364,7 @@ impl Runtime {
             Dest::Remote(_, node) if *node != self.name() => None,
             Dest::Local(name) | Dest::Remote(name, _) => self.whereis(name),
             Dest::Global(name) => self.whereis_global(name),
+            Dest::Child(child) => self.whereis_child(child),
             Dest::Key { kind, key } => self.find_keyed(kind, key).map(|process| process.pid()),
             _ => None,
         }

@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod bench;
+mod children;
 mod config;
 mod entries;
 mod exclusive;
