@@ -34,6 +34,13 @@ pub const JOIN_REQUEST_BYTES: usize = 4 << 10;
 /// Largest answer to it: a certificate, and the authority's.
 pub const JOIN_ANSWER_BYTES: usize = 16 << 10;
 
+/// Most permissions in a client's certificate; with the authority's it fits in an answer to a request
+/// to join.
+pub const PERMISSIONS: usize = 32;
+
+/// Longest permission in a certificate, percent-encoded, in bytes.
+pub const PERMISSION_BYTES: usize = 255;
+
 /// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
 /// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
 pub const CREATION: u64 = 1 << 48;
