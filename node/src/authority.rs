@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use purlin_proto::Role;
+use purlin_proto::{Permissions, Role, Serial};
 use purlin_transport::{Fingerprint, Identity, NODE_DNS_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
 };
+use ring::rand::{SecureRandom, SystemRandom};
 use x509_parser::pem::parse_x509_pem;
 
 /// Certificates of nodes and clients are good for so long, and are made anew when a quarter is left.
@@ -21,8 +22,15 @@ const SKEW: Duration = Duration::from_hours(1);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a certificate: {0}")]
-pub struct AuthorityError(#[from] rcgen::Error);
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// The key or what is to be in it cannot be used.
+    #[error("cannot make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The system has no random numbers.
+    #[error("cannot make a certificate: the system has no random numbers")]
+    Chance,
+}
 
 /// A certificate and its key, as PEM.
 pub(crate) struct Pair {
@@ -42,10 +50,10 @@ pub(crate) fn create() -> Result<Pair, AuthorityError> {
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
-/// Makes a key, and signs a certificate for it.
+/// Makes a key, and signs a certificate for it, of a holder that needs no permissions.
 pub(crate) fn issue(authority: &Pair, identity: Identity) -> Result<Pair, AuthorityError> {
     let key = KeyPair::generate()?;
-    let certificate = sign(authority, identity, &key)?;
+    let certificate = sign(authority, identity, &Permissions::default(), &key)?;
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
@@ -73,17 +81,23 @@ pub(crate) fn subject(request: &[u8]) -> Result<rcgen::PublicKey, String> {
     }
 }
 
-/// Signs a certificate, as PEM, for the public key of a node or client.
+/// Signs a certificate, as PEM, for the public key of a node, client or operator. Permissions are
+/// for clients.
 pub(crate) fn sign(
     authority: &Pair,
     identity: Identity,
+    permissions: &Permissions,
     key: &impl PublicKeyData,
 ) -> Result<String, AuthorityError> {
     let issuer =
         Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = params(VALIDITY);
     params.distinguished_name.push(DnType::CommonName, identity.name.as_str());
+    params.serial_number = Some(serial()?);
     params.subject_alt_names = vec![SanType::URI(identity.to_uri().try_into()?)];
+    for permission in permissions.iter() {
+        params.subject_alt_names.push(SanType::URI(permission.to_uri().try_into()?));
+    }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     if identity.role == Role::Node {
@@ -91,6 +105,14 @@ pub(crate) fn sign(
         params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
     }
     Ok(params.signed_by(key, &issuer)?.pem())
+}
+
+fn serial() -> Result<SerialNumber, AuthorityError> {
+    let mut chance = [0; 10];
+    SystemRandom::new().fill(&mut chance).map_err(|_| AuthorityError::Chance)?;
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    Ok(SerialNumber::from_slice(Serial::new(now_ms, chance).as_bytes()))
 }
 
 /// The fingerprint of a certificate in PEM; of the first, if there are several.

@@ -528,11 +528,13 @@ impl NodeBuilder {
         let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
         let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
+        let forbidden = Arc::default();
         let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
             desk: Arc::clone(&desk),
+            forbidden: Arc::clone(&forbidden),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -593,6 +595,7 @@ impl NodeBuilder {
             driver,
             clock: self.clock,
             desk,
+            forbidden,
             applications: Applications::new(),
             seeds,
             expects: self.expect,

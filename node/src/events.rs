@@ -11,6 +11,7 @@ use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::guard::Counts;
 use crate::session;
 use crate::tokens::desk::Desk;
 
@@ -84,6 +85,7 @@ pub(crate) struct Ear {
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Inputs,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) forbidden: Arc<Counts>,
 }
 
 impl Ear {
@@ -152,7 +154,7 @@ impl Events for Ear {
                 let _ = self.inputs.send(Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
-            None => session::open(&self.runtime, link),
+            None => session::open(&self.runtime, link, &self.forbidden),
         }
     }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! authority.pem  authority.key        the authority of this user
 //! tokens.json                         join tokens, where the authority's key is
-//! client.pem     client.key           for clients and the command line
+//! client.pem     client.key           for the command line and programs: an operator's, where the
+//!                                     authority's key is; elsewhere what was joined as
 //! nodes/NAME/node.pem node.key        for the node NAME
 //! nodes/NAME/creation                 its last creation: the next one is larger
 //! nodes/NAME/lock                     held while it runs
@@ -130,8 +131,10 @@ impl Home {
         Ok(home)
     }
 
-    /// Opens a directory, making it if there is none. Makes the authority if there is none, and the
-    /// client's credentials if they are missing or soon over, as far as the authority's key is here.
+    /// Opens a directory, making it if there is none. Makes the authority if there is none, and an
+    /// operator's credentials if they are missing or soon over, as far as the authority's key is here.
+    ///
+    /// Directories from before there were operators have a client's there; it is replaced.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let home = Self::enter(dir)?;
         let _held = home.lock("lock")?;
@@ -144,7 +147,7 @@ impl Home {
         }
         // Where a node has joined there may be none.
         if key.exists() || home.pair("client").0.exists() {
-            home.renew("client", Identity { name: "client".into(), role: Role::Client })?;
+            home.renew("client", Identity { name: "operator".into(), role: Role::Operator })?;
         }
         Ok(home)
     }
@@ -212,7 +215,11 @@ impl Home {
         let present = certificate.exists() && key.exists();
         let good = present && {
             let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
-            authority::is_good(&authority, &pair, SystemTime::now())
+            let whose = Credentials::from_pem(&authority, &pair.certificate, &pair.key);
+            let fits = whose.is_ok_and(|found| found.identity() == identity);
+            // Where somebody has joined, who is said by the certificate.
+            (fits || !Self::has_authority(&self.dir))
+                && authority::is_good(&authority, &pair, SystemTime::now())
         };
         if !good {
             match (Self::has_authority(&self.dir), present) {
@@ -392,7 +399,7 @@ mod tests {
         Home::open(&dir).unwrap();
         let other = authority::issue(
             &Home { dir: dir.clone() }.authority().unwrap(),
-            Identity { name: "client".into(), role: Role::Client },
+            Identity { name: "operator".into(), role: Role::Operator },
         );
         write(&dir.join("client.key"), &other.unwrap().key).unwrap();
         let before = read(&dir.join("client.pem")).unwrap();
@@ -401,6 +408,21 @@ mod tests {
 
         assert_ne!(read(&dir.join("client.pem")).unwrap(), before);
         Credentials::from_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_clients_certificate_from_before_there_were_operators_becomes_an_operators() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        let old = Identity { name: "client".into(), role: Role::Client };
+        let old = authority::issue(&home.authority().unwrap(), old).unwrap();
+        home.write_pair("client", &old).unwrap();
+        let before = Credentials::from_dir(&dir).unwrap();
+        assert!(before.certified().permissions.is_empty());
+
+        Home::open(&dir).unwrap();
+
+        assert_eq!(Credentials::from_dir(&dir).unwrap().identity().role, Role::Operator);
     }
 
     #[test]

@@ -55,6 +55,7 @@ mod directory;
 mod driver;
 mod entries;
 mod events;
+mod guard;
 mod home;
 pub mod kinds;
 mod net;

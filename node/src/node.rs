@@ -21,6 +21,7 @@ use crate::application::{Applications, Ended as ApplicationEnded};
 use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
+use crate::guard::Counts;
 use crate::home::NodeLock;
 use crate::net::Net;
 use crate::seeds::Seeds;
@@ -57,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) forbidden: Arc<Counts>,
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,

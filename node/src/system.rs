@@ -222,6 +222,7 @@ fn status(node: &Shared) -> Status {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
     counters.extend(node.desk.counts.snapshot());
+    counters.extend(node.forbidden.snapshot());
     let live: BTreeSet<_> = {
         let membership = node.membership();
         membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()

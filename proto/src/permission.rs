@@ -34,7 +34,7 @@
 //! Each permission is a URI, `purlin-may:` and its text, percent-encoded (RFC 3986, section 2.1). A
 //! permission that a node does not understand, since it is of a newer version, allows nothing there.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -96,7 +96,10 @@ enum Target {
 ///
 /// Cheap to clone. Empty by default, which allows nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Permissions(Arc<[Permission]>);
+pub struct Permissions {
+    known: Arc<[Permission]>,
+    partial: bool,
+}
 
 /// Why a text is not a permission, or there are too many.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,11 +164,12 @@ impl Permission {
         let mut uri = URI.to_owned();
         for byte in self.text.bytes() {
             let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
-            if plain {
-                uri.push(char::from(byte));
+            // Writing to a String cannot fail.
+            let _ = if plain {
+                uri.write_char(char::from(byte))
             } else {
-                uri.push_str(&format!("%{byte:02X}"));
-            }
+                write!(uri, "%{byte:02X}")
+            };
         }
         uri
     }
@@ -281,7 +285,7 @@ impl Permissions {
     /// All of these.
     pub fn new(permissions: Vec<Permission>) -> Result<Self, PermissionError> {
         match permissions.len() {
-            0..=PERMISSIONS => Ok(Self(permissions.into())),
+            0..=PERMISSIONS => Ok(Self { known: permissions.into(), partial: false }),
             _ => Err(PermissionError::TooMany),
         }
     }
@@ -289,29 +293,35 @@ impl Permissions {
     /// Those in the URIs of a certificate. What is not understood allows nothing; too many are an
     /// error.
     pub fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Result<Self, PermissionError> {
-        let (mut found, mut count) = (Vec::new(), 0);
+        let (mut known, mut count) = (Vec::new(), 0);
         for permission in uris.filter_map(Permission::from_uri) {
             count += 1;
             if count > PERMISSIONS {
                 return Err(PermissionError::TooMany);
             }
-            found.extend(permission.ok());
+            known.extend(permission.ok());
         }
-        Ok(Self(found.into()))
+        let partial = known.len() < count;
+        Ok(Self { known: known.into(), partial })
     }
 
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Permission> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.known.is_empty()
+    }
+
+    /// Whether there are others that are not understood here; a newer node may.
+    pub fn is_partial(&self) -> bool {
+        self.partial
     }
 
     fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.0.iter().map(|permission| &permission.rule)
+        self.known.iter().map(|permission| &permission.rule)
     }
 }
 

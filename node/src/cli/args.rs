@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use purlin_proto::join::TokenId;
-use purlin_proto::{Dest, Group, Name, NodeName, Placement};
+use purlin_proto::{Dest, Group, Name, NodeName, Permission, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -261,17 +261,18 @@ Examples:
 Examples:
   purlin token create
   purlin token create --ttl 30m --uses 5
-  purlin token create --role client
+  purlin token create --role operator
+  purlin token create --role client --may call:hits --may 'send:topic:*'
   purlin token list
   purlin token revoke 3f9c2a7be0d1845f"
     )]
     Token(TokenCommand),
-    /// Get a client's credentials with a token, for this command line and programs.
+    /// Get the credentials of a client or operator with a token, for this command line and programs.
     ///
     /// They are kept in the data directory. A node joins with `purlin start --token`.
     #[command(after_help = "\
 Example:
-  PURLIN_TOKEN=purlin-client-… purlin join --seed 10.0.0.1:7400
+  PURLIN_TOKEN=purlin-operator-… purlin join --seed 10.0.0.1:7400
   purlin members --at 10.0.0.1:7400")]
     Join(JoinArgs),
     /// Measure the cluster through one client: round trips, calls, one-way messages.
@@ -346,6 +347,12 @@ pub(crate) enum TokenCommand {
         /// What it lets them be.
         #[arg(long, value_enum, default_value_t = TokenRole::Node)]
         role: TokenRole,
+        /// What a client may do; may be repeated, up to 32 times. `read`, or `call:`, `send:` or
+        /// `exit:` and a target (NAME, NAME@NODE, global:NAME, group:NAME, topic:NAME,
+        /// key:KIND/KEY, kind:KIND, pid:NODE), `spawn:KIND`, `subscribe:TOPIC`; `*` stands for any
+        /// characters.
+        #[arg(long, value_name = "PERMISSION")]
+        may: Vec<Permission>,
         #[command(flatten)]
         tokens: TokenArgs,
     },
@@ -378,13 +385,15 @@ pub(crate) struct TokenArgs {
 pub(crate) enum TokenRole {
     /// A node: a member that runs processes.
     Node,
-    /// A client: a program, or this command line.
+    /// A client: a program that may do what `--may` says.
     Client,
+    /// An operator: whoever uses this command line, or a program that may do the same.
+    Operator,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The token, of the role client; better given as the environment variable, which other users of
+    /// The token, of the role client or operator; better given as the environment variable, which other users of
     /// this machine do not see.
     #[arg(long, env = "PURLIN_TOKEN", hide_env_values = true)]
     pub(crate) token: String,

@@ -168,6 +168,10 @@ pub(super) async fn call<M: purlin_proto::Message>(
     client.call(to.clone(), message).await.map_err(|error| call_failed(&to, &error))
 }
 
+/// What to do about it.
+const FORBIDDEN: &str = "; `purlin cert show` shows what is allowed, `purlin token create --may` \
+     makes a token that allows more";
+
 pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
     let advice = match error {
         CallError::NoProcess => match target {
@@ -179,6 +183,7 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",
         CallError::Timeout => "; --timeout gives it longer",
         CallError::NoConnection => "; `purlin members` shows which nodes are up",
+        CallError::Forbidden { .. } => FORBIDDEN,
         _ => "",
     };
     Failure::No(format!("{target}: {error}{advice}"))
@@ -434,6 +439,7 @@ async fn spawn(
     client.spawn(kind, args, options).await.map_err(|error| {
         let advice = match error {
             SpawnError::NoConnection => "; `purlin members` shows which nodes are up",
+            SpawnError::Forbidden { .. } => FORBIDDEN,
             SpawnError::Args { .. } => "; arguments are JSON, as in `purlin spawn counter 10`",
             _ => "",
         };

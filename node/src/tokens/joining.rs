@@ -36,7 +36,7 @@ pub enum JoinError {
     #[error("a token needs a --seed HOST:PORT, a node of the cluster to be joined")]
     NoSeed,
     /// The token is for something else.
-    #[error("this token lets a {} join: {}", role.word(), usage(*role))]
+    #[error("this token lets {} join: {}", role.article(), usage(*role))]
     Role {
         /// What it is for.
         role: Role,
@@ -91,7 +91,7 @@ pub enum JoinError {
 fn usage(role: Role) -> &'static str {
     match role {
         Role::Node => "purlin start --seed HOST:PORT --token …",
-        Role::Client => "purlin join --seed HOST:PORT --token …",
+        Role::Client | Role::Operator => "purlin join --seed HOST:PORT --token …",
     }
 }
 
@@ -148,7 +148,7 @@ impl Joining<'_> {
         }
         let _lock = match self.role {
             Role::Node => Some(home.hold(self.name)?),
-            Role::Client => None,
+            Role::Client | Role::Operator => None,
         };
         let key = self.key(&home)?;
         let (admission, seed) = self.ask(&self.request(&key)?).await?;
@@ -167,7 +167,7 @@ impl Joining<'_> {
     fn stem(&self) -> String {
         match self.role {
             Role::Node => format!("nodes/{}/node", self.name),
-            Role::Client => "client".to_owned(),
+            Role::Client | Role::Operator => "client".to_owned(),
         }
     }
 

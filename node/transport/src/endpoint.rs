@@ -178,10 +178,10 @@ impl Endpoint {
                 Wire::Quic(wire)
             }
             WireConfig::Memory { network, address } => {
-                let identity = config.credentials.identity();
+                let certified = config.credentials.certified().clone();
                 let idle = config.idle_timeout;
                 let events = Arc::clone(&events);
-                Wire::Memory(memory::Wire::bind(network, address, identity, idle, events)?)
+                Wire::Memory(memory::Wire::bind(network, address, certified, idle, events)?)
             }
         };
         let endpoint = Self(Arc::new(Shared {
@@ -416,7 +416,8 @@ impl Endpoint {
         expect: Option<NodeName>,
     ) -> Result<Link, DialError> {
         let connection = self.0.wire.dial(address).await?;
-        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        let certified = connection.certified().map_err(DialError::TheirCertificate)?;
+        let proved = certified.identity;
         if let Some(expected) = expect.filter(|&expected| expected != proved.name) {
             let detail = format!("{expected} was expected here");
             connection.close(&Refusal::Identity { detail });
@@ -455,7 +456,7 @@ impl Endpoint {
             }
             heard => heard?,
         };
-        let peer = Peer::of(&theirs, address, association, true);
+        let peer = Peer::of(&theirs, certified, address, association, true);
         let checked = handshake::check(&theirs, &ours, proved);
         if let Err(why) = checked.and_then(|()| self.0.events.admit(&peer)) {
             connection.close(&why);
@@ -509,10 +510,11 @@ impl Endpoint {
     }
 
     async fn admit(&self, address: SocketAddr, connection: &Connection) -> Result<(), DialError> {
-        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        let certified = connection.certified().map_err(DialError::TheirCertificate)?;
+        let proved = certified.identity;
         let (theirs, reader) = handshake::hear_hello(connection).await?;
         let ours = self.hello(theirs.association, 0);
-        let peer = Peer::of(&theirs, address, theirs.association, false);
+        let peer = Peer::of(&theirs, certified, address, theirs.association, false);
         let refused = DialError::Unacceptable;
         handshake::check(&theirs, &ours, proved).map_err(refused)?;
         let full =

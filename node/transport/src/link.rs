@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
-use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
+use purlin_proto::{Hello, NodeHello, NodeName, Permissions, Refusal, Role, Serial};
 
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
+use crate::credentials::Certified;
 use crate::error::{Closed, StreamEnded};
 use crate::executor::Executor;
 use crate::finish::Finished;
@@ -61,6 +62,10 @@ pub struct Peer {
     pub name: NodeName,
     /// Its role.
     pub role: Role,
+    /// What it may do, if it is a client.
+    pub permissions: Permissions,
+    /// The number of its certificate.
+    pub serial: Serial,
     /// Which life of a node it is, and where it says it can be reached; nodes only. If it says that it
     /// listens on all its addresses, that is where its packets come from.
     pub node: Option<NodeHello>,
@@ -73,14 +78,22 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn of(hello: &Hello, address: SocketAddr, association: u64, dialed: bool) -> Self {
+    pub(crate) fn of(
+        hello: &Hello,
+        certified: Certified,
+        address: SocketAddr,
+        association: u64,
+        dialed: bool,
+    ) -> Self {
+        let Certified { identity, permissions, serial } = certified;
         let node = hello.node.clone().map(|mut node| {
             if node.address.ip().is_unspecified() {
                 node.address.set_ip(address.ip());
             }
             node
         });
-        Self { name: hello.name, role: hello.role(), node, address, association, dialed }
+        let (name, role) = (hello.name, identity.role);
+        Self { name, role, permissions, serial, node, address, association, dialed }
     }
 }
 

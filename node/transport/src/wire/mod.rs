@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::credentials::Identity;
+use crate::credentials::Certified;
 use crate::error::{Closed, DialError, StreamEnded};
 use crate::stats::Path;
 use purlin_proto::Refusal;
@@ -141,10 +141,10 @@ impl Connection {
     }
 
     /// What the far end's certificate proves.
-    pub(crate) fn identity(&self) -> Result<Identity, String> {
+    pub(crate) fn certified(&self) -> Result<Certified, String> {
         match self {
-            Self::Quic(connection) => quic::identity(connection),
-            Self::Memory(connection) => Ok(connection.identity()),
+            Self::Quic(connection) => quic::certified(connection),
+            Self::Memory(connection) => Ok(connection.certified()),
         }
     }
 

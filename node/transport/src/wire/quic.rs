@@ -23,7 +23,7 @@ use purlin_proto::limits::HELLO_BYTES;
 use purlin_proto::{Refusal, codec};
 
 use super::{Arrived, Connection, seeded, socket};
-use crate::credentials::{Credentials, Identity, NODE_DNS_NAME};
+use crate::credentials::{Certified, Credentials, NODE_DNS_NAME};
 use crate::endpoint::{Config, Events};
 use crate::environment::Environment;
 use crate::error::{BindError, Closed, DialError};
@@ -131,7 +131,7 @@ pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialE
     if spoken.and_then(|data| data.protocol).as_deref() == Some(JOIN_ALPN) {
         return Ok(Arrived::Joiner(connection));
     }
-    match identity(&connection) {
+    match certified(&connection) {
         Ok(_) => Ok(Arrived::Peer(Connection::Quic(connection))),
         Err(detail) => {
             close(&connection, &Refusal::Identity { detail: detail.clone() });
@@ -140,12 +140,12 @@ pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialE
     }
 }
 
-pub(crate) fn identity(connection: &quinn::Connection) -> Result<Identity, String> {
+pub(crate) fn certified(connection: &quinn::Connection) -> Result<Certified, String> {
     let identity = connection.peer_identity().ok_or("it has no certificate")?;
     let chain = identity
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| "its certificate is of an unknown kind")?;
-    Identity::of(chain.first().ok_or("it has no certificate")?)
+    Certified::of(chain.first().ok_or("it has no certificate")?)
 }
 
 pub(crate) fn close(connection: &quinn::Connection, why: &Refusal) {
