@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin::kinds::{Add, Counter, Read};
 use purlin::prelude::*;
-use purlin::{Name, NodeBuilder, NodeId, SpawnError};
 use purlin::proto::admin::{Leave, SYSTEM};
 use purlin::proto::session::{Request, Update};
 use purlin::proto::{Codec, Dest, Frame, MessageName, Payload, Reference, Refusal};
+use purlin::{Name, NodeBuilder, NodeId, SpawnError};
 use purlin_client::{Client, SpawnOptions};
 use purlin_cluster_tests::memory;
 use purlin_cluster_tests::process::{Cluster, Node as Process, exits_within};
@@ -26,9 +26,8 @@ use tokio::sync::mpsc;
 const SOON: Duration = Duration::from_secs(10);
 
 async fn two_nodes() -> memory::Cluster {
-    let kinds = |builder: NodeBuilder| {
-        builder.actor::<Counter>().keyed::<Counter>(purlin::Keyed::new())
-    };
+    let kinds =
+        |builder: NodeBuilder| builder.actor::<Counter>().keyed::<Counter>(purlin::Keyed::new());
     memory::Cluster::start(2, kinds).await
 }
 
@@ -64,7 +63,10 @@ async fn a_client_does_what_it_may_and_is_told_what_it_may_not() {
     let shop = client(&mut cluster, &may).await;
 
     assert_eq!(shop.call("hits", Add(5)).await, Ok(5));
-    assert_eq!(shop.call(Dest::key("counter", purlin::Key::new("mine-1").unwrap()), Add(2)).await, Ok(2));
+    assert_eq!(
+        shop.call(Dest::key("counter", purlin::Key::new("mine-1").unwrap()), Add(2)).await,
+        Ok(2)
+    );
     shop.send("bank@n1", Add(1)).await.unwrap();
     shop.subscribe("news").await.unwrap();
     assert_eq!(shop.whereis("hits".into(), None).await, Ok(Some(hits.pid())));

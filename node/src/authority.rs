@@ -2,14 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+use purlin_proto::revocation::{Revocation, SignedRevocation};
 use purlin_proto::{Permissions, Role, Serial};
 use purlin_transport::{Fingerprint, Identity, NODE_DNS_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
+    PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
+use x509_parser::parse_x509_certificate;
 use x509_parser::pem::parse_x509_pem;
 
 /// Certificates of nodes and clients are good for so long, and are made anew when a quarter is left.
@@ -18,7 +25,7 @@ pub(crate) const VALIDITY: Duration = Duration::from_hours(365 * 24);
 const AUTHORITY_VALIDITY: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Clocks of machines differ; a certificate is good a little before it was made.
-const SKEW: Duration = Duration::from_hours(1);
+pub(crate) const SKEW: Duration = Duration::from_hours(1);
 
 /// Why a certificate could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -50,10 +57,15 @@ pub(crate) fn create() -> Result<Pair, AuthorityError> {
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
-/// Makes a key, and signs a certificate for it, of a holder that needs no permissions.
-pub(crate) fn issue(authority: &Pair, identity: Identity) -> Result<Pair, AuthorityError> {
+/// Makes a key, and signs a certificate for it, of a holder that needs no permissions. `at_ms` is the
+/// time in its number.
+pub(crate) fn issue(
+    authority: &Pair,
+    identity: Identity,
+    at_ms: u64,
+) -> Result<Pair, AuthorityError> {
     let key = KeyPair::generate()?;
-    let certificate = sign(authority, identity, &Permissions::default(), &key)?;
+    let certificate = sign(authority, identity, &Permissions::default(), at_ms, &key)?;
     Ok(Pair { certificate, key: key.serialize_pem() })
 }
 
@@ -82,18 +94,19 @@ pub(crate) fn subject(request: &[u8]) -> Result<rcgen::PublicKey, String> {
 }
 
 /// Signs a certificate, as PEM, for the public key of a node, client or operator. Permissions are
-/// for clients.
+/// for clients; `at_ms` is the time in its number.
 pub(crate) fn sign(
     authority: &Pair,
     identity: Identity,
     permissions: &Permissions,
+    at_ms: u64,
     key: &impl PublicKeyData,
 ) -> Result<String, AuthorityError> {
     let issuer =
         Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
     let mut params = params(VALIDITY);
     params.distinguished_name.push(DnType::CommonName, identity.name.as_str());
-    params.serial_number = Some(serial()?);
+    params.serial_number = Some(serial(at_ms)?);
     params.subject_alt_names = vec![SanType::URI(identity.to_uri().try_into()?)];
     for permission in permissions.iter() {
         params.subject_alt_names.push(SanType::URI(permission.to_uri().try_into()?));
@@ -107,12 +120,43 @@ pub(crate) fn sign(
     Ok(params.signed_by(key, &issuer)?.pem())
 }
 
-fn serial() -> Result<SerialNumber, AuthorityError> {
+fn serial(at_ms: u64) -> Result<SerialNumber, AuthorityError> {
     let mut chance = [0; 10];
     SystemRandom::new().fill(&mut chance).map_err(|_| AuthorityError::Chance)?;
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    Ok(SerialNumber::from_slice(Serial::new(now_ms, chance).as_bytes()))
+    Ok(SerialNumber::from_slice(Serial::new(at_ms, chance).as_bytes()))
+}
+
+/// Signs a revocation.
+pub(crate) fn revoke(
+    authority: &Pair,
+    revocation: Revocation,
+) -> Result<SignedRevocation, AuthorityError> {
+    let bytes = revocation.signed_bytes().expect("plain data");
+    let signature = KeyPair::from_pem(&authority.key)?.sign(&bytes)?;
+    Ok(SignedRevocation { revocation, signature })
+}
+
+/// Whether one of these authorities (certificates as DER) has signed this.
+pub(crate) fn has_signed(authorities: &[Bytes], bytes: &[u8], signature: &[u8]) -> bool {
+    authorities.iter().any(|der| {
+        let Ok((_, authority)) = parse_x509_certificate(der) else { return false };
+        let key = &authority.public_key().subject_public_key.data;
+        // The length tells the kinds of keys apart that are used here.
+        let algorithm: &dyn VerificationAlgorithm = match key.len() {
+            32 => &ED25519,
+            65 => &ECDSA_P256_SHA256_ASN1,
+            97 => &ECDSA_P384_SHA384_ASN1,
+            _ => return false,
+        };
+        UnparsedPublicKey::new(algorithm, key).verify(bytes, signature).is_ok()
+    })
+}
+
+/// When a certificate runs out, in milliseconds since 1970.
+pub(crate) fn expires_ms(der: &[u8]) -> Option<u64> {
+    let (_, certificate) = parse_x509_certificate(der).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    seconds.checked_mul(1_000)
 }
 
 /// The fingerprint of a certificate in PEM; of the first, if there are several.
@@ -173,7 +217,7 @@ mod tests {
     #[test]
     fn a_certificate_is_good_until_a_quarter_of_its_time_is_left() {
         let authority = create().unwrap();
-        let pair = issue(&authority, identity()).unwrap();
+        let pair = issue(&authority, identity(), 1).unwrap();
         let now = SystemTime::now();
         let day = Duration::from_hours(24);
         assert!(is_good(&authority.certificate, &pair, now));
@@ -184,17 +228,17 @@ mod tests {
     #[test]
     fn a_certificate_of_another_authority_or_another_key_is_not_good() {
         let (authority, other) = (create().unwrap(), create().unwrap());
-        let pair = issue(&authority, identity()).unwrap();
+        let pair = issue(&authority, identity(), 1).unwrap();
         let now = SystemTime::now();
         assert!(!is_good(&other.certificate, &pair, now));
-        let key = issue(&authority, identity()).unwrap().key;
+        let key = issue(&authority, identity(), 1).unwrap().key;
         assert!(!is_good(&authority.certificate, &Pair { key, ..pair }, now));
     }
 
     #[test]
     fn what_cannot_be_read_is_not_good() {
         let authority = create().unwrap();
-        let pair = issue(&authority, identity()).unwrap();
+        let pair = issue(&authority, identity(), 1).unwrap();
         let now = SystemTime::now();
         for broken in ["", "nothing", &pair.certificate[..200]] {
             let broken = Pair { certificate: broken.to_owned(), key: pair.key.clone() };

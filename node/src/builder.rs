@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
+use purlin_proto::revocation::SignedRevocation;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
     Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
@@ -31,6 +32,8 @@ use crate::events::{Ear, Told};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
+use crate::revoked::Known;
+use crate::revoked::spread::Warden;
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
@@ -405,7 +408,8 @@ impl NodeBuilder {
         let wall = millis(&self.clock);
         if let Some(Given { wire, credentials, next }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let ground = Ground { credentials, home: None, lock: None, creation, next, net };
+            let (home, revoked, lock) = (None, Vec::new(), None);
+            let ground = Ground { credentials, home, revoked, lock, creation, next, net };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
         let dir = Home::locate(self.data_dir.clone())?;
@@ -424,8 +428,9 @@ impl NodeBuilder {
             })
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
+        let revoked = home.revocations()?;
         let (home, lock) = (Some(home), Some(lock));
-        let ground = Ground { credentials, home, lock, creation, next, net };
+        let ground = Ground { credentials, home, revoked, lock, creation, next, net };
         let listen = self.listen_addresses().await?;
         let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
@@ -511,30 +516,30 @@ impl NodeBuilder {
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
         let mut config = RuntimeConfig::new(id);
-        config.kinds = std::mem::take(&mut self.kinds);
-        config.keyed = std::mem::take(&mut self.keyed);
+        (config.kinds, config.keyed) =
+            (std::mem::take(&mut self.kinds), std::mem::take(&mut self.keyed));
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
         config.resolver = std::mem::take(&mut self.resolver);
-        let clock = Arc::clone(&self.clock);
-        config.wall_ms = Arc::new(move || millis(&clock));
+        config.wall_ms = wall_ms(&self.clock);
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
         let changed = inputs.clone();
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
-        let membership = Arc::new(OnceLock::new());
-        let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
+        let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());
+        let revoked = ground.known(&self.clock);
+        let (tokens, cluster) = (ground.home.clone().map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
         let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
-        let forbidden = Arc::default();
         let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
             desk: Arc::clone(&desk),
             forbidden: Arc::clone(&forbidden),
+            revoked: Arc::clone(&revoked),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -577,6 +582,7 @@ impl NodeBuilder {
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
             spread,
+            warden: Warden::new(Arc::clone(&revoked), endpoint.clone()),
         };
         let driver = ground.net.handle().spawn(driver.run()).abort_handle();
         let shared = Arc::new(Shared {
@@ -596,6 +602,7 @@ impl NodeBuilder {
             clock: self.clock,
             desk,
             forbidden,
+            revoked,
             applications: Applications::new(),
             seeds,
             expects: self.expect,
@@ -623,10 +630,25 @@ pub(crate) struct Given {
 struct Ground {
     credentials: Credentials,
     home: Option<Home>,
+    /// Certificates that were revoked, as far as the directory remembers.
+    revoked: Vec<SignedRevocation>,
     lock: Option<Arc<NodeLock>>,
     creation: u64,
     next: NextCreation,
     net: Net,
+}
+
+fn wall_ms(clock: &WallClock) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+    let clock = Arc::clone(clock);
+    Arc::new(move || millis(&clock))
+}
+
+impl Ground {
+    /// What is known of revoked certificates from before.
+    fn known(&self, clock: &WallClock) -> Arc<Known> {
+        let (home, clock) = (self.home.clone(), Arc::clone(clock));
+        Known::new(home, self.revoked.clone(), self.credentials.authorities(), clock)
+    }
 }
 
 /// Milliseconds since 1970.

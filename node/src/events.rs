@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
+use purlin_proto::revocation::SignedRevocation;
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::guard::Counts;
+use crate::revoked::Known;
 use crate::session;
 use crate::tokens::desk::Desk;
 
@@ -31,6 +33,20 @@ pub(crate) enum Told {
         from: NodeId,
         /// What.
         bytes: Bytes,
+    },
+    /// A node says something about revoked certificates.
+    Revocations {
+        /// Which, proved.
+        from: NodeId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// An operator has revoked certificates.
+    Revoke {
+        /// Which, signed.
+        revocations: Vec<SignedRevocation>,
+        /// For how many were new.
+        answer: oneshot::Sender<Result<usize, String>>,
     },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
@@ -86,6 +102,7 @@ pub(crate) struct Ear {
     pub(crate) inputs: Inputs,
     pub(crate) desk: Arc<Desk>,
     pub(crate) forbidden: Arc<Counts>,
+    pub(crate) revoked: Arc<Known>,
 }
 
 impl Ear {
@@ -109,6 +126,9 @@ impl Ear {
                 self.tell(Input::DeclaredDown { creation, by, at, view });
             }
             Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
+            Refusal::Revoked { .. } => {
+                tracing::error!(%at, %why, "this node is shut out");
+            }
             _ => {}
         }
     }
@@ -116,6 +136,9 @@ impl Ear {
 
 impl Events for Ear {
     fn admit(&self, peer: &Peer) -> Result<(), Refusal> {
+        if let Some(refusal) = self.revoked.refusal(peer) {
+            return Err(refusal);
+        }
         let Some(node) = &peer.node else { return Ok(()) };
         match self.membership.get() {
             Some(membership) => {
@@ -212,6 +235,9 @@ impl NodeReceiver {
             }
             Ok(Frame::Owned(bytes)) => {
                 let _ = self.inputs.send(Told::Owned { from: self.from, bytes });
+            }
+            Ok(Frame::Revocations(bytes)) => {
+                let _ = self.inputs.send(Told::Revocations { from: self.from, bytes });
             }
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),

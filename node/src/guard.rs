@@ -66,7 +66,7 @@ impl Guard {
     pub(crate) fn new(peer: &Peer, session: Pid, runtime: &Runtime, counts: Arc<Counts>) -> Self {
         let permissions = match peer.role {
             Role::Operator => None,
-            Role::Client | Role::Node => Some(peer.permissions.clone()),
+            Role::Client | Role::Node => Some(peer.certified.permissions.clone()),
         };
         let asker = Asker { session: Some(session), node: runtime.name() };
         let (kinds, runtime) = (BTreeMap::new(), runtime.clone());

@@ -5,6 +5,8 @@
 //! tokens.json                         join tokens, where the authority's key is
 //! client.pem     client.key           for the command line and programs: an operator's, where the
 //!                                     authority's key is; elsewhere what was joined as
+//! revoked.json                        certificates that are not believed any more
+//! stamp                               the time in the last certificate that was made here
 //! nodes/NAME/node.pem node.key        for the node NAME
 //! nodes/NAME/creation                 its last creation: the next one is larger
 //! nodes/NAME/lock                     held while it runs
@@ -27,10 +29,16 @@ use std::time::SystemTime;
 
 use purlin_proto::limits::CREATION;
 use purlin_proto::{NodeId, NodeName, Role};
-use purlin_transport::{Credentials, CredentialsError, Fingerprint, Identity, check_private};
+use purlin_transport::{
+    Certified, Credentials, CredentialsError, Fingerprint, Identity, check_private,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{self, AuthorityError, Pair};
+
+mod revocations;
+
+pub(crate) use revocations::Revoking;
 
 /// A data directory that has been checked.
 #[derive(Debug, Clone)]
@@ -59,6 +67,15 @@ pub enum HomeError {
         dir: PathBuf,
         /// Whose credentials are missing.
         wanted: Identity,
+    },
+    /// What is remembered of revocations cannot be read; who goes on without it would believe what
+    /// was revoked.
+    #[error("{path} is damaged: {detail}; remove it, the other members know what was in it")]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
     },
     /// The last creation of a node is not known.
     #[error(
@@ -215,16 +232,19 @@ impl Home {
         let present = certificate.exists() && key.exists();
         let good = present && {
             let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
-            let whose = Credentials::from_pem(&authority, &pair.certificate, &pair.key);
-            let fits = whose.is_ok_and(|found| found.identity() == identity);
-            // Where somebody has joined, who is said by the certificate.
-            (fits || !Self::has_authority(&self.dir))
-                && authority::is_good(&authority, &pair, SystemTime::now())
+            let fits = match Certified::of_pem(&pair.certificate) {
+                // Where somebody has joined, who is said by the certificate.
+                _ if !Self::has_authority(&self.dir) => true,
+                Ok(found) => found.identity == identity && !self.is_revoked(&found)?,
+                Err(_) => false,
+            };
+            fits && authority::is_good(&authority, &pair, SystemTime::now())
         };
         if !good {
             match (Self::has_authority(&self.dir), present) {
                 (true, _) => {
-                    self.write_pair(stem, &authority::issue(&self.authority()?, identity)?)?;
+                    let made = authority::issue(&self.authority()?, identity, self.stamp()?)?;
+                    self.write_pair(stem, &made)?;
                 }
                 // What is wrong with it will be said where it is used.
                 (false, true) => tracing::warn!(
@@ -400,6 +420,7 @@ mod tests {
         let other = authority::issue(
             &Home { dir: dir.clone() }.authority().unwrap(),
             Identity { name: "operator".into(), role: Role::Operator },
+            1,
         );
         write(&dir.join("client.key"), &other.unwrap().key).unwrap();
         let before = read(&dir.join("client.pem")).unwrap();
@@ -415,7 +436,7 @@ mod tests {
         let (_temporary, dir) = dir();
         let home = Home::open(&dir).unwrap();
         let old = Identity { name: "client".into(), role: Role::Client };
-        let old = authority::issue(&home.authority().unwrap(), old).unwrap();
+        let old = authority::issue(&home.authority().unwrap(), old, 1).unwrap();
         home.write_pair("client", &old).unwrap();
         let before = Credentials::from_dir(&dir).unwrap();
         assert!(before.certified().permissions.is_empty());

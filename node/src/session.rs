@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{
-    CallError, Codec, Down, ExitReason, Frame, Reference, Refusal, SpawnError,
-};
+use purlin_proto::{CallError, Codec, Down, ExitReason, Frame, Reference, Refusal, SpawnError};
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
@@ -28,11 +26,7 @@ const REQUESTS: usize = 65_536;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Opens a session for a client that has connected.
-pub(crate) fn open(
-    runtime: &Runtime,
-    link: &Link,
-    forbidden: &Arc<Counts>,
-) -> Arc<dyn Receiver> {
+pub(crate) fn open(runtime: &Runtime, link: &Link, forbidden: &Arc<Counts>) -> Arc<dyn Receiver> {
     let (requests, waiting) = mpsc::channel(REQUESTS);
     let (session_link, forbidden) = (link.clone(), Arc::clone(forbidden));
     let spawned = runtime

@@ -9,17 +9,18 @@ use purlin_cluster::Ring;
 use purlin_proto::admin::{
     self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
     JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
-    ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal,
-    ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs,
-    WhereIsGlobal,
+    ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place,
+    RegisterGlobal, ReleaseKey, Revoke, Status, Subscribe, SubscribeTopic, TakeIn,
+    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{Message, Pid};
 use purlin_runtime::{Answer, Outcome, RawContext, RawKind, Received, Runtime, Untyped};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
+use crate::events::Told;
 use crate::node::Shared;
 use crate::views;
 
@@ -116,6 +117,8 @@ impl System {
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
+        let message = reply(message, |_: ListRevocations| node.revoked.list());
+        let message = take(message, |ask: Revoke, answer| self.revoke(node, ask, answer));
         let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
@@ -126,6 +129,21 @@ impl System {
         if let Some(message) = about_entries(&runtime, message) {
             message.refuse("purlin");
         }
+    }
+
+    /// Hands revocations to the driver, which heeds them.
+    fn revoke(&mut self, node: &Shared, ask: Revoke, reply: Answer<Result<usize, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let (answer, heeded) = oneshot::channel();
+        // The driver ends with the node; then there is no answer, which says so.
+        let _ = node.inputs.send(Told::Revoke { revocations: ask.revocations, answer });
+        self.joins.spawn(async move {
+            if let Ok(heeded) = heeded.await {
+                reply.send(heeded);
+            }
+        });
     }
 
     /// What has to do with tokens is on disk, which nobody else is to wait for.

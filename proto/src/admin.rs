@@ -36,8 +36,10 @@ macro_rules! message {
     };
 }
 
+mod certificates;
 mod entries;
 
+pub use certificates::{ListRevocations, Revoke};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,

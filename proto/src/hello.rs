@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::NodeId;
 use crate::limits::{CREATION, LABEL_BYTES, LABELS};
 use crate::name::{Name, NodeName};
+use crate::serial::Serial;
 
 /// The newest protocol version this build speaks.
 pub const VERSION: u16 = 1;
@@ -181,6 +182,12 @@ pub enum Refusal {
     /// Nothing has come over the connection for as long as a node may be silent.
     #[error("nothing came over the connection for too long")]
     Silent,
+    /// The certificate of the refused side was revoked.
+    #[error("the certificate {serial} has been revoked: a new one is had with a new token")]
+    Revoked {
+        /// Its number.
+        serial: Serial,
+    },
 }
 
 /// Whom a node sees as live, itself included, in short: enough to tell how much of it another view

@@ -37,6 +37,7 @@ mod permission;
 mod placement;
 mod readable;
 mod reason;
+pub mod revocation;
 mod serial;
 mod serials;
 pub mod session;

@@ -44,6 +44,9 @@ pub const PERMISSION_BYTES: usize = 255;
 /// Longest serial of a certificate, in bytes (RFC 5280, section 4.1.2.2, and a sign).
 pub const SERIAL_BYTES: usize = 21;
 
+/// Most revocations that a node keeps, and most in one frame.
+pub const REVOCATIONS: usize = 4_096;
+
 /// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
 /// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
 pub const CREATION: u64 = 1 << 48;

@@ -165,11 +165,8 @@ impl Permission {
         for byte in self.text.bytes() {
             let plain = byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte);
             // Writing to a String cannot fail.
-            let _ = if plain {
-                uri.write_char(char::from(byte))
-            } else {
-                write!(uri, "%{byte:02X}")
-            };
+            let _ =
+                if plain { uri.write_char(char::from(byte)) } else { write!(uri, "%{byte:02X}") };
         }
         uri
     }

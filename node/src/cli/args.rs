@@ -275,6 +275,20 @@ Example:
   PURLIN_TOKEN=purlin-operator-… purlin join --seed 10.0.0.1:7400
   purlin members --at 10.0.0.1:7400")]
     Join(JoinArgs),
+    /// Show certificates and when they expire, or revoke them.
+    ///
+    /// `show` tells what is in the data directory. `revoke` works where the authority's key is, and
+    /// tells all members through one that runs: they close the connections of whoever has such a
+    /// certificate, and refuse it from then on.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  purlin cert show
+  purlin cert revoke client:laptop
+  purlin cert revoke 019aa4db6d0007070707070707070707 --at 10.0.0.2:7400"
+    )]
+    Cert(CertCommand),
     /// Measure the cluster through one client: round trips, calls, one-way messages.
     ///
     /// A process of the kind `echo` is started for it and removed afterwards.
@@ -307,7 +321,11 @@ impl Command {
     /// How it reaches the cluster; `None` for what asks nobody.
     pub(crate) fn ask(&self) -> Option<&AskArgs> {
         match self {
-            Self::Start(_) | Self::Token(_) | Self::Join(_) | Self::Completions { .. } => None,
+            Self::Start(_)
+            | Self::Token(_)
+            | Self::Cert(_)
+            | Self::Join(_)
+            | Self::Completions { .. } => None,
             Self::Status(ask)
             | Self::Members(ask)
             | Self::Ps { ask, .. }
@@ -366,6 +384,29 @@ pub(crate) enum TokenCommand {
         id: TokenId,
         #[command(flatten)]
         tokens: TokenArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Show the certificates of the data directory, when they expire, what a client may do, and what
+    /// has been revoked.
+    #[command(after_help = "Example:\n  purlin cert show --format json")]
+    Show(TokenArgs),
+    /// Let nobody use these certificates any more.
+    ///
+    /// Of a holder all that were made until now; one that is made later is good. To keep somebody
+    /// out revoke the tokens that it knows as well. Of a node that runs from this directory it is
+    /// made anew at its next start.
+    #[command(
+        after_help = "Examples:\n  purlin cert revoke node:b\n  purlin cert revoke client:laptop operator:anna"
+    )]
+    Revoke {
+        /// node:NAME, client:NAME, operator:NAME, or a certificate's serial, in hexadecimal.
+        #[arg(required = true, value_name = "HOLDER|SERIAL")]
+        targets: Vec<super::cert::Target>,
+        #[command(flatten)]
+        ask: AskArgs,
     },
 }
 

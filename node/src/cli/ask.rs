@@ -15,11 +15,27 @@ use super::{Failure, bench, entries, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
-    let executor = tokio::runtime::Builder::new_current_thread()
+    executor()?.block_on(ask(command))
+}
+
+/// Connects, does this, and says goodbye.
+pub(super) fn with_client(
+    ask: &AskArgs,
+    act: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    executor()?.block_on(async {
+        let client = connect(ask).await?;
+        let done = act(&client).await;
+        client.close().await;
+        done
+    })
+}
+
+fn executor() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::No(format!("cannot start: {error}")))?;
-    executor.block_on(ask(command))
+        .map_err(|error| Failure::No(format!("cannot start: {error}")))
 }
 
 /// Checks what was typed, connects, asks, and says goodbye.
@@ -100,9 +116,11 @@ async fn run_on(
         Command::Leave { on, .. } => call(client, system(on), Leave).await,
         Command::Watch { on, .. } => watch::run(client, on, ask).await,
         Command::Bench { on, seconds, .. } => bench::run(client, on, seconds, ask).await,
-        Command::Start(_) | Command::Token(_) | Command::Join(_) | Command::Completions { .. } => {
-            unreachable!("handled before anything is asked")
-        }
+        Command::Start(_)
+        | Command::Token(_)
+        | Command::Cert(_)
+        | Command::Join(_)
+        | Command::Completions { .. } => unreachable!("handled before anything is asked"),
     }
 }
 

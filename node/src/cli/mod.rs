@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod bench;
+mod cert;
 mod config;
 mod entries;
 mod join;
@@ -92,6 +93,7 @@ fn dispatch(cli: Cli, builder: NodeBuilder) -> Result<(), Failure> {
     match cli.command {
         Command::Start(args) => start::run(args, builder),
         Command::Token(command) => token::run(command),
+        Command::Cert(command) => cert::run(command),
         Command::Join(args) => join::run(args),
         Command::Completions { shell } => {
             let mut command = Cli::command();

@@ -287,16 +287,23 @@ impl Tokens {
         {
             return Err(JoinRefusal::NameTaken { name, address });
         }
-        if !record.used.iter().any(|used| used.name == name && used.key == key) {
+        let identity = Identity { name, role: request.role };
+        let before = record.used.iter().find(|used| used.name == name && used.key == key);
+        if let Some(used) = before {
+            // Else whoever has been shut out came back with the token that it had.
+            if self.home.was_revoked(identity, used.at_ms).map_err(failed)? {
+                return Err(JoinRefusal::Revoked);
+            }
+        } else {
             if record.used.len() >= record.uses as usize {
                 return Err(JoinRefusal::UsedUp { uses: record.uses });
             }
             record.used.push(Use { name, key, at_ms: millis(now) });
             self.save(&records).map_err(failed)?;
         }
-        let identity = Identity { name, role: request.role };
         let pair = self.home.authority().map_err(failed)?;
-        let signed = authority::sign(&pair, identity, &permissions, &subject);
+        let at_ms = self.home.stamp().map_err(failed)?;
+        let signed = authority::sign(&pair, identity, &permissions, at_ms, &subject);
         let certificate = signed.map_err(failed)?;
         Ok(Admission { certificate, authority: pair.certificate })
     }

@@ -264,11 +264,8 @@ fn a_client_gets_the_permissions_of_its_token_and_no_others() {
 
     let admission = setting.ask(&request_with(&token, "b", &key), setting.now).unwrap();
 
-    let credentials = purlin_transport::Credentials::from_pem(
-        &admission.authority,
-        &admission.certificate,
-        &key,
-    );
+    let credentials =
+        purlin_transport::Credentials::from_pem(&admission.authority, &admission.certificate, &key);
     let certified = credentials.unwrap().certified().clone();
     assert_eq!(certified.permissions, may);
     assert!(certified.serial.made_ms().unwrap().abs_diff(millis(setting.now)) < 60_000);

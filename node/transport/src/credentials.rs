@@ -10,6 +10,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -46,6 +47,8 @@ pub struct Certified {
     pub permissions: Permissions,
     /// Its number.
     pub serial: Serial,
+    /// The certificate itself, as DER.
+    pub der: Bytes,
 }
 
 /// Why credentials cannot be used.
@@ -107,6 +110,11 @@ impl Credentials {
         self.certified.identity
     }
 
+    /// The certificates of the authorities that are believed, as DER.
+    pub fn authorities(&self) -> Vec<Bytes> {
+        self.authority.iter().map(|der| Bytes::copy_from_slice(der)).collect()
+    }
+
     /// All that our certificate proves.
     pub fn certified(&self) -> &Certified {
         &self.certified
@@ -133,6 +141,7 @@ impl std::fmt::Debug for Credentials {
 impl Certified {
     /// Reads what a certificate proves.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let der = Bytes::copy_from_slice(certificate);
         let certificate =
             webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
         let mut found = certificate.valid_uri_names().filter_map(Identity::from_uri);
@@ -143,7 +152,20 @@ impl Certified {
         };
         let permissions = Permissions::from_uris(certificate.valid_uri_names());
         let permissions = permissions.map_err(|error| error.to_string())?;
-        Ok(Self { identity, permissions, serial: Serial::of(certificate.serial()) })
+        Ok(Self { identity, permissions, serial: Serial::of(certificate.serial()), der })
+    }
+}
+
+impl Certified {
+    /// As [`of`](Self::of), of plain bytes.
+    pub fn of_der(certificate: &[u8]) -> Result<Self, String> {
+        Self::of(&CertificateDer::from(certificate))
+    }
+
+    /// Reads what a certificate proves, in PEM; of the first, if there are several.
+    pub fn of_pem(certificate: &str) -> Result<Self, CredentialsError> {
+        let all = certificates("the certificate", certificate)?;
+        Self::of(&all[0]).map_err(CredentialsError::Identity)
     }
 }
 

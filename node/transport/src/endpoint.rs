@@ -633,6 +633,32 @@ impl Endpoint {
         }
     }
 
+    /// Ends the connections to all peers for which this says why, clients too. A peer for which it
+    /// says so from now on has none when this returns, also if its connection was just being made:
+    /// if [`Events::admit`] refuses it from then on.
+    pub fn close_where(&self, why: &dyn Fn(&Peer) -> Option<Refusal>) {
+        let mut links: Vec<_> = {
+            // What is being established is there afterwards, or is refused.
+            let peers = lock(&self.0.peers);
+            let links = peers.links();
+            links.values().chain(lock(&self.0.clients).iter()).cloned().collect()
+        };
+        links.retain(|link| match why(link.peer()) {
+            None => false,
+            Some(why) => {
+                if let Some(node) = &link.peer().node {
+                    lock(&self.0.peers).give_up(node.id.name);
+                    self.end(link, &Closed::Local(why.clone()));
+                }
+                link.close(&why);
+                true
+            }
+        });
+        for link in links {
+            tracing::warn!(peer = %link.peer().name, "connection ended, its certificate is revoked");
+        }
+    }
+
     /// Delivers every frame that was accepted, as long as something gets through
     /// ([`Link::close_gracefully`]). Only control frames and datagrams are taken from then on: for a
     /// farewell on them, which must not overtake what was said before.

@@ -52,10 +52,12 @@ pub(crate) async fn refuse(connection: &Connection, why: &Refusal) -> Option<Ref
             return None;
         }
         match connection.closed().await {
-            Closed::Remote(answer) => match believe(answer, connection.certified().ok()?.identity) {
-                DialError::Refused(answer) => Some(answer),
-                _ => None,
-            },
+            Closed::Remote(answer) => {
+                match believe(answer, connection.certified().ok()?.identity) {
+                    DialError::Refused(answer) => Some(answer),
+                    _ => None,
+                }
+            }
             Closed::Local(_) | Closed::Lost(_) => None,
         }
     };

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
-use purlin_proto::{Hello, NodeHello, NodeName, Permissions, Refusal, Role, Serial};
+use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
 
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
@@ -62,10 +62,8 @@ pub struct Peer {
     pub name: NodeName,
     /// Its role.
     pub role: Role,
-    /// What it may do, if it is a client.
-    pub permissions: Permissions,
-    /// The number of its certificate.
-    pub serial: Serial,
+    /// All that its certificate proves.
+    pub certified: Certified,
     /// Which life of a node it is, and where it says it can be reached; nodes only. If it says that it
     /// listens on all its addresses, that is where its packets come from.
     pub node: Option<NodeHello>,
@@ -85,15 +83,14 @@ impl Peer {
         association: u64,
         dialed: bool,
     ) -> Self {
-        let Certified { identity, permissions, serial } = certified;
+        let role = certified.identity.role;
         let node = hello.node.clone().map(|mut node| {
             if node.address.ip().is_unspecified() {
                 node.address.set_ip(address.ip());
             }
             node
         });
-        let (name, role) = (hello.name, identity.role);
-        Self { name, role, permissions, serial, node, address, association, dialed }
+        Self { name: hello.name, role, certified, node, address, association, dialed }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::admin::{
     GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, ListGlobalNames,
-    ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListTopics, Place,
-    Subscribe, SubscribeTopic, UnsubscribeTopic, WhereIs, WhereIsGlobal,
+    ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations,
+    ListTopics, Place, Subscribe, SubscribeTopic, UnsubscribeTopic, WhereIs, WhereIsGlobal,
 };
 use crate::dest::Dest;
 use crate::group::{Group, Pick};
@@ -49,7 +49,7 @@ enum Own {
 }
 
 /// All that is read and nothing else.
-const READING: [&str; 13] = [
+const READING: [&str; 14] = [
     GetStatus::NAME,
     ListMembers::NAME,
     ListProcesses::NAME,
@@ -63,6 +63,7 @@ const READING: [&str; 13] = [
     ListGroups::NAME,
     ListTopics::NAME,
     ListGlobalNames::NAME,
+    ListRevocations::NAME,
 ];
 
 /// What the act needs.
@@ -198,8 +199,9 @@ impl Target {
             (Self::Name { name, node }, Dest::Remote(given, at)) => {
                 name.matches(given.as_str()) && node.matches(at.as_str())
             }
-            (Self::Global(name), Dest::Global(given))
-            | (Self::Topic(name), Dest::Topic(given)) => name.matches(given.as_str()),
+            (Self::Global(name), Dest::Global(given)) | (Self::Topic(name), Dest::Topic(given)) => {
+                name.matches(given.as_str())
+            }
             (Self::Group { scope, name }, Dest::Group(group, _)) => {
                 scope.matches(group.scope.as_str()) && name.matches(group.name.as_str())
             }

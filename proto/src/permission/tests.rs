@@ -205,8 +205,17 @@ fn only_the_session_itself_is_subscribed() {
 #[test]
 fn no_permission_reaches_what_is_an_operators_by_whatever_address() {
     let all = may(&[
-        "read", "call:*", "call:global:*", "call:group:*/*", "call:key:*/*", "call:pid:*",
-        "call:kind:*", "spawn:*", "exit:*", "subscribe:*", "send:topic:*",
+        "read",
+        "call:*",
+        "call:global:*",
+        "call:group:*/*",
+        "call:key:*/*",
+        "call:pid:*",
+        "call:kind:*",
+        "spawn:*",
+        "exit:*",
+        "subscribe:*",
+        "send:topic:*",
     ]);
     for to in ["purlin", "purlin@b", "<b.1.1>", "global:x", "group:x", "key:cart/1"] {
         let refused = judge(&all, &ask_at(to, &Leave), Some("purlin"));
@@ -220,9 +229,22 @@ fn no_permission_reaches_what_is_an_operators_by_whatever_address() {
 #[test]
 fn what_is_not_a_permission_is_said_to_be_none() {
     for text in [
-        "", "read:x", "call", "call:", "call:x:y", "cal:hits", "call:hits@", "call:hits@b/c",
-        "call:key:cart", "call:group:a/b/c", "spawn:", "spawn:a@", "subscribe:", "call:a b",
-        "call:pid:", "call:hits@bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        "",
+        "read:x",
+        "call",
+        "call:",
+        "call:x:y",
+        "cal:hits",
+        "call:hits@",
+        "call:hits@b/c",
+        "call:key:cart",
+        "call:group:a/b/c",
+        "spawn:",
+        "spawn:a@",
+        "subscribe:",
+        "call:a b",
+        "call:pid:",
+        "call:hits@bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
     ] {
         assert!(text.parse::<Permission>().is_err(), "{text}");
     }

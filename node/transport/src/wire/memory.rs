@@ -188,7 +188,9 @@ impl Wire {
             return Err(BindError::InUse(address));
         }
         state.killed.remove(&address);
-        state.listeners.insert(address, Listener { incoming: sender, certified: certified.clone(), deaths });
+        state
+            .listeners
+            .insert(address, Listener { incoming: sender, certified: certified.clone(), deaths });
         drop(state);
         let incoming = tokio::sync::Mutex::new(incoming);
         Ok(Self { network, address, certified, idle_timeout, events, deaths: watching, incoming })
