@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
 use purlin_proto::{Permissions, Role, Serial};
-use purlin_transport::{Fingerprint, Identity, NODE_DNS_NAME};
+use purlin_transport::{Certified, Fingerprint, Identity, NODE_DNS_NAME};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
@@ -17,7 +17,7 @@ use ring::signature::{
     VerificationAlgorithm,
 };
 use x509_parser::parse_x509_certificate;
-use x509_parser::pem::parse_x509_pem;
+use x509_parser::pem::{Pem, parse_x509_pem};
 
 /// Certificates of nodes and clients are good for so long, and are made anew when a quarter is left.
 pub(crate) const VALIDITY: Duration = Duration::from_hours(365 * 24);
@@ -67,6 +67,22 @@ pub(crate) fn issue(
     let key = KeyPair::generate()?;
     let certificate = sign(authority, identity, &Permissions::default(), at_ms, &key)?;
     Ok(Pair { certificate, key: key.serialize_pem() })
+}
+
+/// Signs a certificate anew, for the same key and all else.
+pub(crate) fn sign_again(
+    authority: &Pair,
+    before: &Certified,
+    key: &str,
+    at_ms: u64,
+) -> Result<String, AuthorityError> {
+    let key = KeyPair::from_pem(key)?;
+    sign(authority, before.identity, &before.permissions, at_ms, &key)
+}
+
+/// The certificates of a PEM text, as DER.
+pub(crate) fn ders(pem: &str) -> Vec<Bytes> {
+    Pem::iter_from_buffer(pem.as_bytes()).flatten().map(|pem| pem.contents.into()).collect()
 }
 
 /// Makes a key, as PEM, for a certificate that somebody else is to sign.
@@ -150,6 +166,29 @@ pub(crate) fn has_signed(authorities: &[Bytes], bytes: &[u8], signature: &[u8]) 
         };
         UnparsedPublicKey::new(algorithm, key).verify(bytes, signature).is_ok()
     })
+}
+
+/// What is wrong with a certificate (as DER) that is to be made anew: whether one of these
+/// authorities has signed it, it has not expired, and it is of this key.
+pub(crate) fn check_renewable(
+    authorities: &[Bytes],
+    der: &[u8],
+    key: &impl PublicKeyData,
+    now: SystemTime,
+) -> Result<(), String> {
+    let (_, certificate) = parse_x509_certificate(der).map_err(|error| error.to_string())?;
+    let (signed, signature) = (&certificate.tbs_certificate, &certificate.signature_value.data);
+    let now_ms = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    if !has_signed(authorities, signed.as_ref(), signature) {
+        return Err("the certificate is not of this cluster's authority".to_owned());
+    }
+    if expires_ms(der).is_none_or(|expires| u128::from(expires) <= now_ms) {
+        return Err("the certificate has expired: a new one is had with a new token".to_owned());
+    }
+    if *certificate.public_key().subject_public_key.data != *key.der_bytes() {
+        return Err("the request is for another key than the certificate's".to_owned());
+    }
+    Ok(())
 }
 
 /// When a certificate runs out, in milliseconds since 1970.

@@ -32,6 +32,7 @@ use crate::events::{Ear, Told};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
+use crate::renewal::Renewal;
 use crate::revoked::Known;
 use crate::revoked::spread::Warden;
 use crate::router::Router;
@@ -540,6 +541,7 @@ impl NodeBuilder {
             desk: Arc::clone(&desk),
             forbidden: Arc::clone(&forbidden),
             revoked: Arc::clone(&revoked),
+            shut_out: AtomicBool::new(false),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -549,8 +551,7 @@ impl NodeBuilder {
         let (started, patience) = (Instant::now(), self.patience());
         let me = Me { id, address, labels: self.labels };
         let config = ClusterConfig { detect_in: patience };
-        let own = ground.creation ^ (u64::from(std::process::id()) << 32);
-        let seed = self.chance.unwrap_or(own);
+        let seed = self.chance.unwrap_or(ground.creation ^ (u64::from(std::process::id()) << 32));
         let state = Membership::new(config, me, seed, started.elapsed());
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
@@ -603,6 +604,7 @@ impl NodeBuilder {
             desk,
             forbidden,
             revoked,
+            renewal: Renewal::new(&ground.credentials),
             applications: Applications::new(),
             seeds,
             expects: self.expect,

@@ -121,11 +121,12 @@ impl Driver {
                 }
                 Some(Told::Entries) => self.spread.own_changed(),
                 Some(Told::Owned { from, bytes }) => self.spread.said(from, bytes),
-                Some(Told::Revocations { from, bytes }) => self.warden.said(from, &bytes),
+                Some(Told::Certificates { from, bytes }) => self.warden.said(from, &bytes),
                 Some(Told::Revoke { revocations, answer }) => {
                     // Whoever asked may have given up.
                     drop(answer.send(self.warden.heed(revocations, None)));
                 }
+                Some(Told::Renewed { expires_ms }) => self.warden.renewed(expires_ms),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),

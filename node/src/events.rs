@@ -34,8 +34,8 @@ pub(crate) enum Told {
         /// What.
         bytes: Bytes,
     },
-    /// A node says something about revoked certificates.
-    Revocations {
+    /// A node says something about certificates.
+    Certificates {
         /// Which, proved.
         from: NodeId,
         /// What.
@@ -48,6 +48,8 @@ pub(crate) enum Told {
         /// For how many were new.
         answer: oneshot::Sender<Result<usize, String>>,
     },
+    /// This node has a new certificate, which expires then.
+    Renewed { expires_ms: u64 },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
     /// All that was told before has been done; for whoever waits for that.
@@ -103,6 +105,8 @@ pub(crate) struct Ear {
     pub(crate) desk: Arc<Desk>,
     pub(crate) forbidden: Arc<Counts>,
     pub(crate) revoked: Arc<Known>,
+    /// Whether it was told that its certificate is revoked.
+    pub(crate) shut_out: AtomicBool,
 }
 
 impl Ear {
@@ -127,7 +131,11 @@ impl Ear {
             }
             Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
             Refusal::Revoked { .. } => {
-                tracing::error!(%at, %why, "this node is shut out");
+                // It goes on trying, which need not be said each time.
+                match self.shut_out.swap(true, Ordering::Relaxed) {
+                    false => tracing::error!(%at, %why, "this node is shut out"),
+                    true => tracing::debug!(%at, %why, "this node is shut out"),
+                }
             }
             _ => {}
         }
@@ -236,8 +244,8 @@ impl NodeReceiver {
             Ok(Frame::Owned(bytes)) => {
                 let _ = self.inputs.send(Told::Owned { from: self.from, bytes });
             }
-            Ok(Frame::Revocations(bytes)) => {
-                let _ = self.inputs.send(Told::Revocations { from: self.from, bytes });
+            Ok(Frame::Certificates(bytes)) => {
+                let _ = self.inputs.send(Told::Certificates { from: self.from, bytes });
             }
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),

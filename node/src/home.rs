@@ -27,6 +27,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use purlin_proto::admin::Renew;
+use purlin_proto::join::Admission;
 use purlin_proto::limits::CREATION;
 use purlin_proto::{NodeId, NodeName, Role};
 use purlin_transport::{
@@ -76,6 +78,14 @@ pub enum HomeError {
         path: PathBuf,
         /// What is wrong.
         detail: String,
+    },
+    /// What was made anew is not what was asked for; the certificate is as it was.
+    #[error(
+        "{path}: the new certificate is not for this key and holder, or not good: check the clocks"
+    )]
+    Renewed {
+        /// Whose it was to be.
+        path: PathBuf,
     },
     /// The last creation of a node is not known.
     #[error(
@@ -284,6 +294,51 @@ impl Home {
         let trusted = read(&self.pair("authority").0)?;
         let credentials = Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?;
         Ok((lock, credentials))
+    }
+
+    /// Makes a certificate anew for the same key, where the authority's key is.
+    pub(crate) fn renew_now(&self, stem: &str) -> Result<(), HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let made = authority::sign_again(&self.authority()?, &before, &read(&key)?, self.stamp()?)?;
+        write(&certificate, &made)
+    }
+
+    /// The credentials that a directory has by now.
+    pub(crate) fn credentials(&self, stem: &str) -> Result<Credentials, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let trusted = read(&self.pair("authority").0)?;
+        Ok(Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?)
+    }
+
+    /// Whether those credentials are good for a while.
+    pub(crate) fn is_good(&self, stem: &str, now: SystemTime) -> Result<bool, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
+        Ok(authority::is_good(&read(&self.pair("authority").0)?, &pair, now))
+    }
+
+    /// Asks for a certificate anew.
+    pub(crate) fn renewal_request(&self, stem: &str) -> Result<Renew, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let request = authority::request(&read(&key)?, before.identity)?;
+        Ok(Renew { certificate: before.der.into(), request, forwarded: false })
+    }
+
+    /// Keeps the certificate that was made anew, if it is for our key, and good.
+    pub(crate) fn take_renewed(&self, stem: &str, admission: &Admission) -> Result<(), HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let trusted = read(&self.pair("authority").0)?;
+        let pair = Pair { certificate: admission.certificate.clone(), key: read(&key)? };
+        let after = Certified::of_pem(&pair.certificate)?;
+        let same = (after.identity, &after.permissions) == (before.identity, &before.permissions);
+        if !same || !authority::is_valid(&trusted, &pair, SystemTime::now()) {
+            let path = self.dir.join(stem);
+            return Err(HomeError::Renewed { path });
+        }
+        write(&certificate, &pair.certificate)
     }
 
     /// The nodes that say they run from a directory. One that was killed may still be among them.

@@ -24,6 +24,7 @@ use crate::events::{Inputs, Told};
 use crate::guard::Counts;
 use crate::home::NodeLock;
 use crate::net::Net;
+use crate::renewal::Renewal;
 use crate::revoked::Known;
 use crate::seeds::Seeds;
 use crate::tokens::desk::Desk;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     pub(crate) forbidden: Arc<Counts>,
     pub(crate) revoked: Arc<Known>,
+    pub(crate) renewal: Renewal,
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,

@@ -10,10 +10,10 @@ use purlin_proto::admin::{
     self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
     JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
     ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place,
-    RegisterGlobal, ReleaseKey, Revoke, Status, Subscribe, SubscribeTopic, TakeIn,
+    RegisterGlobal, ReleaseKey, Renew, Revoke, Status, Subscribe, SubscribeTopic, TakeIn,
     UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
-use purlin_proto::join::JoinRefusal;
+use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{Message, Pid};
 use purlin_runtime::{Answer, Outcome, RawContext, RawKind, Received, Runtime, Untyped};
 use tokio::sync::{broadcast, oneshot};
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::builder::WallClock;
 use crate::events::Told;
 use crate::node::Shared;
-use crate::views;
+use crate::{renewal, views};
 
 static SYSTEM: RawKind = RawKind::new("purlin");
 
@@ -67,6 +67,9 @@ impl System {
     }
 
     async fn run(mut self) -> Outcome {
+        // Ends with this process.
+        let mut keeper = JoinSet::new();
+        keeper.spawn(renewal::keep(Weak::clone(&self.node)));
         loop {
             tokio::select! {
                 biased;
@@ -119,6 +122,7 @@ impl System {
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = reply(message, |_: ListRevocations| node.revoked.list());
         let message = take(message, |ask: Revoke, answer| self.revoke(node, ask, answer));
+        let message = take(message, |ask: Renew, answer| self.renew(node, ask, answer));
         let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
@@ -144,6 +148,15 @@ impl System {
                 reply.send(heeded);
             }
         });
+    }
+
+    /// Has a certificate made anew, here or by another member.
+    fn renew(&mut self, node: &Arc<Shared>, ask: Renew, reply: Answer<Result<Admission, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let node = Arc::clone(node);
+        self.joins.spawn(async move { reply.send(renewal::sign::renew(&node, ask).await) });
     }
 
     /// What has to do with tokens is on disk, which nobody else is to wait for.
@@ -260,6 +273,7 @@ fn status(node: &Shared) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kinds: runtime.kinds().names(),
         counters,
+        certificate_expires_ms: node.renewal.expires_ms(),
     }
 }
 

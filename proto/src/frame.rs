@@ -38,8 +38,8 @@ pub enum Frame {
     State(Bytes),
     /// What nodes say of their own processes, and how far they have heard of others'.
     Owned(Bytes),
-    /// What nodes say of revoked certificates: a [`Saying`](crate::revocation::Saying).
-    Revocations(Bytes),
+    /// What nodes say of certificates: a [`Saying`](crate::revocation::Saying).
+    Certificates(Bytes),
     /// A client wants something.
     Request(Request),
     /// A node tells its client something.
@@ -53,7 +53,7 @@ const GO_ON: u8 = 0x22;
 const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
 const OWNED: u8 = 0x32;
-const REVOCATIONS: u8 = 0x36;
+const CERTIFICATES: u8 = 0x36;
 const REQUEST: u8 = 0x40;
 const UPDATE: u8 = 0x41;
 const PING: u8 = 0x50;
@@ -68,7 +68,7 @@ impl Frame {
             Self::Gossip(bytes) => put(GOSSIP, bytes, out),
             Self::State(bytes) => put(STATE, bytes, out),
             Self::Owned(bytes) => put(OWNED, bytes, out),
-            Self::Revocations(bytes) => put(REVOCATIONS, bytes, out),
+            Self::Certificates(bytes) => put(CERTIFICATES, bytes, out),
             Self::Request(request) => put_value(REQUEST, request, out),
             Self::Update(update) => put_value(UPDATE, update, out),
             Self::Ping => put(PING, &[], out),
@@ -95,12 +95,12 @@ impl Frame {
             STOP => Target::decode_one(frame).map(Self::Stop),
             GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
-            STATE | OWNED | REVOCATIONS if frame.len() > STATE_BYTES => {
+            STATE | OWNED | CERTIFICATES if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
             OWNED => Ok(Self::Owned(frame)),
-            REVOCATIONS => Ok(Self::Revocations(frame)),
+            CERTIFICATES => Ok(Self::Certificates(frame)),
             REQUEST => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Request),
             UPDATE => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Update),
             PING if frame.is_empty() => Ok(Self::Ping),

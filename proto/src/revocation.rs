@@ -82,7 +82,7 @@ impl std::fmt::Display for Revoked {
     }
 }
 
-/// What nodes say to each other of revocations: the body of a frame `0x36`.
+/// What nodes say to each other of certificates: the body of a frame `0x36`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Saying {
     /// What the sender knows, in short. Whoever knows other ones answers with them, and with this
@@ -95,13 +95,18 @@ pub enum Saying {
     },
     /// Revocations; some of them may be known.
     These(Vec<SignedRevocation>),
+    /// The sender has a new certificate, while the connection has begun with the one before.
+    Renewed {
+        /// When it expires, in milliseconds since 1970.
+        expires_ms: u64,
+    },
 }
 
 impl Saying {
     /// Whether it is within bounds.
     pub fn is_bounded(&self) -> bool {
         match self {
-            Self::Know { .. } => true,
+            Self::Know { .. } | Self::Renewed { .. } => true,
             Self::These(all) => all.len() <= REVOCATIONS,
         }
     }
@@ -154,6 +159,7 @@ mod tests {
                 text(&serial.signed_bytes().expect("plain")),
                 text(&know),
                 text(&these),
+                text(&codec::to_bytes(&Saying::Renewed { expires_ms: 9 }).expect("plain")),
             ]
             .join("\n")
         );

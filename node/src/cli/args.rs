@@ -275,7 +275,7 @@ Example:
   PURLIN_TOKEN=purlin-operator-… purlin join --seed 10.0.0.1:7400
   purlin members --at 10.0.0.1:7400")]
     Join(JoinArgs),
-    /// Show certificates and when they expire, or revoke them.
+    /// Show certificates and when they expire, have them made anew, or revoke them.
     ///
     /// `show` tells what is in the data directory. `revoke` works where the authority's key is, and
     /// tells all members through one that runs: they close the connections of whoever has such a
@@ -285,6 +285,7 @@ Example:
         after_help = "\
 Examples:
   purlin cert show
+  purlin cert renew
   purlin cert revoke client:laptop
   purlin cert revoke 019aa4db6d0007070707070707070707 --at 10.0.0.2:7400"
     )]
@@ -393,6 +394,13 @@ pub(crate) enum CertCommand {
     /// has been revoked.
     #[command(after_help = "Example:\n  purlin cert show --format json")]
     Show(TokenArgs),
+    /// Have certificates made anew, for the same keys, roles, names and permissions.
+    ///
+    /// Where the authority's key is, all of the data directory; elsewhere the client's, by a member
+    /// that has the key. Nodes do it by themselves when a quarter of the time is left. Nothing is
+    /// stopped: connections go on, and new ones begin with the new certificate.
+    #[command(after_help = "Example:\n  purlin cert renew")]
+    Renew(AskArgs),
     /// Let nobody use these certificates any more.
     ///
     /// Of a holder all that were made until now; one that is made later is good. To keep somebody

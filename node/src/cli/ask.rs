@@ -10,6 +10,7 @@ use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload
 use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
+use super::cert::{is_soon, when};
 use super::output::{json, milliseconds, note, percent, print, span, table};
 use super::{Failure, bench, entries, watch, why};
 use crate::home::{Home, check_dir};
@@ -230,7 +231,9 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
         vec!["uptime".to_owned(), span(status.uptime_s)],
         vec!["version".to_owned(), status.version],
         vec!["kinds".to_owned(), status.kinds.join(", ")],
+        vec!["certificate".to_owned(), expires(status.certificate_expires_ms)],
     ];
+    warn_of_expiry(&[(status.name, status.certificate_expires_ms)]);
     rows.extend(status.seeds.into_iter().map(|seed| {
         let state = match (seed.answers, seed.error) {
             (true, _) => "answers".to_owned(),
@@ -244,11 +247,30 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     table(&["", ""], rows)
 }
 
+fn expires(expires_ms: Option<u64>) -> String {
+    expires_ms.map_or_else(|| "-".to_owned(), |expires_ms| format!("expires {}", when(expires_ms)))
+}
+
+/// Says whose certificates are soon over.
+fn warn_of_expiry(nodes: &[(NodeName, Option<u64>)]) {
+    for (node, expires_ms) in nodes {
+        if let Some(expires_ms) = expires_ms.filter(|expires_ms| is_soon(*expires_ms)) {
+            note(&format!(
+                "warning: the certificate of {node} expires {}: `purlin cert renew` where it runs, \
+                 or see its log",
+                when(expires_ms)
+            ));
+        }
+    }
+}
+
 async fn members(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     let members = call(client, system(None), admin::ListMembers).await?;
     if ask.format == Format::Json {
         return json(&members);
     }
+    let expiries = members.iter().map(|member| (member.name, member.certificate_expires_ms));
+    warn_of_expiry(&expiries.collect::<Vec<_>>());
     let rows = members.into_iter().map(|member| {
         let labels = member.labels.iter().map(|(k, v)| format!("{k}={v}"));
         vec![

@@ -20,9 +20,7 @@ use super::ask::{self, system};
 use super::output::{json, note, print, span, table};
 use crate::authority;
 use crate::home::{Home, HomeError, Revoking};
-
-/// How long before it expires a certificate is warned of.
-const WARN: Duration = crate::expiry::WARN;
+use crate::renewal::WARN;
 
 /// What is to be revoked, as it is typed: a number, or `ROLE:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +60,7 @@ struct Shown {
 pub(super) fn run(command: CertCommand) -> Result<(), Failure> {
     match command {
         CertCommand::Show(args) => show(&args),
+        CertCommand::Renew(ask) => renew(&ask),
         CertCommand::Revoke { targets, ask } => revoke(targets, &ask),
     }
 }
@@ -80,7 +79,10 @@ fn show(args: &TokenArgs) -> Result<(), Failure> {
     let certificates: Vec<_> = home
         .certificates()
         .into_iter()
-        .map(|(file, certified)| shown(file.display().to_string(), &certified, &revoked, now_ms))
+        .map(|(stem, certified)| {
+            let file = home.dir().join(format!("{stem}.pem")).display().to_string();
+            shown(file, &certified, &revoked, now_ms)
+        })
         .collect();
     if args.format == Format::Json {
         return json(&serde_json::json!({
@@ -93,7 +95,7 @@ fn show(args: &TokenArgs) -> Result<(), Failure> {
             format!("{}:{}", shown.role.word(), shown.name),
             shown.serial.to_string(),
             shown.state.to_owned(),
-            left(shown.expires_ms, now_ms),
+            shown.expires_ms.map_or_else(|| "-".to_owned(), when),
             match shown.role {
                 Role::Client => shown.may.join(" "),
                 Role::Node | Role::Operator => "everything of its role".to_owned(),
@@ -110,8 +112,7 @@ fn show(args: &TokenArgs) -> Result<(), Failure> {
             Revoked::Holder { .. } => "all made before",
             _ => "this one",
         };
-        let ago = Duration::from_millis(now_ms.saturating_sub(one.at_ms));
-        vec![one.what.to_string(), made.to_owned(), format!("{} ago", span(ago.as_secs_f64()))]
+        vec![one.what.to_string(), made.to_owned(), when(one.at_ms)]
     });
     table(&["REVOKED", "WHICH", "WHEN"], rows.collect())
 }
@@ -119,26 +120,31 @@ fn show(args: &TokenArgs) -> Result<(), Failure> {
 fn shown(file: String, certified: &Certified, revoked: &[Revocation], now_ms: u64) -> Shown {
     let Identity { name, role } = certified.identity;
     let expires_ms = authority::expires_ms(&certified.der);
-    let warned_ms = now_ms + u64::try_from(WARN.as_millis()).expect("some days");
     let state = match expires_ms {
         _ if revoked.iter().any(|one| one.covers(role, name, &certified.serial)) => "revoked",
         None => "unreadable",
         Some(expires) if expires <= now_ms => "expired",
-        Some(expires) if expires <= warned_ms => "expires soon",
+        Some(expires) if is_soon(expires) => "expires soon",
         Some(_) => "good",
     };
     let may = certified.permissions.iter().map(ToString::to_string).collect();
     Shown { role, name, serial: certified.serial.clone(), expires_ms, state, may, file }
 }
 
-fn left(expires_ms: Option<u64>, now_ms: u64) -> String {
-    match expires_ms.map(|expires| (expires.checked_sub(now_ms), now_ms.saturating_sub(expires))) {
-        None => "-".to_owned(),
-        Some((Some(left), _)) => {
-            format!("in {}", span(Duration::from_millis(left).as_secs_f64()))
-        }
-        Some((None, ago)) => format!("{} ago", span(Duration::from_millis(ago).as_secs_f64())),
+/// When something is, as `in 3d04h` or `2h00m ago`.
+pub(super) fn when(at_ms: u64) -> String {
+    let now_ms = millis(SystemTime::now());
+    let text = |ms| span(Duration::from_millis(ms).as_secs_f64());
+    match at_ms.checked_sub(now_ms) {
+        Some(left) => format!("in {}", text(left)),
+        None => format!("{} ago", text(now_ms - at_ms)),
     }
+}
+
+/// Whether a certificate that expires then is warned of.
+pub(super) fn is_soon(expires_ms: u64) -> bool {
+    let warned = Duration::from_millis(expires_ms).saturating_sub(WARN);
+    warned <= SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn millis(time: SystemTime) -> u64 {
@@ -184,6 +190,34 @@ fn revoke(targets: Vec<Target>, ask: &AskArgs) -> Result<(), Failure> {
             "{error}; it is revoked here, but no member knows: repeat it with --at HOST:PORT"
         )),
         other => other,
+    })
+}
+
+fn renew(ask: &AskArgs) -> Result<(), Failure> {
+    let dir = Home::locate(ask.data_dir.clone()).map_err(no)?;
+    let home = Home::enter(dir.clone()).map_err(no)?;
+    let stems: Vec<_> = home.certificates().into_iter().map(|(stem, ..)| stem).collect();
+    if Home::has_authority(&dir) {
+        for stem in &stems {
+            home.renew_now(stem).map_err(no)?;
+            note(&format!("made {stem}.pem anew; a node that runs takes it within some seconds"));
+        }
+        return Ok(());
+    }
+    if !stems.iter().any(|stem| stem == "client") {
+        return Err(Failure::No(format!(
+            "there is no client.pem in {}: nodes have theirs made anew by themselves while they \
+             run, from 91 days before it expires",
+            dir.display()
+        )));
+    }
+    let asked = home.renewal_request("client").map_err(no)?;
+    ask::with_client(ask, async move |client| {
+        let answer = ask::call(client, system(None), asked).await?;
+        let admission = answer.map_err(Failure::No)?;
+        home.take_renewed("client", &admission).map_err(no)?;
+        note("made client.pem anew");
+        Ok(())
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use purlin_proto::Serial;
@@ -93,17 +92,19 @@ impl Home {
         Ok(all.iter().any(|one| one.revocation.covers(holder.role, holder.name, &had)))
     }
 
-    /// The certificates that are here, each by its file; those that cannot be read are left out.
-    pub(crate) fn certificates(&self) -> Vec<(PathBuf, Certified)> {
+    /// The certificates that are here, each by the stem of its file; those that cannot be read are
+    /// left out.
+    pub(crate) fn certificates(&self) -> Vec<(String, Certified)> {
         let nodes = fs::read_dir(self.dir.join("nodes")).into_iter().flatten().flatten();
-        let mut files: Vec<_> = nodes.map(|node| node.path().join("node.pem")).collect();
-        files.sort();
-        files.insert(0, self.dir.join("client.pem"));
-        let read = |file: PathBuf| {
-            let certified = Certified::of_pem(&fs::read_to_string(&file).ok()?).ok()?;
-            Some((file, certified))
+        let names = nodes.filter_map(|node| node.file_name().into_string().ok());
+        let mut stems: Vec<_> = names.map(|name| format!("nodes/{name}/node")).collect();
+        stems.sort();
+        stems.insert(0, "client".to_owned());
+        let read = |stem: String| {
+            let text = fs::read_to_string(self.dir.join(format!("{stem}.pem"))).ok()?;
+            Some((stem, Certified::of_pem(&text).ok()?))
         };
-        files.into_iter().filter_map(read).collect()
+        stems.into_iter().filter_map(read).collect()
     }
 }
 
@@ -115,6 +116,8 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::path::PathBuf;
+
     use purlin_proto::Role;
 
     use super::*;

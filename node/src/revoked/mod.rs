@@ -28,7 +28,7 @@
 
 pub(crate) mod spread;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -50,6 +50,8 @@ pub(crate) struct Known {
     /// Certificates, as DER, whose keys may revoke.
     authorities: Vec<Bytes>,
     clock: WallClock,
+    /// When certificates expire that members have got since they were connected.
+    expiries: Mutex<BTreeMap<NodeName, u64>>,
 }
 
 /// A revocation that its authority has not signed, or more than there may be.
@@ -69,7 +71,8 @@ impl Known {
         authorities: Vec<Bytes>,
         clock: WallClock,
     ) -> Arc<Self> {
-        let known = Self { signed: Mutex::default(), home, authorities, clock };
+        let known =
+            Self { signed: Mutex::default(), home, authorities, clock, expiries: Mutex::default() };
         for one in remembered {
             if let Err(error) = known.add_one(one) {
                 tracing::error!(%error, "a remembered revocation is not heeded");
@@ -88,7 +91,7 @@ impl Known {
         self.is_revoked(role, name, serial).then(|| Refusal::Revoked { serial: serial.clone() })
     }
 
-    fn is_revoked(&self, role: Role, name: NodeName, serial: &Serial) -> bool {
+    pub(crate) fn is_revoked(&self, role: Role, name: NodeName, serial: &Serial) -> bool {
         self.lock().iter().any(|one| one.revocation.covers(role, name, serial))
     }
 
@@ -127,6 +130,27 @@ impl Known {
             return Err(NotBelieved::Full);
         }
         Ok(signed.insert(one))
+    }
+
+    /// The data directory, if the node has one.
+    pub(crate) fn home(&self) -> Option<&Home> {
+        self.home.as_ref()
+    }
+
+    /// A member has a new certificate; or a new connection, on which its certificate is seen.
+    fn note_expiry(&self, member: NodeName, expires_ms: Option<u64>) {
+        let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        match expires_ms {
+            Some(expires_ms) => drop(expiries.insert(member, expires_ms)),
+            None => drop(expiries.remove(&member)),
+        }
+    }
+
+    /// When the certificate of a peer expires, in milliseconds since 1970.
+    pub(crate) fn expiry(&self, peer: &Peer) -> Option<u64> {
+        let expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        let renewed = expiries.get(&peer.name).copied();
+        renewed.or_else(|| authority::expires_ms(&peer.certified.der))
     }
 
     /// All of them, by what is revoked.

@@ -35,6 +35,7 @@ impl Warden {
 
     /// There is a link to a member.
     pub(crate) fn connected(&self, peer: NodeId) {
+        self.known.note_expiry(peer.name, None);
         self.compare(peer, false);
     }
 
@@ -69,11 +70,16 @@ impl Warden {
 
     fn say(&self, peer: NodeId, saying: &Saying) {
         let bytes = codec::to_bytes(saying).ok();
-        let frame = bytes.and_then(|bytes| Frame::Revocations(bytes).to_bytes().ok());
+        let frame = bytes.and_then(|bytes| Frame::Certificates(bytes).to_bytes().ok());
         if let (Some(frame), Some(link)) = (frame, self.endpoint.link(&peer)) {
             // A control stream that is full this far is not read; what is lost is found later.
             let _ = link.send_control(frame);
         }
+    }
+
+    /// This node has a new certificate, which members cannot see on connections that there are.
+    pub(crate) fn renewed(&self, expires_ms: u64) {
+        self.peers().into_iter().for_each(|peer| self.say(peer, &Saying::Renewed { expires_ms }));
     }
 
     /// A member says something.
@@ -93,6 +99,10 @@ impl Warden {
                 None
             }
             Ok(these) if !these.is_bounded() => Some("too many revocations".to_owned()),
+            Ok(Saying::Renewed { expires_ms }) => {
+                self.known.note_expiry(from.name, Some(expires_ms));
+                None
+            }
             Ok(Saying::These(all)) => self.heed(all, Some(from)).err(),
             Err(error) => Some(error.to_string()),
         };

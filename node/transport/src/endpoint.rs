@@ -229,6 +229,17 @@ impl Endpoint {
         lock(&self.0.peers).give_up_all();
     }
 
+    /// Shows other credentials of the same holder in handshakes that begin from now on, and believes
+    /// their authorities. Links that exist stay as they are.
+    pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        let (new, ours) = (credentials.identity(), self.0.config.credentials.identity());
+        if new != ours {
+            let detail = format!("they are of {}, not of {}", new.to_uri(), ours.to_uri());
+            return Err(BindError::Credentials(detail));
+        }
+        self.0.wire.set_credentials(credentials)
+    }
+
     fn hello(&self, association: u64, ended: u64) -> Hello {
         Hello {
             versions: self.0.config.versions,

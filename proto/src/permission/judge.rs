@@ -3,7 +3,7 @@
 use crate::admin::{
     GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, ListGlobalNames,
     ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations,
-    ListTopics, Place, Subscribe, SubscribeTopic, UnsubscribeTopic, WhereIs, WhereIsGlobal,
+    ListTopics, Place, Renew, Subscribe, SubscribeTopic, UnsubscribeTopic, WhereIs, WhereIsGlobal,
 };
 use crate::dest::Dest;
 use crate::group::{Group, Pick};
@@ -45,6 +45,8 @@ enum Own {
     LookUp(Dest),
     Subscribes(crate::name::Name, Pid),
     Events(Pid),
+    /// Has its own certificate made anew, which it proves to have.
+    Renews,
     Administers,
 }
 
@@ -149,6 +151,7 @@ impl Permissions {
         let own = |pid| asker.session == Some(pid);
         let allowed = match what(name, payload, to, asker) {
             Own::Read => reads(),
+            Own::Renews => true,
             Own::Events(subscriber) => reads() && own(subscriber),
             Own::LookUp(dest) => reads() || self.may_address(&dest, asker),
             Own::Subscribes(topic, pid) => {
@@ -234,6 +237,7 @@ fn what(name: &str, payload: &Payload, to: &Dest, asker: &Asker) -> Own {
             payload.decode().map(|ask: UnsubscribeTopic| Own::Subscribes(ask.topic, ask.pid))
         }
         Subscribe::NAME => payload.decode().map(|ask: Subscribe| Own::Events(ask.subscriber)),
+        Renew::NAME => Ok(Own::Renews),
         name if READING.contains(&name) => Ok(Own::Read),
         _ => Ok(Own::Administers),
     };

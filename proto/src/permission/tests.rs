@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::admin::{Leave, ListMembers, Subscribe, SubscribeTopic, WhereIs, WhereIsGlobal};
+use crate::admin::{Leave, ListMembers, Renew, Subscribe, SubscribeTopic, WhereIs, WhereIsGlobal};
 use crate::id::{NodeId, Pid, Reference};
 use crate::message::{Message, MessageName};
 use crate::name::NodeName;
@@ -98,6 +98,9 @@ fn without_permissions_nothing_is_allowed() {
         assert!(!allowed(&none, &request), "{request:?}");
     }
     assert!(allowed(&none, &Request::Demonitor { reference: Reference(1) }));
+    // Its own certificate, which it has to prove.
+    let (certificate, request) = (vec![1], vec![2]);
+    assert!(allowed(&none, &ask(&Renew { certificate, request, forwarded: false })));
 }
 
 #[test]

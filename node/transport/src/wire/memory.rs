@@ -165,7 +165,7 @@ impl std::fmt::Debug for Network {
 pub(crate) struct Wire {
     network: Network,
     address: SocketAddr,
-    certified: Certified,
+    certified: Mutex<Certified>,
     idle_timeout: Duration,
     events: Arc<dyn Events>,
     deaths: watch::Receiver<bool>,
@@ -193,11 +193,24 @@ impl Wire {
             .insert(address, Listener { incoming: sender, certified: certified.clone(), deaths });
         drop(state);
         let incoming = tokio::sync::Mutex::new(incoming);
+        let certified = Mutex::new(certified);
         Ok(Self { network, address, certified, idle_timeout, events, deaths: watching, incoming })
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.address
+    }
+
+    fn certified(&self) -> Certified {
+        self.certified.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`super::quic::Wire::set_credentials`].
+    pub(crate) fn set_certified(&self, certified: &Certified) {
+        if let Some(listener) = self.network.lock().listeners.get_mut(&self.address) {
+            listener.certified = certified.clone();
+        }
+        *self.certified.lock().unwrap_or_else(PoisonError::into_inner) = certified.clone();
     }
 
     pub(crate) async fn accept(&self) -> Option<Connection> {
@@ -281,7 +294,7 @@ impl Connection {
             network: wire.network.clone(),
             local: to,
             remote: wire.address,
-            certified: wire.certified.clone(),
+            certified: wire.certified(),
             events: Arc::clone(&wire.events),
             streams: far_streams,
             accepted: tokio::sync::Mutex::new(far_accepted),

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::credentials::Certified;
-use crate::error::{Closed, DialError, StreamEnded};
+use crate::credentials::{Certified, Credentials};
+use crate::error::{BindError, Closed, DialError, StreamEnded};
 use crate::stats::Path;
 use purlin_proto::Refusal;
 
@@ -91,6 +91,17 @@ impl Wire {
         match self {
             Self::Quic(wire) => wire.dial(address).await.map(Connection::Quic),
             Self::Memory(wire) => wire.dial(address).await.map(Connection::Memory),
+        }
+    }
+
+    /// Shows other credentials in handshakes that begin from now on.
+    pub(crate) fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        match self {
+            Self::Quic(wire) => wire.set_credentials(credentials),
+            Self::Memory(wire) => {
+                wire.set_certified(credentials.certified());
+                Ok(())
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! the machine has AES instructions it is nearly twice as fast.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
@@ -48,6 +48,10 @@ const FIRST_PACKETS: u64 = 4;
 
 pub(crate) struct Wire {
     endpoint: quinn::Endpoint,
+    /// What dials show from now on.
+    client: Mutex<quinn::ClientConfig>,
+    transport: Arc<TransportConfig>,
+    environment: Environment,
     hints: Option<JoinHandle<()>>,
 }
 
@@ -73,20 +77,31 @@ impl Wire {
                 socket::bind(listen, config.mtu, &*runtime, executor)?
             }
         };
-        let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(server),
             bound.socket,
             runtime,
         )
         .map_err(|source| BindError::Address { address: listen, source })?;
-        endpoint.set_default_client_config(client);
         let hints = bound.errors.map(|errors| {
             tokio::spawn(async move {
                 errors.watch(|address| events.unreachable_hint(address)).await;
             })
         });
-        Ok(Self { endpoint, hints })
+        let (client, environment) = (Mutex::new(client), environment.clone());
+        Ok(Self { endpoint, client, transport, environment, hints })
+    }
+
+    /// Shows other credentials in handshakes that begin from now on.
+    pub(crate) fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        let (environment, transport) = (&self.environment, &self.transport);
+        let bad = |error: String| BindError::Credentials(error);
+        let client = client_config(credentials, environment, transport).map_err(bad)?;
+        let server = server_config(credentials, environment, transport).map_err(bad)?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        self.endpoint.set_server_config(Some(server));
+        Ok(())
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
@@ -98,11 +113,13 @@ impl Wire {
     }
 
     pub(crate) async fn dial(&self, address: SocketAddr) -> Result<quinn::Connection, DialError> {
-        let connecting =
-            self.endpoint.connect(address, NODE_DNS_NAME).map_err(|error| match error {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let connecting = self.endpoint.connect_with(client, address, NODE_DNS_NAME).map_err(
+            |error| match error {
                 ConnectError::EndpointStopping => DialError::Closed,
                 other => DialError::Lost(other.to_string()),
-            })?;
+            },
+        )?;
         connecting.await.map_err(|error| explain(&error))
     }
 
@@ -204,7 +221,9 @@ fn alert_text(alert: u8) -> String {
             .to_owned(),
         44 => "it has been revoked: issue a new one".to_owned(),
         45 => {
-            "it has expired, or is not valid yet: check the clocks, or issue a new one".to_owned()
+            "it has expired, or is not valid yet: check the clocks; `purlin cert show` tells when, \
+             and it is made anew where the authority is, or had with a new token"
+                .to_owned()
         }
         // 51 (bad signature) when both authorities have the same name.
         48 | 51 => {
