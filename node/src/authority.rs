@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
 use purlin_proto::{Permissions, Role, Serial};
 use purlin_transport::{Certified, Fingerprint, Identity, NODE_DNS_NAME};
@@ -47,14 +48,19 @@ pub(crate) struct Pair {
 
 /// Makes a new authority.
 pub(crate) fn create() -> Result<Pair, AuthorityError> {
-    let mut params = params(AUTHORITY_VALIDITY);
-    let name = format!("purlin authority {:08x}", rand_u32());
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?.pem();
+    let certificate = authority_params().self_signed(&key)?.pem();
     Ok(Pair { certificate, key: key.serialize_pem() })
+}
+
+/// Makes an authority that is to take the place of another, and its certificate as that one signs
+/// it.
+pub(crate) fn create_next(old: &Pair) -> Result<(Pair, String), AuthorityError> {
+    let (params, key) = (authority_params(), KeyPair::generate()?);
+    let certificate = params.self_signed(&key)?.pem();
+    let issuer = Issuer::from_ca_cert_pem(&old.certificate, KeyPair::from_pem(&old.key)?)?;
+    let cross = params.signed_by(&key, &issuer)?.pem();
+    Ok((Pair { certificate, key: key.serialize_pem() }, cross))
 }
 
 /// Makes a key, and signs a certificate for it, of a holder that needs no permissions. `at_ms` is the
@@ -78,6 +84,14 @@ pub(crate) fn sign_again(
 ) -> Result<String, AuthorityError> {
     let key = KeyPair::from_pem(key)?;
     sign(authority, before.identity, &before.permissions, at_ms, &key)
+}
+
+/// A certificate as PEM (RFC 7468: base64 in lines of 64 characters).
+pub(crate) fn pem(der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("ASCII"));
+    let body: Vec<_> = lines.collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", body.join("\n"))
 }
 
 /// The certificates of a PEM text, as DER.
@@ -142,13 +156,18 @@ fn serial(at_ms: u64) -> Result<SerialNumber, AuthorityError> {
     Ok(SerialNumber::from_slice(Serial::new(at_ms, chance).as_bytes()))
 }
 
+/// Signs bytes.
+pub(crate) fn signature(authority: &Pair, bytes: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+    Ok(KeyPair::from_pem(&authority.key)?.sign(bytes)?)
+}
+
 /// Signs a revocation.
 pub(crate) fn revoke(
     authority: &Pair,
     revocation: Revocation,
 ) -> Result<SignedRevocation, AuthorityError> {
     let bytes = revocation.signed_bytes().expect("plain data");
-    let signature = KeyPair::from_pem(&authority.key)?.sign(&bytes)?;
+    let signature = signature(authority, &bytes)?;
     Ok(SignedRevocation { revocation, signature })
 }
 
@@ -168,6 +187,37 @@ pub(crate) fn has_signed(authorities: &[Bytes], bytes: &[u8], signature: &[u8]) 
     })
 }
 
+/// Whether one of these authorities has signed a certificate; all as DER.
+pub(crate) fn is_signed_by(authorities: &[Bytes], der: &[u8]) -> bool {
+    parse_x509_certificate(der).is_ok_and(|(_, certificate)| {
+        let (signed, signature) = (&certificate.tbs_certificate, &certificate.signature_value);
+        has_signed(authorities, signed.as_ref(), &signature.data)
+    })
+}
+
+/// Whether all of these authorities are believed already, or one that is vouches for them in the chain
+/// of a certificate; all in PEM.
+pub(crate) fn is_vouched(believed: &str, chain: &str, authorities: &str) -> bool {
+    let key = |der: &[u8]| {
+        let (_, certificate) = parse_x509_certificate(der).ok()?;
+        Some(certificate.public_key().raw.to_vec())
+    };
+    let (believed, all) = (ders(believed), ders(authorities));
+    let crosses: Vec<_> = ders(chain)
+        .into_iter()
+        .skip(1)
+        .filter(|cross| is_authority(cross) && is_signed_by(&believed, cross))
+        .collect();
+    let vouched =
+        |der: &Bytes| believed.contains(der) || crosses.iter().any(|cross| key(cross) == key(der));
+    !all.is_empty() && all.iter().all(vouched)
+}
+
+/// Whether this can be an authority.
+pub(crate) fn is_authority(der: &[u8]) -> bool {
+    parse_x509_certificate(der).is_ok_and(|(_, certificate)| certificate.is_ca())
+}
+
 /// What is wrong with a certificate (as DER) that is to be made anew: whether one of these
 /// authorities has signed it, it has not expired, and it is of this key.
 pub(crate) fn check_renewable(
@@ -177,9 +227,8 @@ pub(crate) fn check_renewable(
     now: SystemTime,
 ) -> Result<(), String> {
     let (_, certificate) = parse_x509_certificate(der).map_err(|error| error.to_string())?;
-    let (signed, signature) = (&certificate.tbs_certificate, &certificate.signature_value.data);
     let now_ms = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    if !has_signed(authorities, signed.as_ref(), signature) {
+    if !is_signed_by(authorities, der) {
         return Err("the certificate is not of this cluster's authority".to_owned());
     }
     if expires_ms(der).is_none_or(|expires| u128::from(expires) <= now_ms) {
@@ -198,10 +247,24 @@ pub(crate) fn expires_ms(der: &[u8]) -> Option<u64> {
     seconds.checked_mul(1_000)
 }
 
+/// The fingerprints of all certificates in a PEM text.
+pub(crate) fn fingerprints(certificates: &str) -> Vec<Fingerprint> {
+    ders(certificates).iter().map(|der| Fingerprint::of(der)).collect()
+}
+
 /// The fingerprint of a certificate in PEM; of the first, if there are several.
 pub(crate) fn fingerprint(certificate: &str) -> Option<Fingerprint> {
     let (_, pem) = parse_x509_pem(certificate.as_bytes()).ok()?;
     Some(Fingerprint::of(&pem.contents))
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = params(AUTHORITY_VALIDITY);
+    let name = format!("purlin authority {:08x}", rand_u32());
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
 }
 
 fn params(validity: Duration) -> CertificateParams {
@@ -213,28 +276,36 @@ fn params(validity: Duration) -> CertificateParams {
     params
 }
 
-/// Whether a certificate can be used for a while yet: [`is_valid`] until a quarter of its time is
-/// left.
-pub(crate) fn is_good(authority: &str, pair: &Pair, now: SystemTime) -> bool {
-    is_valid(authority, pair, now + VALIDITY / 4)
+/// Whether a certificate can be used for a while yet: of the authority that signs (the first of
+/// those in PEM), until a quarter of its time is left.
+pub(crate) fn is_good(authorities: &str, pair: &Pair, now: SystemTime) -> bool {
+    let first: Vec<_> = ders(authorities).into_iter().take(1).collect();
+    is_valid_by(&first, pair, now + VALIDITY / 4)
 }
 
-/// Whether a certificate has not run out by then, and is of this authority and of its own key. What
-/// cannot be read cannot be used.
-pub(crate) fn is_valid(authority: &str, pair: &Pair, then: SystemTime) -> bool {
-    let Ok((_, authority)) = parse_x509_pem(authority.as_bytes()) else { return false };
-    let Ok((_, certificate)) = parse_x509_pem(pair.certificate.as_bytes()) else { return false };
-    let (Ok(authority), Ok(certificate)) = (authority.parse_x509(), certificate.parse_x509())
-    else {
+/// Whether a certificate has not run out by then, and is of one of these authorities (in PEM) and of
+/// its own key. What cannot be read cannot be used.
+pub(crate) fn is_valid(authorities: &str, pair: &Pair, then: SystemTime) -> bool {
+    is_valid_by(&ders(authorities), pair, then)
+}
+
+fn is_valid_by(authorities: &[Bytes], pair: &Pair, then: SystemTime) -> bool {
+    let wanted = then.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let certificate = ders(&pair.certificate).into_iter().next();
+    certificate.is_some_and(|der| {
+        is_key_of(&pair.certificate, &pair.key)
+            && is_signed_by(authorities, &der)
+            && expires_ms(&der).is_some_and(|expires| u128::from(expires) > wanted)
+    })
+}
+
+/// Whether a certificate (in PEM; the first, if there are several) is for this key.
+pub(crate) fn is_key_of(certificate: &str, key: &str) -> bool {
+    let Ok((_, pem)) = parse_x509_pem(certificate.as_bytes()) else { return false };
+    let (Ok(certificate), Ok(key)) = (pem.parse_x509(), KeyPair::from_pem(key)) else {
         return false;
     };
-    let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
-    let until = certificate.validity().not_after.timestamp();
-    let wanted = then.duration_since(SystemTime::UNIX_EPOCH);
-    let wanted = wanted.map_or(0, |wanted| wanted.as_secs());
-    let same_key = *certificate.public_key().subject_public_key.data == *key.public_key_raw();
-    let signed = certificate.issuer().as_raw() == authority.subject().as_raw();
-    same_key && signed && u64::try_from(until).is_ok_and(|until| until > wanted)
+    *certificate.public_key().subject_public_key.data == *key.public_key_raw()
 }
 
 /// Tells authorities apart for people; not a secret.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
 use purlin_proto::revocation::SignedRevocation;
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
     Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
@@ -409,7 +410,7 @@ impl NodeBuilder {
         let wall = millis(&self.clock);
         if let Some(Given { wire, credentials, next }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let (home, revoked, lock) = (None, Vec::new(), None);
+            let (home, revoked, lock) = (None, (Vec::new(), None), None);
             let ground = Ground { credentials, home, revoked, lock, creation, next, net };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
@@ -429,7 +430,7 @@ impl NodeBuilder {
             })
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
-        let revoked = home.revocations()?;
+        let revoked = (home.revocations()?, home.trust()?);
         let (home, lock) = (Some(home), Some(lock));
         let ground = Ground { credentials, home, revoked, lock, creation, next, net };
         let listen = self.listen_addresses().await?;
@@ -541,7 +542,6 @@ impl NodeBuilder {
             desk: Arc::clone(&desk),
             forbidden: Arc::clone(&forbidden),
             revoked: Arc::clone(&revoked),
-            shut_out: AtomicBool::new(false),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -632,8 +632,8 @@ pub(crate) struct Given {
 struct Ground {
     credentials: Credentials,
     home: Option<Home>,
-    /// Certificates that were revoked, as far as the directory remembers.
-    revoked: Vec<SignedRevocation>,
+    /// Certificates that were revoked, and authorities, as far as the directory remembers.
+    revoked: (Vec<SignedRevocation>, Option<SignedTrust>),
     lock: Option<Arc<NodeLock>>,
     creation: u64,
     next: NextCreation,
@@ -649,7 +649,8 @@ impl Ground {
     /// What is known of revoked certificates from before.
     fn known(&self, clock: &WallClock) -> Arc<Known> {
         let (home, clock) = (self.home.clone(), Arc::clone(clock));
-        Known::new(home, self.revoked.clone(), self.credentials.authorities(), clock)
+        let (revoked, trust) = self.revoked.clone();
+        Known::new(home, revoked, trust, self.credentials.authorities(), clock)
     }
 }
 

@@ -126,6 +126,9 @@ impl Driver {
                     // Whoever asked may have given up.
                     drop(answer.send(self.warden.heed(revocations, None)));
                 }
+                Some(Told::Believe { trust, answer }) => {
+                    drop(answer.send(self.warden.believe(trust, None)));
+                }
                 Some(Told::Renewed { expires_ms }) => self.warden.renewed(expires_ms),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.

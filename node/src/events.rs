@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
 use purlin_proto::revocation::SignedRevocation;
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
@@ -47,6 +48,13 @@ pub(crate) enum Told {
         revocations: Vec<SignedRevocation>,
         /// For how many were new.
         answer: oneshot::Sender<Result<usize, String>>,
+    },
+    /// An operator has changed which authorities are believed.
+    Believe {
+        /// Which, signed.
+        trust: SignedTrust,
+        /// For whether it was news.
+        answer: oneshot::Sender<Result<bool, String>>,
     },
     /// This node has a new certificate, which expires then.
     Renewed { expires_ms: u64 },
@@ -105,8 +113,6 @@ pub(crate) struct Ear {
     pub(crate) desk: Arc<Desk>,
     pub(crate) forbidden: Arc<Counts>,
     pub(crate) revoked: Arc<Known>,
-    /// Whether it was told that its certificate is revoked.
-    pub(crate) shut_out: AtomicBool,
 }
 
 impl Ear {
@@ -132,7 +138,7 @@ impl Ear {
             Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
             Refusal::Revoked { .. } => {
                 // It goes on trying, which need not be said each time.
-                match self.shut_out.swap(true, Ordering::Relaxed) {
+                match self.revoked.shut_out.swap(true, Ordering::Relaxed) {
                     false => tracing::error!(%at, %why, "this node is shut out"),
                     true => tracing::debug!(%at, %why, "this node is shut out"),
                 }

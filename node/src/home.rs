@@ -1,7 +1,8 @@
 //! The data directory: credentials, and what a node must remember over restarts.
 //!
 //! ```text
-//! authority.pem  authority.key        the authority of this user
+//! authority.pem  authority.key        the authority of this user; further ones that are believed
+//! cross.pem      trust.json           what is needed while two are, and after
 //! tokens.json                         join tokens, where the authority's key is
 //! client.pem     client.key           for the command line and programs: an operator's, where the
 //!                                     authority's key is; elsewhere what was joined as
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::{self, AuthorityError, Pair};
 
 mod revocations;
+mod rotation;
 
 pub(crate) use revocations::Revoking;
 
@@ -70,10 +72,10 @@ pub enum HomeError {
         /// Whose credentials are missing.
         wanted: Identity,
     },
-    /// What is remembered of revocations cannot be read; who goes on without it would believe what
-    /// was revoked.
+    /// What is remembered of revoked certificates, or of authorities, cannot be read; who goes on
+    /// without it would believe what is not to be believed.
     #[error("{path} is damaged: {detail}; remove it, the other members know what was in it")]
-    Revocations {
+    Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -87,6 +89,21 @@ pub enum HomeError {
         /// Whose it was to be.
         path: PathBuf,
     },
+    /// Another directory has rotated the authority, and has the key of the new one.
+    #[error(
+        "authority.key in {dir} is of an authority that does not sign any more: copy authority.key, \
+        cross.pem and trust.json from where the authority was rotated"
+    )]
+    Rotated {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Two authorities are believed already.
+    #[error("a rotation is under way: end it first, with `purlin cert rotate-authority --finish`")]
+    Rotating,
+    /// There is no rotation to end.
+    #[error("one authority is believed, there is no rotation to end")]
+    NotRotating,
     /// The last creation of a node is not known.
     #[error(
         "{path} does not hold the number of the node's last life: remove it, if this machine's \
@@ -229,12 +246,6 @@ impl Home {
         write(&certificate, &pair.certificate)
     }
 
-    /// The authority, where its key is.
-    pub(crate) fn authority(&self) -> Result<Pair, HomeError> {
-        let (certificate, key) = self.pair("authority");
-        Ok(Pair { certificate: read(&certificate)?, key: read(&key)? })
-    }
-
     /// Sees to it that there is a certificate that is good for a while, with its key.
     fn renew(&self, stem: &str, identity: Identity) -> Result<(), HomeError> {
         let (certificate, key) = self.pair(stem);
@@ -253,7 +264,8 @@ impl Home {
         if !good {
             match (Self::has_authority(&self.dir), present) {
                 (true, _) => {
-                    let made = authority::issue(&self.authority()?, identity, self.stamp()?)?;
+                    let mut made = authority::issue(&self.authority()?, identity, self.stamp()?)?;
+                    made.certificate = self.with_cross(made.certificate)?;
                     self.write_pair(stem, &made)?;
                 }
                 // What is wrong with it will be said where it is used.
@@ -301,7 +313,7 @@ impl Home {
         let (certificate, key) = self.pair(stem);
         let before = Certified::of_pem(&read(&certificate)?)?;
         let made = authority::sign_again(&self.authority()?, &before, &read(&key)?, self.stamp()?)?;
-        write(&certificate, &made)
+        write(&certificate, &self.with_cross(made)?)
     }
 
     /// The credentials that a directory has by now.
@@ -330,14 +342,19 @@ impl Home {
     pub(crate) fn take_renewed(&self, stem: &str, admission: &Admission) -> Result<(), HomeError> {
         let (certificate, key) = self.pair(stem);
         let before = Certified::of_pem(&read(&certificate)?)?;
-        let trusted = read(&self.pair("authority").0)?;
+        let mut trusted = read(&self.pair("authority").0)?;
         let pair = Pair { certificate: admission.certificate.clone(), key: read(&key)? };
         let after = Certified::of_pem(&pair.certificate)?;
+        if authority::is_vouched(&trusted, &pair.certificate, &admission.authority) {
+            trusted.clone_from(&admission.authority);
+        }
         let same = (after.identity, &after.permissions) == (before.identity, &before.permissions);
         if !same || !authority::is_valid(&trusted, &pair, SystemTime::now()) {
             let path = self.dir.join(stem);
             return Err(HomeError::Renewed { path });
         }
+        // The new certificate may be of an authority that is not believed here yet.
+        write(&self.dir.join("authority.pem"), &trusted)?;
         write(&certificate, &pair.certificate)
     }
 

@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
-    JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
-    ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place,
-    RegisterGlobal, ReleaseKey, Renew, Revoke, Status, Subscribe, SubscribeTopic, TakeIn,
+    self, Believe, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree,
+    GetTrust, GetWhy, JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
+    ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo,
+    Place, RegisterGlobal, ReleaseKey, Renew, Revoke, Status, Subscribe, SubscribeTopic, TakeIn,
     UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
@@ -122,6 +122,8 @@ impl System {
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = reply(message, |_: ListRevocations| node.revoked.list());
         let message = take(message, |ask: Revoke, answer| self.revoke(node, ask, answer));
+        let message = reply(message, |_: GetTrust| node.renewal.trust_info(&node.revoked));
+        let message = take(message, |ask: Believe, answer| self.believe(node, ask, answer));
         let message = take(message, |ask: Renew, answer| self.renew(node, ask, answer));
         let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
@@ -143,6 +145,21 @@ impl System {
         let (answer, heeded) = oneshot::channel();
         // The driver ends with the node; then there is no answer, which says so.
         let _ = node.inputs.send(Told::Revoke { revocations: ask.revocations, answer });
+        self.joins.spawn(async move {
+            if let Ok(heeded) = heeded.await {
+                reply.send(heeded);
+            }
+        });
+    }
+
+    /// Hands other authorities to the driver.
+    fn believe(&mut self, node: &Shared, ask: Believe, reply: Answer<Result<bool, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let (answer, heeded) = oneshot::channel();
+        // The driver ends with the node; then there is no answer, which says so.
+        let _ = node.inputs.send(Told::Believe { trust: ask.trust, answer });
         self.joins.spawn(async move {
             if let Ok(heeded) = heeded.await {
                 reply.send(heeded);

@@ -39,7 +39,7 @@ macro_rules! message {
 mod certificates;
 mod entries;
 
-pub use certificates::{ListRevocations, Renew, Revoke};
+pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,

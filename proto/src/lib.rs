@@ -43,6 +43,7 @@ mod serials;
 pub mod session;
 mod signal;
 pub mod supervision;
+pub mod trust;
 
 pub use crate::dest::{Dest, ParseDestError};
 pub use crate::entry::{EntryKey, EntryValue, Held};

@@ -47,6 +47,12 @@ pub const SERIAL_BYTES: usize = 21;
 /// Most revocations that a node keeps, and most in one frame.
 pub const REVOCATIONS: usize = 4_096;
 
+/// Most authorities that are believed at once.
+pub const AUTHORITIES: usize = 4;
+
+/// Largest certificate of an authority, as DER, in bytes.
+pub const AUTHORITY_BYTES: usize = 4 << 10;
+
 /// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
 /// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
 pub const CREATION: u64 = 1 << 48;

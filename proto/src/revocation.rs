@@ -11,6 +11,7 @@ use crate::hello::Role;
 use crate::limits::REVOCATIONS;
 use crate::name::NodeName;
 use crate::serial::Serial;
+use crate::trust::SignedTrust;
 
 /// What is signed begins so, that it cannot be taken for anything else.
 const CONTEXT: &[u8] = b"purlin-revocation/1\0";
@@ -100,6 +101,9 @@ pub enum Saying {
         /// When it expires, in milliseconds since 1970.
         expires_ms: u64,
     },
+    /// Other authorities are believed than the cluster has begun with. Whoever knows of a higher
+    /// number answers with that.
+    Trusted(SignedTrust),
 }
 
 impl Saying {
@@ -108,6 +112,7 @@ impl Saying {
         match self {
             Self::Know { .. } | Self::Renewed { .. } => true,
             Self::These(all) => all.len() <= REVOCATIONS,
+            Self::Trusted(signed) => signed.is_bounded(),
         }
     }
 }

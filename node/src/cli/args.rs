@@ -275,7 +275,8 @@ Example:
   PURLIN_TOKEN=purlin-operator-… purlin join --seed 10.0.0.1:7400
   purlin members --at 10.0.0.1:7400")]
     Join(JoinArgs),
-    /// Show certificates and when they expire, have them made anew, or revoke them.
+    /// Show certificates and when they expire, have them made anew, or revoke them; rotate the
+    /// authority.
     ///
     /// `show` tells what is in the data directory. `revoke` works where the authority's key is, and
     /// tells all members through one that runs: they close the connections of whoever has such a
@@ -401,6 +402,26 @@ pub(crate) enum CertCommand {
     /// stopped: connections go on, and new ones begin with the new certificate.
     #[command(after_help = "Example:\n  purlin cert renew")]
     Renew(AskArgs),
+    /// Give the cluster another authority, without stopping anything; in two steps.
+    ///
+    /// First another is made, which signs from now on, and members have their certificates made anew
+    /// by it; both are believed. Clients of other machines say `purlin cert renew`, and programs
+    /// read that when they start. Then `--finish` ends the belief in the old one: a member that was
+    /// away since the first step, or a client that has not renewed, is not believed any more and
+    /// needs a new token.
+    #[command(
+        after_help = "Examples:\n  purlin cert rotate-authority\n  purlin cert rotate-authority --finish"
+    )]
+    RotateAuthority {
+        /// End the belief in the old authority, when all members have certificates of the new one.
+        #[arg(long)]
+        finish: bool,
+        /// Also if some have not, or do not answer.
+        #[arg(long, requires = "finish")]
+        force: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Let nobody use these certificates any more.
     ///
     /// Of a holder all that were made until now; one that is made later is good. To keep somebody

@@ -8,8 +8,10 @@
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use purlin_client::Client;
 use purlin_proto::admin;
 use purlin_proto::revocation::{Revocation, Revoked};
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{NodeName, Role, Serial};
 use purlin_transport::{Certified, Identity};
 use serde::Serialize;
@@ -61,6 +63,8 @@ pub(super) fn run(command: CertCommand) -> Result<(), Failure> {
     match command {
         CertCommand::Show(args) => show(&args),
         CertCommand::Renew(ask) => renew(&ask),
+        CertCommand::RotateAuthority { finish: false, ask, .. } => rotate(&ask),
+        CertCommand::RotateAuthority { finish: true, force, ask } => finish(&ask, force),
         CertCommand::Revoke { targets, ask } => revoke(targets, &ask),
     }
 }
@@ -152,16 +156,21 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn revoke(targets: Vec<Target>, ask: &AskArgs) -> Result<(), Failure> {
+/// The data directory, if the authority's key is there.
+fn with_authority(ask: &AskArgs) -> Result<Home, Failure> {
     let dir = Home::locate(ask.data_dir.clone()).map_err(no)?;
     if !Home::has_authority(&dir) {
         return Err(Failure::No(format!(
-            "there is no authority.key in {}: certificates are revoked where it is, which is where \
-             the cluster's first node was started",
+            "there is no authority.key in {}: this is done where it is, which is where the \
+             cluster's first node was started",
             dir.display()
         )));
     }
-    let home = Home::enter(dir).map_err(no)?;
+    Home::enter(dir).map_err(no)
+}
+
+fn revoke(targets: Vec<Target>, ask: &AskArgs) -> Result<(), Failure> {
+    let home = with_authority(ask)?;
     for target in targets {
         let text = match &target {
             Target::Serial(serial) => serial.to_string(),
@@ -219,6 +228,79 @@ fn renew(ask: &AskArgs) -> Result<(), Failure> {
         note("made client.pem anew");
         Ok(())
     })
+}
+
+/// A first step that has not reached anybody is told again.
+fn rotate(ask: &AskArgs) -> Result<(), Failure> {
+    let home = with_authority(ask)?;
+    let trust = match home.rotate() {
+        Ok(trust) => {
+            note("made another authority, which signs from now on");
+            trust
+        }
+        Err(error @ HomeError::Rotating) => {
+            note(&format!("{error}; telling it again"));
+            home.trust().map_err(no)?.ok_or_else(|| no(&error))?
+        }
+        Err(error) => return Err(no(error)),
+    };
+    tell_trust(ask, &home, trust)?;
+    note(
+        "when all members have certificates of the new one, and clients have said `purlin cert \
+         renew`: purlin cert rotate-authority --finish",
+    );
+    Ok(())
+}
+
+fn tell_trust(ask: &AskArgs, home: &Home, trust: SignedTrust) -> Result<(), Failure> {
+    // The command line's own is made anew.
+    Home::open(home.dir()).map_err(no)?;
+    let told = ask::with_client(ask, async move |client| {
+        let told = ask::call(client, system(None), admin::Believe { trust }).await?;
+        told.map(drop).map_err(Failure::No)
+    });
+    told.map_err(|failure| match failure {
+        Failure::NoConnection(error) => Failure::NoConnection(format!(
+            "{error}; it is done here, but no member knows: repeat it with --at HOST:PORT"
+        )),
+        other => other,
+    })
+}
+
+fn finish(ask: &AskArgs, force: bool) -> Result<(), Failure> {
+    let home = with_authority(ask)?;
+    let rotating = home.is_rotating().map_err(no)?;
+    if rotating && !force {
+        ask::with_client(ask, async |client| all_renewed(client).await)?;
+    }
+    let trust = match home.finish_rotation() {
+        Ok(trust) => trust,
+        // It is told again, if it was done before.
+        Err(error) => home.trust().map_err(no)?.ok_or_else(|| no(error))?,
+    };
+    tell_trust(ask, &home, trust)?;
+    note("the old authority is not believed any more");
+    Ok(())
+}
+
+/// Whether no member is left behind.
+async fn all_renewed(client: &Client) -> Result<(), Failure> {
+    let members = ask::call(client, system(None), admin::ListMembers).await?;
+    let mut behind = Vec::new();
+    for member in members.into_iter().filter(|member| member.state.is_live()) {
+        match client.call(system(Some(member.name)), admin::GetTrust).await {
+            Ok(info) if info.renewed && info.authorities > 1 => {}
+            Ok(_) => behind.push(format!("{} has no new certificate yet", member.name)),
+            Err(error) => behind.push(format!("{}: {error}", member.name)),
+        }
+    }
+    match behind.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::No(format!(
+            "{}; try again after a moment, or --force leaves them behind",
+            behind.join("; ")
+        ))),
+    }
 }
 
 #[cfg(test)]

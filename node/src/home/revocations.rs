@@ -43,7 +43,7 @@ impl Home {
     /// The revocations that are remembered here.
     pub(crate) fn revocations(&self) -> Result<Vec<SignedRevocation>, HomeError> {
         let Some(text) = self.read_if_there("revoked.json")? else { return Ok(Vec::new()) };
-        serde_json::from_str(&text).map_err(|error| HomeError::Revocations {
+        serde_json::from_str(&text).map_err(|error| HomeError::Damaged {
             path: self.dir.join("revoked.json"),
             detail: error.to_string(),
         })
@@ -157,6 +157,6 @@ mod tests {
         home.revoke(Revoking::Serial(Serial::new(1, [2; 10]))).unwrap();
         assert_eq!(home.revocations().unwrap().len(), 1);
         home.write("revoked.json", "[{").unwrap();
-        assert!(matches!(Home::open(&dir), Err(HomeError::Revocations { .. })));
+        assert!(matches!(Home::open(&dir), Err(HomeError::Damaged { .. })));
     }
 }

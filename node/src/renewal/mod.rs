@@ -27,11 +27,12 @@
 pub(crate) mod sign;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use purlin_proto::Serial;
-use purlin_transport::Credentials;
+use bytes::Bytes;
+use purlin_proto::admin::TrustInfo;
+use purlin_transport::{Certified, Credentials};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::authority;
@@ -39,6 +40,7 @@ use crate::builder::millis;
 use crate::events::Told;
 use crate::home::{Home, HomeError};
 use crate::node::Shared;
+use crate::revoked::Known;
 
 /// How long before it expires a certificate is warned of.
 pub(crate) const WARN: Duration = Duration::from_hours(30 * 24);
@@ -55,18 +57,32 @@ const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// How often is warned of one that is soon over.
 const WARN_EVERY: Duration = Duration::from_hours(24);
 
-/// The certificate that a node shows.
+/// What a node shows, and whom it believes.
 pub(crate) struct Renewal {
     /// In milliseconds since 1970; 0 if that cannot be read.
     expires_ms: AtomicU64,
-    serial: Mutex<Serial>,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Shown {
+    certified: Certified,
+    authorities: Vec<Bytes>,
+}
+
+impl Shown {
+    fn of(credentials: &Credentials) -> Self {
+        let certified = credentials.certified().clone();
+        Self { certified, authorities: credentials.authorities() }
+    }
 }
 
 impl Renewal {
     pub(crate) fn new(credentials: &Credentials) -> Self {
-        let certified = credentials.certified();
-        let expires_ms = AtomicU64::new(authority::expires_ms(&certified.der).unwrap_or(0));
-        Self { expires_ms, serial: Mutex::new(certified.serial.clone()) }
+        let shown = Mutex::new(Shown::of(credentials));
+        let renewal = Self { expires_ms: AtomicU64::new(0), shown };
+        renewal.note(credentials);
+        renewal
     }
 
     /// When it expires, in milliseconds since 1970.
@@ -74,16 +90,27 @@ impl Renewal {
         Some(self.expires_ms.load(Ordering::Relaxed)).filter(|expires| *expires > 0)
     }
 
-    fn serial(&self) -> MutexGuard<'_, Serial> {
-        self.serial.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shown(&self) -> Shown {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// This one is shown from now on.
+    /// These are shown and believed from now on.
     fn note(&self, credentials: &Credentials) {
-        let certified = credentials.certified();
-        *self.serial() = certified.serial.clone();
-        let expires_ms = authority::expires_ms(&certified.der).unwrap_or(0);
+        let shown = Shown::of(credentials);
+        let expires_ms = authority::expires_ms(&shown.certified.der).unwrap_or(0);
         self.expires_ms.store(expires_ms, Ordering::Relaxed);
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+
+    /// How far this node is in a rotation of the authority.
+    pub(crate) fn trust_info(&self, known: &Known) -> TrustInfo {
+        let Shown { certified, authorities } = self.shown();
+        let first: Vec<_> = authorities.iter().take(1).cloned().collect();
+        TrustInfo {
+            number: known.trust().map_or(0, |signed| signed.trust.number),
+            authorities: authorities.len(),
+            renewed: authority::is_signed_by(&first, &certified.der),
+        }
     }
 }
 
@@ -94,7 +121,14 @@ pub(crate) async fn keep(node: Weak<Shared>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut tried, mut warned, mut failed) = (None, None, false);
     loop {
-        looks.tick().await;
+        let Some(known) = node.upgrade().map(|node| Arc::clone(&node.revoked)) else { return };
+        tokio::select! {
+            biased;
+            // Other authorities are believed.
+            () = known.changed.notified() => tried = None,
+            _ = looks.tick() => {}
+        }
+        drop(known);
         let Some(node) = node.upgrade() else { return };
         let Some(home) = node.revoked.home().cloned() else { return };
         let stem = format!("nodes/{}/node", node.runtime.name());
@@ -150,16 +184,21 @@ async fn renew_if_due(node: &Shared, home: &Home, stem: &str) -> Result<(), Stri
 /// Shows the certificate that is on disk, if that is another.
 async fn take_over(node: &Shared, home: Home, stem: String) -> Result<(), String> {
     let credentials = on_disk(move || home.credentials(&stem)).await?;
-    let serial = &credentials.certified().serial;
-    if *node.renewal.serial() == *serial {
+    let (before, now) = (node.renewal.shown(), Shown::of(&credentials));
+    if before == now {
         return Ok(());
     }
     node.endpoint.set_credentials(&credentials).map_err(|error| error.to_string())?;
     node.renewal.note(&credentials);
-    tracing::info!(%serial, "the certificate was made anew");
-    if let Some(expires_ms) = node.renewal.expires_ms() {
-        // The driver ends with the node.
-        let _ = node.inputs.send(Told::Renewed { expires_ms });
+    if before.authorities != now.authorities {
+        tracing::info!(count = now.authorities.len(), "the authorities on disk are believed");
+    }
+    if before.certified.serial != now.certified.serial {
+        tracing::info!(serial = %now.certified.serial, "the certificate was made anew");
+        if let Some(expires_ms) = node.renewal.expires_ms() {
+            // The driver ends with the node.
+            let _ = node.inputs.send(Told::Renewed { expires_ms });
+        }
     }
     Ok(())
 }

@@ -57,7 +57,8 @@ fn sign(
     }
     let at_ms = home.stamp().map_err(|error| failed(&error))?;
     let signed = authority::sign(&authority, before.identity, &before.permissions, at_ms, &subject);
-    let certificate = signed.map_err(|error| failed(&error))?;
+    let certificate = home.with_cross(signed.map_err(|error| failed(&error))?);
+    let certificate = certificate.map_err(|error| failed(&error))?;
     Ok(Admission { certificate, authority: authority.certificate })
 }
 

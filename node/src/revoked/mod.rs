@@ -27,16 +27,20 @@
 //! Clients are not told: one that dials a revoked node believes it.
 
 pub(crate) mod spread;
+pub(crate) mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use purlin_proto::limits::REVOCATIONS;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{NodeName, Refusal, Role, Serial};
 use purlin_transport::Peer;
 use ring::digest::{SHA256, digest};
+use tokio::sync::Notify;
 
 use crate::authority;
 use crate::builder::{WallClock, millis};
@@ -48,7 +52,13 @@ pub(crate) struct Known {
     /// Where they are remembered; nowhere if the node was given its credentials.
     home: Option<Home>,
     /// Certificates, as DER, whose keys may revoke.
-    authorities: Vec<Bytes>,
+    authorities: Mutex<Vec<Bytes>>,
+    /// What was said last of authorities; see `trust.rs`.
+    trust: Mutex<Option<SignedTrust>>,
+    /// Whether the node was told that its own certificate is revoked.
+    pub(crate) shut_out: AtomicBool,
+    /// Wakes whoever looks after the node's own certificate.
+    pub(crate) changed: Notify,
     clock: WallClock,
     /// When certificates expire that members have got since they were connected.
     expiries: Mutex<BTreeMap<NodeName, u64>>,
@@ -68,14 +78,24 @@ impl Known {
     pub(crate) fn new(
         home: Option<Home>,
         remembered: Vec<SignedRevocation>,
+        trust: Option<SignedTrust>,
         authorities: Vec<Bytes>,
         clock: WallClock,
     ) -> Arc<Self> {
-        let known =
-            Self { signed: Mutex::default(), home, authorities, clock, expiries: Mutex::default() };
+        let known = Self {
+            signed: Mutex::default(),
+            home,
+            authorities: Mutex::new(authorities),
+            trust: Mutex::new(trust),
+            shut_out: AtomicBool::new(false),
+            changed: Notify::new(),
+            clock,
+            expiries: Mutex::default(),
+        };
         for one in remembered {
+            // Of an authority of before, whose certificates nobody believes.
             if let Err(error) = known.add_one(one) {
-                tracing::error!(%error, "a remembered revocation is not heeded");
+                tracing::debug!(%error, "a remembered revocation is over");
             }
         }
         Arc::new(known)
@@ -95,17 +115,18 @@ impl Known {
         self.lock().iter().any(|one| one.revocation.covers(role, name, serial))
     }
 
-    /// Takes over what is new and signed by our authority, and returns that.
+    /// Takes over what is new and signed by an authority that is believed, and returns that; an error
+    /// tells of one that was left out.
     fn add(&self, all: Vec<SignedRevocation>) -> (Vec<SignedRevocation>, Result<(), NotBelieved>) {
-        let mut new = Vec::new();
+        let (mut new, mut result) = (Vec::new(), Ok(()));
         for one in all {
             match self.add_one(one.clone()) {
                 Ok(true) => new.push(one),
                 Ok(false) => {}
-                Err(error) => return (new, Err(error)),
+                Err(error) => result = Err(error),
             }
         }
-        (new, Ok(()))
+        (new, result)
     }
 
     /// Whether it was new.
@@ -115,8 +136,9 @@ impl Known {
         }
         let what = &one.revocation.what;
         let signed = one.revocation.signed_bytes();
-        let good = signed
-            .is_ok_and(|signed| authority::has_signed(&self.authorities, &signed, &one.signature));
+        let good = signed.is_ok_and(|signed| {
+            authority::has_signed(&self.authorities(), &signed, &one.signature)
+        });
         if !good {
             return Err(NotBelieved::Signature(what.to_string()));
         }

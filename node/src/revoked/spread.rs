@@ -13,10 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::limits::STATE_BYTES;
 use purlin_proto::revocation::{Saying, SignedRevocation};
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Frame, NodeId, Refusal, codec};
 use purlin_transport::Endpoint;
 
 use super::Known;
+use super::trust::Heard;
 
 /// How often one other member is asked whether it knows the same.
 const COMPARE_EVERY: Duration = Duration::from_secs(15);
@@ -36,6 +38,7 @@ impl Warden {
     /// There is a link to a member.
     pub(crate) fn connected(&self, peer: NodeId) {
         self.known.note_expiry(peer.name, None);
+        self.say_trust(peer);
         self.compare(peer, false);
     }
 
@@ -48,7 +51,9 @@ impl Warden {
         let peers = self.peers();
         if !peers.is_empty() {
             self.turn += 1;
-            self.compare(peers[self.turn % peers.len()], false);
+            let peer = peers[self.turn % peers.len()];
+            self.say_trust(peer);
+            self.compare(peer, false);
         }
     }
 
@@ -98,17 +103,57 @@ impl Warden {
                 }
                 None
             }
-            Ok(these) if !these.is_bounded() => Some("too many revocations".to_owned()),
+            Ok(these) if !these.is_bounded() => Some("too much about certificates".to_owned()),
             Ok(Saying::Renewed { expires_ms }) => {
                 self.known.note_expiry(from.name, Some(expires_ms));
                 None
             }
-            Ok(Saying::These(all)) => self.heed(all, Some(from)).err(),
+            Ok(Saying::Trusted(signed)) => self.believe(signed, Some(from)).err(),
+            Ok(Saying::These(all)) => {
+                // As of an authority that others believe still.
+                if let Err(error) = self.heed(all, Some(from)) {
+                    tracing::warn!(peer = %from, error, "not heeded");
+                }
+                None
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(detail) = wrong {
             tracing::warn!(peer = %from, detail, "protocol violation");
             self.endpoint.close_peer(&from, &Refusal::Protocol { detail });
+        }
+    }
+
+    fn say_trust(&self, peer: NodeId) {
+        if let Some(signed) = self.known.trust() {
+            self.say(peer, &Saying::Trusted(signed));
+        }
+    }
+
+    /// Believes other authorities, and tells the others; returns whether it is news.
+    pub(crate) fn believe(
+        &self,
+        signed: SignedTrust,
+        from: Option<NodeId>,
+    ) -> Result<bool, String> {
+        let number = signed.trust.number;
+        match self.known.believe(signed.clone())? {
+            Heard::Same => Ok(false),
+            Heard::Older => {
+                if let Some(from) = from {
+                    self.say_trust(from);
+                }
+                Ok(false)
+            }
+            Heard::News => {
+                let authorities = signed.trust.authorities.len();
+                tracing::warn!(number, authorities, "other authorities are believed from now on");
+                for peer in self.peers().into_iter().filter(|peer| Some(*peer) != from) {
+                    self.say_trust(peer);
+                }
+                self.known.remember_trust(signed);
+                Ok(true)
+            }
         }
     }
 

@@ -304,7 +304,7 @@ impl Tokens {
         let pair = self.home.authority().map_err(failed)?;
         let at_ms = self.home.stamp().map_err(failed)?;
         let signed = authority::sign(&pair, identity, &permissions, at_ms, &subject);
-        let certificate = signed.map_err(failed)?;
+        let certificate = self.home.with_cross(signed.map_err(failed)?).map_err(failed)?;
         Ok(Admission { certificate, authority: pair.certificate })
     }
 

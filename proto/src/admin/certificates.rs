@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::join::Admission;
 use crate::message::Message;
 use crate::revocation::{Revocation, SignedRevocation};
+use crate::trust::SignedTrust;
 
 /// Believe these certificates no more, and tell all members. Answered with how many of the
 /// revocations were new; an error says why they are not believed.
@@ -35,3 +36,28 @@ pub struct Renew {
     pub forwarded: bool,
 }
 message!(Renew, "node.renew", Result<Admission, String>);
+
+/// Believe these authorities from now on, and tell all members. Answered with whether that was
+/// news; an error says why it is not done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Believe {
+    /// Which, signed by one that is believed.
+    pub trust: SignedTrust,
+}
+message!(Believe, "node.believe", Result<bool, String>);
+
+/// Which authorities does this node believe?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetTrust;
+message!(GetTrust, "node.trust", TrustInfo);
+
+/// Answers [`GetTrust`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustInfo {
+    /// The number of the list that it knows; see [`Trust`](crate::trust::Trust).
+    pub number: u64,
+    /// How many authorities it believes.
+    pub authorities: usize,
+    /// Whether its own certificate is of the first of them.
+    pub renewed: bool,
+}
