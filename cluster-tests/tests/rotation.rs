@@ -144,14 +144,15 @@ fn a_cluster_of_three_rotates_its_authority_under_load_without_a_failed_call() {
         }
         assert!(begun.elapsed() < SOON, "still believed");
     }
-    let e = Cluster::default();
-    let e = e.start("e", &["--seed", &a.address, "--token", &token(&cluster, &[])]);
+    let fifth = Cluster::default();
+    let made = token(&cluster, &[]);
+    let newcomers = [d, fifth.start("e", &["--seed", &a.address, "--token", &made])];
     cluster.until_up(&a, 5, SOON);
     c.signal("TERM");
     c.wait(SOON);
     let c = third.start("c", &["--seed", &b.address]);
     cluster.until_up(&c, 5, SOON);
-    drop((d, e));
+    drop(newcomers);
 }
 
 #[test]

@@ -107,21 +107,13 @@ impl Driver {
         let mut next = Some(first);
         for _ in 0..BATCH {
             match next {
-                Some(Told::Input(input)) => {
-                    let connected = match &input {
-                        Input::Connected { peer, .. } => Some(*peer),
-                        _ => None,
-                    };
-                    self.handle(input);
-                    self.work_off();
-                    if let Some(peer) = connected {
-                        self.spread.connected(peer);
-                        self.warden.connected(peer);
-                    }
-                }
+                Some(Told::Input(input)) => self.take_input(input),
+                Some(Told::Said(input, _said)) => self.take_input(input),
                 Some(Told::Entries) => self.spread.own_changed(),
-                Some(Told::Owned { from, bytes }) => self.spread.said(from, bytes),
-                Some(Told::Certificates { from, bytes }) => self.warden.said(from, &bytes),
+                Some(Told::Owned { from, bytes, said: _said }) => self.spread.said(from, bytes),
+                Some(Told::Certificates { from, bytes, said: _said }) => {
+                    self.warden.said(from, &bytes);
+                }
                 Some(Told::Revoke { revocations, answer }) => {
                     // Whoever asked may have given up.
                     drop(answer.send(self.warden.heed(revocations, None)));
@@ -136,6 +128,23 @@ impl Driver {
                 None => return,
             }
             next = self.inputs.try_recv().ok();
+        }
+    }
+
+    fn take_input(&mut self, input: Input) {
+        let (connected, disconnected) = match &input {
+            Input::Connected { peer, .. } => (Some(*peer), None),
+            Input::Disconnected { peer, .. } => (None, Some(*peer)),
+            _ => (None, None),
+        };
+        self.handle(input);
+        self.work_off();
+        if let Some(peer) = connected {
+            self.spread.connected(peer);
+            self.warden.connected(peer);
+        }
+        if let Some(peer) = disconnected {
+            self.spread.disconnected(peer);
         }
     }
 
