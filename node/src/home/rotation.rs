@@ -5,16 +5,16 @@
 //! and goes with each certificate that the new one signs: so whoever believes only the old one, as
 //! clients and members that were away, believes those as well.
 //!
-//! A crash leaves a rotation begun or not begun: the new key is on disk first (`authority.key.next`),
-//! `authority.pem` is replaced, then the key is moved to its place, by whoever needs it next if need
-//! be.
+//! A crash leaves a step done or not done, and what was not done can be done again: first comes what
+//! is told to others (`trust.json`) and the new key (`authority.key.next`), then `authority.pem` is
+//! replaced, which decides, then the key is moved to its place, by whoever needs it next if need be.
 
 use std::fs;
 use std::io;
 
 use purlin_proto::trust::{ByteBuf, SignedTrust, Trust};
 
-use super::{Home, HomeError, at, read, write};
+use super::{Home, HomeError, at, read};
 use crate::authority::{self, Pair};
 
 impl Home {
@@ -32,14 +32,20 @@ impl Home {
         let _held = self.lock("trust.lock")?;
         match self.trust()? {
             Some(before) if before.trust.number >= signed.trust.number => Ok(()),
-            _ => self.write_trust(signed),
+            _ => {
+                // Who crashes in between believes them, and is told again.
+                self.write_authorities(signed)?;
+                self.write_trust(signed)
+            }
         }
     }
 
-    /// The authorities first: who starts in between believes them, and is told the number again.
-    fn write_trust(&self, signed: &SignedTrust) -> Result<(), HomeError> {
+    fn write_authorities(&self, signed: &SignedTrust) -> Result<(), HomeError> {
         let pems = signed.trust.authorities.iter().map(|der| authority::pem(der));
-        write(&self.dir.join("authority.pem"), &pems.collect::<String>())?;
+        self.write("authority.pem", &pems.collect::<String>())
+    }
+
+    fn write_trust(&self, signed: &SignedTrust) -> Result<(), HomeError> {
         self.write("trust.json", &serde_json::to_string(signed).expect("plain data"))
     }
 
@@ -51,7 +57,11 @@ impl Home {
         if let Some(next_key) = self.read_if_there("authority.key.next")?
             && authority::is_key_of(&pem, &next_key)
         {
-            fs::rename(&next, &key).map_err(at(&key))?;
+            match fs::rename(&next, &key) {
+                // Somebody else has just done it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                moved => moved.map_err(at(&key))?,
+            }
         }
         let pair = Pair { certificate: pem, key: read(&key)? };
         match authority::is_key_of(&pair.certificate, &pair.key) {
@@ -83,6 +93,7 @@ impl Home {
         self.write("authority.key.next", &new.key)?;
         self.write("cross.pem", &cross)?;
         self.write_trust(&signed)?;
+        self.write_authorities(&signed)?;
         self.authority()?;
         Ok(signed)
     }
@@ -97,6 +108,7 @@ impl Home {
         let authorities = authority::ders(&pair.certificate);
         let signed = self.sign_trust(&authorities[..1], &[&pair])?;
         self.write_trust(&signed)?;
+        self.write_authorities(&signed)?;
         match fs::remove_file(self.dir.join("cross.pem")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(HomeError::Io { path: self.dir.join("cross.pem"), source: error })
@@ -182,6 +194,14 @@ mod tests {
         home.write("authority.key", &old.key).unwrap();
         assert_eq!(home.authority().unwrap().key, key);
         assert_eq!(home.trust().unwrap(), Some(trust));
+
+        // The end is told, and not done here.
+        let both = read(&home.dir.join("authority.pem")).unwrap();
+        let told = home.finish_rotation().unwrap();
+        home.write("authority.pem", &both).unwrap();
+        let again = home.finish_rotation().unwrap();
+        assert_eq!(again.trust.number, told.trust.number + 1);
+        assert_eq!(again.trust.authorities, told.trust.authorities);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! How members tell each other of revocations, and what they do when they hear of one. Part of the
-//! driver.
+//! How members tell each other of revocations and authorities, and what they do when they hear of
+//! them. Part of the driver.
 //!
 //! What is new is told to all others at once. Beside that two members compare what they know when
 //! they connect, and each member with one other every [`COMPARE_EVERY`], in turn: that finds what
