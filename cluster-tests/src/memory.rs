@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use purlin::proto::{NodeName, Role};
+use purlin::proto::{NodeName, Permission, Role};
 use purlin::{Network, Node, NodeBuilder};
 use purlin_transport::{Credentials, Identity, NODE_DNS_NAME};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -39,11 +39,24 @@ impl Cluster {
     }
 
     pub fn credentials(&self, name: NodeName, role: Role) -> Credentials {
+        self.certified(name, role, &[])
+    }
+
+    /// The credentials of a client that may do no more than this.
+    pub fn bound_client(&self, name: NodeName, may: &[&str]) -> Credentials {
+        self.certified(name, Role::Client, may)
+    }
+
+    fn certified(&self, name: NodeName, role: Role, may: &[&str]) -> Credentials {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         let uri = Identity { name, role }.to_uri();
         let dns = NODE_DNS_NAME.to_owned().try_into().unwrap();
         params.subject_alt_names =
             vec![SanType::URI(uri.try_into().unwrap()), SanType::DnsName(dns)];
+        for may in may {
+            let uri = may.parse::<Permission>().unwrap().to_uri();
+            params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Credentials::from_pem(&self.authority, &certificate, &key.serialize_pem()).unwrap()

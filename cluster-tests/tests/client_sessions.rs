@@ -107,7 +107,7 @@ fn tell(link: &Link, update: Update) {
 }
 
 async fn connect(cluster: &mut Cluster, nodes: &mut [&mut Fake]) -> (Client, Link) {
-    let credentials = cluster.credentials("client".into(), Role::Client);
+    let credentials = cluster.credentials("client".into(), Role::Operator);
     let seeds: Vec<_> = nodes.iter().map(|node| node.address.to_string()).collect();
     let builder = Client::builder(seeds).memory(cluster.network.clone(), cluster.next_address());
     let (client, link) = tokio::join!(builder.connect(credentials), nodes[0].welcome());
@@ -177,7 +177,7 @@ async fn what_is_under_way_ends_with_the_connection_and_the_next_goes_through_an
 async fn a_node_that_opens_no_session_is_no_connection() {
     let mut cluster = Cluster::empty();
     let node = Fake::start(&mut cluster, "a");
-    let credentials = cluster.credentials("client".into(), Role::Client);
+    let credentials = cluster.credentials("client".into(), Role::Operator);
     let seeds = [node.address.to_string()];
     let builder = Client::builder(seeds).memory(cluster.network.clone(), cluster.next_address());
 

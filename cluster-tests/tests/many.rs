@@ -204,7 +204,7 @@ async fn clients_of_a_node_share_a_monitor_with_its_processes() {
     let mut crowd = Crowd::start(&a, 3, watch(target));
     let mut monitors = Vec::new();
     for name in ["c", "d"] {
-        let credentials = cluster.credentials(name.into(), Role::Client);
+        let credentials = cluster.credentials(name.into(), Role::Operator);
         let builder = Client::builder([a.address().to_string()]);
         let builder = builder.memory(cluster.network.clone(), cluster.next_address());
         let client = builder.connect(credentials).await.unwrap();

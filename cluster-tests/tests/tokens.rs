@@ -130,7 +130,7 @@ fn a_member_without_the_key_finds_the_one_whose_token_it_is() {
 fn a_used_expired_or_revoked_token_is_refused_and_both_sides_say_why() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let used = token(&cluster, &["--role", "client"]);
+    let used = token(&cluster, &["--role", "operator"]);
     assert!(join(&elsewhere, &a.address, text(&used["token"])).status.success());
     let third = Cluster::default();
     let output = join(&third, &a.address, text(&used["token"]));
@@ -208,17 +208,17 @@ fn what_was_typed_wrong_is_told_before_anybody_is_asked() {
 }
 
 #[test]
-fn a_client_of_another_machine_joins_and_asks() {
+fn an_operator_of_another_machine_joins_and_asks() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &["--role", "client"]);
+    let made = token(&cluster, &["--role", "operator"]);
 
     let output = join(&elsewhere, &a.address, text(&made["token"]));
 
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(files(&elsewhere.data_dir()), ["authority.pem", "client.key", "client.pem"]);
     assert_eq!(elsewhere.json(&a, &["members"])[0]["name"], "a");
-    // It is a client and no more.
+    // It is no node, and has no authority.
     let started = Command::new(binary())
         .env("PURLIN_HOME", elsewhere.data_dir())
         .args(["start", "--name", "b", "--listen", "127.0.0.1:0", "--seed", &a.address])
@@ -240,7 +240,7 @@ fn nobody_at_the_seed_is_no_connection() {
     let elsewhere = Cluster::default();
     let cluster = Cluster::default();
     drop(cluster.start("a", &[]));
-    let made = token(&cluster, &["--role", "client"]);
+    let made = token(&cluster, &["--role", "operator"]);
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let seed = nobody.local_addr().unwrap().to_string();
     let begun = Instant::now();
@@ -258,7 +258,7 @@ fn nobody_at_the_seed_is_no_connection() {
 fn a_crash_of_the_one_that_signs_neither_gives_a_use_nor_costs_one() {
     let cluster = Cluster::default();
     let mut a = cluster.start("a", &[]);
-    let made = token(&cluster, &["--role", "client", "--uses", "3"]);
+    let made = token(&cluster, &["--role", "operator", "--uses", "3"]);
     let homes: Vec<_> = (0..8).map(|_| Cluster::default()).collect();
     let joins: Vec<_> = homes
         .iter()

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
+use purlin_proto::revocation::SignedRevocation;
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
     Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
@@ -33,6 +35,9 @@ use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
+use crate::renewal::Renewal;
+use crate::revoked::Known;
+use crate::revoked::spread::Warden;
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
@@ -411,7 +416,8 @@ impl NodeBuilder {
         let wall = millis(&self.clock);
         if let Some(Given { wire, credentials, next, disk }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let ground = Ground { credentials, home: None, lock: None, creation, next, net, disk };
+            let (home, revoked, lock) = (None, (Vec::new(), None), None);
+            let ground = Ground { credentials, home, revoked, lock, creation, next, net, disk };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
         let dir = Home::locate(self.data_dir.clone())?;
@@ -435,8 +441,9 @@ impl NodeBuilder {
             })
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
+        let revoked = (home.revocations()?, home.trust()?);
         let (home, lock) = (Some(home), Some(lock));
-        let ground = Ground { credentials, home, lock, creation, next, net, disk };
+        let ground = Ground { credentials, home, revoked, lock, creation, next, net, disk };
         let listen = self.listen_addresses().await?;
         let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
@@ -551,9 +558,10 @@ impl NodeBuilder {
         let changed = inputs.clone();
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
-        let membership = Arc::new(OnceLock::new());
+        let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());
         let (exclusive, told) = Exclusive::new();
-        let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
+        let revoked = ground.known(&self.clock);
+        let (tokens, cluster) = (ground.home.clone().map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
         let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
         let ear: Arc<dyn Events> = Arc::new(Ear {
@@ -562,6 +570,8 @@ impl NodeBuilder {
             inputs: inputs.clone(),
             desk: Arc::clone(&desk),
             exclusive: Arc::clone(&exclusive),
+            forbidden: Arc::clone(&forbidden),
+            revoked: Arc::clone(&revoked),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -571,8 +581,7 @@ impl NodeBuilder {
         let (started, patience) = (Instant::now(), self.patience());
         let me = Me { id, address, labels: std::mem::take(&mut self.labels) };
         let config = ClusterConfig { detect_in: patience };
-        let own = ground.creation ^ (u64::from(std::process::id()) << 32);
-        let seed = self.chance.unwrap_or(own);
+        let seed = self.chance.unwrap_or(ground.creation ^ (u64::from(std::process::id()) << 32));
         let state = Membership::new(config, me, seed, started.elapsed());
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
@@ -613,6 +622,7 @@ impl NodeBuilder {
             dials: JoinSet::new(),
             resolving: JoinSet::new(),
             spread,
+            warden: Warden::new(Arc::clone(&revoked), endpoint.clone()),
         };
         let driver = ground.net.handle().spawn(driver.run()).abort_handle();
         let shared = Arc::new(Shared {
@@ -633,6 +643,9 @@ impl NodeBuilder {
             leases,
             clock: self.clock,
             desk,
+            forbidden,
+            revoked,
+            renewal: Renewal::new(&ground.credentials),
             applications: Applications::new(),
             seeds,
             expects: self.expect,
@@ -663,11 +676,22 @@ pub(crate) struct Given {
 struct Ground {
     credentials: Credentials,
     home: Option<Home>,
+    /// Certificates that were revoked, and authorities, as far as the directory remembers.
+    revoked: (Vec<SignedRevocation>, Option<SignedTrust>),
     lock: Option<Arc<NodeLock>>,
     creation: u64,
     next: NextCreation,
     net: Net,
     disk: Disk,
+}
+
+impl Ground {
+    /// What is known of revoked certificates from before.
+    fn known(&self, clock: &WallClock) -> Arc<Known> {
+        let (home, clock) = (self.home.clone(), Arc::clone(clock));
+        let (revoked, trust) = self.revoked.clone();
+        Known::new(home, revoked, trust, self.credentials.authorities(), clock)
+    }
 }
 
 /// Milliseconds since 1970.

@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::directory::Directory;
 use crate::entries::Spread;
 use crate::events::Told;
+use crate::revoked::spread::Warden;
 use crate::seeds::{Outcome, Resolved, SeedResolver, Seeds};
 use crate::silence::{LOOK_EVERY, Seen, Sign, Silence};
 
@@ -48,6 +49,7 @@ pub(crate) struct Driver {
     /// Seeds being resolved: a task of its own, since a resolver may take its time.
     pub(crate) resolving: JoinSet<Resolved>,
     pub(crate) spread: Spread,
+    pub(crate) warden: Warden,
 }
 
 async fn sleep_until(wake: Option<Instant>) {
@@ -109,6 +111,17 @@ impl Driver {
                 Some(Told::Said(input, _said)) => self.take_input(input),
                 Some(Told::Entries) => self.spread.own_changed(),
                 Some(Told::Owned { from, bytes, said: _said }) => self.spread.said(from, bytes),
+                Some(Told::Certificates { from, bytes, said: _said }) => {
+                    self.warden.said(from, &bytes);
+                }
+                Some(Told::Revoke { revocations, answer }) => {
+                    // Whoever asked may have given up.
+                    drop(answer.send(self.warden.heed(revocations, None)));
+                }
+                Some(Told::Believe { trust, answer }) => {
+                    drop(answer.send(self.warden.believe(trust, None)));
+                }
+                Some(Told::Renewed { expires_ms }) => self.warden.renewed(expires_ms),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
@@ -128,6 +141,7 @@ impl Driver {
         self.work_off();
         if let Some(peer) = connected {
             self.spread.connected(peer);
+            self.warden.connected(peer);
         }
         if let Some(peer) = disconnected {
             self.spread.disconnected(peer);
@@ -220,6 +234,7 @@ impl Driver {
     /// for processes that hold a worker.
     fn look(&mut self) {
         self.runtime.check_workers();
+        self.warden.tick(self.start.elapsed());
         let links = self.endpoint.links();
         let seen = links.iter().filter_map(|link| {
             let peer = link.peer();

@@ -7,12 +7,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
 use purlin_proto::limits::STATE_BYTES;
+use purlin_proto::revocation::SignedRevocation;
+use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::exclusive::Exclusive;
+use crate::guard::Counts;
+use crate::revoked::Known;
 use crate::session;
 use crate::tokens::desk::Desk;
 
@@ -37,6 +41,31 @@ pub(crate) enum Told {
         /// Counts them until they have been read.
         said: Said,
     },
+    /// A node says something about certificates.
+    Certificates {
+        /// Which, proved.
+        from: NodeId,
+        /// What.
+        bytes: Bytes,
+        /// Counts them until they have been read.
+        said: Said,
+    },
+    /// An operator has revoked certificates.
+    Revoke {
+        /// Which, signed.
+        revocations: Vec<SignedRevocation>,
+        /// For how many were new.
+        answer: oneshot::Sender<Result<usize, String>>,
+    },
+    /// An operator has changed which authorities are believed.
+    Believe {
+        /// Which, signed.
+        trust: SignedTrust,
+        /// For whether it was news.
+        answer: oneshot::Sender<Result<bool, String>>,
+    },
+    /// This node has a new certificate, which expires then.
+    Renewed { expires_ms: u64 },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
     /// All that was told before has been done; for whoever waits for that.
@@ -148,6 +177,8 @@ pub(crate) struct Ear {
     pub(crate) inputs: Inputs,
     pub(crate) desk: Arc<Desk>,
     pub(crate) exclusive: Arc<Exclusive>,
+    pub(crate) forbidden: Arc<Counts>,
+    pub(crate) revoked: Arc<Known>,
 }
 
 impl Ear {
@@ -171,6 +202,13 @@ impl Ear {
                 self.tell(Input::DeclaredDown { creation, by, at, view });
             }
             Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
+            Refusal::Revoked { .. } => {
+                // It goes on trying, which need not be said each time.
+                match self.revoked.shut_out.swap(true, Ordering::Relaxed) {
+                    false => tracing::error!(%at, %why, "this node is shut out"),
+                    true => tracing::debug!(%at, %why, "this node is shut out"),
+                }
+            }
             _ => {}
         }
     }
@@ -178,6 +216,9 @@ impl Ear {
 
 impl Events for Ear {
     fn admit(&self, peer: &Peer) -> Result<(), Refusal> {
+        if let Some(refusal) = self.revoked.refusal(peer) {
+            return Err(refusal);
+        }
         let Some(node) = &peer.node else { return Ok(()) };
         match self.membership.get() {
             Some(membership) => {
@@ -218,7 +259,7 @@ impl Events for Ear {
                 let _ = self.inputs.send(Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
-            None => session::open(&self.runtime, link),
+            None => session::open(&self.runtime, link, &self.forbidden),
         }
     }
 
@@ -295,6 +336,9 @@ impl NodeReceiver {
                 self.said(length, |said| Told::Owned { from: self.from, bytes, said });
             }
             Ok(Frame::Exclusive(bytes)) => self.exclusive.said(self.from, bytes),
+            Ok(Frame::Certificates(bytes)) => {
+                self.said(length, |said| Told::Certificates { from: self.from, bytes, said });
+            }
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),
             Err(error) => self.violation(error.to_string()),

@@ -1,9 +1,13 @@
 //! The data directory: credentials, and what a node must remember over restarts.
 //!
 //! ```text
-//! authority.pem  authority.key        the authority of this user
+//! authority.pem  authority.key        the authority of this user; further ones that are believed
+//! cross.pem      trust.json           what is needed while two are, and after
 //! tokens.json                         join tokens, where the authority's key is
-//! client.pem     client.key           for clients and the command line
+//! client.pem     client.key           for the command line and programs: an operator's, where the
+//!                                     authority's key is; elsewhere what was joined as
+//! revoked.json                        certificates that are not believed any more
+//! stamp                               the time in the last certificate that was made here
 //! nodes/NAME/node.pem node.key        for the node NAME
 //! nodes/NAME/creation                 its last creation: the next one is larger
 //! nodes/NAME/lock                     held while it runs
@@ -24,12 +28,21 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use purlin_proto::admin::Renew;
+use purlin_proto::join::Admission;
 use purlin_proto::limits::CREATION;
 use purlin_proto::{NodeId, NodeName, Role};
-use purlin_transport::{Credentials, CredentialsError, Fingerprint, Identity, check_private};
+use purlin_transport::{
+    Certified, Credentials, CredentialsError, Fingerprint, Identity, check_private,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::{self, AuthorityError, Pair};
+
+mod revocations;
+mod rotation;
+
+pub(crate) use revocations::Revoking;
 
 /// A data directory that has been checked.
 #[derive(Debug, Clone)]
@@ -59,6 +72,38 @@ pub enum HomeError {
         /// Whose credentials are missing.
         wanted: Identity,
     },
+    /// What is remembered of revoked certificates, or of authorities, cannot be read; who goes on
+    /// without it would believe what is not to be believed.
+    #[error("{path} is damaged: {detail}; remove it, the other members know what was in it")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// What was made anew is not what was asked for; the certificate is as it was.
+    #[error(
+        "{path}: the new certificate is not for this key and holder, or not good: check the clocks"
+    )]
+    Renewed {
+        /// Whose it was to be.
+        path: PathBuf,
+    },
+    /// Another directory has rotated the authority, and has the key of the new one.
+    #[error(
+        "authority.key in {dir} is of an authority that does not sign any more: copy authority.key, \
+        cross.pem and trust.json from where the authority was rotated"
+    )]
+    Rotated {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Two authorities are believed already.
+    #[error("a rotation is under way: end it first, with `purlin cert rotate-authority --finish`")]
+    Rotating,
+    /// There is no rotation to end.
+    #[error("one authority is believed, there is no rotation to end")]
+    NotRotating,
     /// The last creation of a node is not known.
     #[error(
         "{path} does not hold the number of the node's last life: remove it, if this machine's \
@@ -130,8 +175,10 @@ impl Home {
         Ok(home)
     }
 
-    /// Opens a directory, making it if there is none. Makes the authority if there is none, and the
-    /// client's credentials if they are missing or soon over, as far as the authority's key is here.
+    /// Opens a directory, making it if there is none. Makes the authority if there is none, and an
+    /// operator's credentials if they are missing or soon over, as far as the authority's key is here.
+    ///
+    /// Directories from before there were operators have a client's there; it is replaced.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, HomeError> {
         let home = Self::enter(dir)?;
         let _held = home.lock("lock")?;
@@ -144,7 +191,7 @@ impl Home {
         }
         // Where a node has joined there may be none.
         if key.exists() || home.pair("client").0.exists() {
-            home.renew("client", Identity { name: "client".into(), role: Role::Client })?;
+            home.renew("client", Identity { name: "operator".into(), role: Role::Operator })?;
         }
         Ok(home)
     }
@@ -199,12 +246,6 @@ impl Home {
         write(&certificate, &pair.certificate)
     }
 
-    /// The authority, where its key is.
-    pub(crate) fn authority(&self) -> Result<Pair, HomeError> {
-        let (certificate, key) = self.pair("authority");
-        Ok(Pair { certificate: read(&certificate)?, key: read(&key)? })
-    }
-
     /// Sees to it that there is a certificate that is good for a while, with its key.
     fn renew(&self, stem: &str, identity: Identity) -> Result<(), HomeError> {
         let (certificate, key) = self.pair(stem);
@@ -212,12 +253,20 @@ impl Home {
         let present = certificate.exists() && key.exists();
         let good = present && {
             let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
-            authority::is_good(&authority, &pair, SystemTime::now())
+            let fits = match Certified::of_pem(&pair.certificate) {
+                // Where somebody has joined, who is said by the certificate.
+                _ if !Self::has_authority(&self.dir) => true,
+                Ok(found) => found.identity == identity && !self.is_revoked(&found)?,
+                Err(_) => false,
+            };
+            fits && authority::is_good(&authority, &pair, SystemTime::now())
         };
         if !good {
             match (Self::has_authority(&self.dir), present) {
                 (true, _) => {
-                    self.write_pair(stem, &authority::issue(&self.authority()?, identity)?)?;
+                    let mut made = authority::issue(&self.authority()?, identity, self.stamp()?)?;
+                    made.certificate = self.with_cross(made.certificate)?;
+                    self.write_pair(stem, &made)?;
                 }
                 // What is wrong with it will be said where it is used.
                 (false, true) => tracing::warn!(
@@ -257,6 +306,56 @@ impl Home {
         let trusted = read(&self.pair("authority").0)?;
         let credentials = Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?;
         Ok((lock, credentials))
+    }
+
+    /// Makes a certificate anew for the same key, where the authority's key is.
+    pub(crate) fn renew_now(&self, stem: &str) -> Result<(), HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let made = authority::sign_again(&self.authority()?, &before, &read(&key)?, self.stamp()?)?;
+        write(&certificate, &self.with_cross(made)?)
+    }
+
+    /// The credentials that a directory has by now.
+    pub(crate) fn credentials(&self, stem: &str) -> Result<Credentials, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let trusted = read(&self.pair("authority").0)?;
+        Ok(Credentials::from_pem(&trusted, &read(&certificate)?, &read(&key)?)?)
+    }
+
+    /// Whether those credentials are good for a while.
+    pub(crate) fn is_good(&self, stem: &str, now: SystemTime) -> Result<bool, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let pair = Pair { certificate: read(&certificate)?, key: read(&key)? };
+        Ok(authority::is_good(&read(&self.pair("authority").0)?, &pair, now))
+    }
+
+    /// Asks for a certificate anew.
+    pub(crate) fn renewal_request(&self, stem: &str) -> Result<Renew, HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let request = authority::request(&read(&key)?, before.identity)?;
+        Ok(Renew { certificate: before.der.into(), request, forwarded: false })
+    }
+
+    /// Keeps the certificate that was made anew, if it is for our key, and good.
+    pub(crate) fn take_renewed(&self, stem: &str, admission: &Admission) -> Result<(), HomeError> {
+        let (certificate, key) = self.pair(stem);
+        let before = Certified::of_pem(&read(&certificate)?)?;
+        let mut trusted = read(&self.pair("authority").0)?;
+        let pair = Pair { certificate: admission.certificate.clone(), key: read(&key)? };
+        let after = Certified::of_pem(&pair.certificate)?;
+        if authority::is_vouched(&trusted, &pair.certificate, &admission.authority) {
+            trusted.clone_from(&admission.authority);
+        }
+        let same = (after.identity, &after.permissions) == (before.identity, &before.permissions);
+        if !same || !authority::is_valid(&trusted, &pair, SystemTime::now()) {
+            let path = self.dir.join(stem);
+            return Err(HomeError::Renewed { path });
+        }
+        // The new certificate may be of an authority that is not believed here yet.
+        write(&self.dir.join("authority.pem"), &trusted)?;
+        write(&certificate, &pair.certificate)
     }
 
     /// The nodes that say they run from a directory. One that was killed may still be among them.
@@ -397,7 +496,8 @@ mod tests {
         Home::open(&dir).unwrap();
         let other = authority::issue(
             &Home { dir: dir.clone() }.authority().unwrap(),
-            Identity { name: "client".into(), role: Role::Client },
+            Identity { name: "operator".into(), role: Role::Operator },
+            1,
         );
         write(&dir.join("client.key"), &other.unwrap().key).unwrap();
         let before = read(&dir.join("client.pem")).unwrap();
@@ -406,6 +506,21 @@ mod tests {
 
         assert_ne!(read(&dir.join("client.pem")).unwrap(), before);
         Credentials::from_dir(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_clients_certificate_from_before_there_were_operators_becomes_an_operators() {
+        let (_temporary, dir) = dir();
+        let home = Home::open(&dir).unwrap();
+        let old = Identity { name: "client".into(), role: Role::Client };
+        let old = authority::issue(&home.authority().unwrap(), old, 1).unwrap();
+        home.write_pair("client", &old).unwrap();
+        let before = Credentials::from_dir(&dir).unwrap();
+        assert!(before.certified().permissions.is_empty());
+
+        Home::open(&dir).unwrap();
+
+        assert_eq!(Credentials::from_dir(&dir).unwrap().identity().role, Role::Operator);
     }
 
     #[test]

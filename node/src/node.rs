@@ -22,8 +22,11 @@ use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
 use crate::exclusive::Exclusive;
+use crate::guard::Counts;
 use crate::home::NodeLock;
 use crate::net::Net;
+use crate::renewal::Renewal;
+use crate::revoked::Known;
 use crate::seeds::Seeds;
 use crate::tokens::desk::Desk;
 
@@ -60,6 +63,9 @@ pub(crate) struct Shared {
     pub(crate) leases: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) forbidden: Arc<Counts>,
+    pub(crate) revoked: Arc<Known>,
+    pub(crate) renewal: Renewal,
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,

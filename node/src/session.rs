@@ -1,7 +1,7 @@
 //! A client on its node: one process that acts on its behalf.
 //!
 //! It ends with the client's connection, and everything it had with it. See
-//! [`purlin_proto::session`] for what is said.
+//! [`purlin_proto::session`] for what is said, and `guard.rs` for what a client may do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{CallError, Codec, ExitReason, Frame, Payload, Reference, Refusal, SpawnError};
+use purlin_proto::{
+    CallError, Codec, Down, ExitReason, Frame, Payload, Reference, Refusal, SpawnError,
+};
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use crate::guard::{Counts, Guard};
 
 static SESSION: RawKind = RawKind::new("session");
 
@@ -41,13 +45,15 @@ const AT_ONCE: usize = 65_536;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Opens a session for a client that has connected.
-pub(crate) fn open(runtime: &Runtime, link: &Link) -> Arc<dyn Receiver> {
+pub(crate) fn open(runtime: &Runtime, link: &Link, forbidden: &Arc<Counts>) -> Arc<dyn Receiver> {
     let (requests, waiting) = mpsc::channel(REQUESTS);
-    let session_link = link.clone();
+    let (session_link, forbidden) = (link.clone(), Arc::clone(forbidden));
     let held = Arc::new(Held::default());
     let counted = Arc::clone(&held);
-    let spawned =
-        runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting, counted).run());
+    let spawned = runtime.spawn_raw(&SESSION, |ctx| {
+        let guard = Guard::new(session_link.peer(), ctx.pid(), ctx.runtime(), forbidden);
+        Session::new(ctx, session_link, waiting, counted, guard).run()
+    });
     if spawned.is_err() {
         link.close(&Refusal::Stopping);
     }
@@ -156,6 +162,7 @@ struct Session {
     theirs: BTreeMap<Reference, Reference>,
     ours: BTreeMap<Reference, Reference>,
     answers: JoinSet<Update>,
+    guard: Guard,
     held: Arc<Held>,
 }
 
@@ -165,9 +172,10 @@ impl Session {
         link: Link,
         requests: mpsc::Receiver<Request>,
         held: Arc<Held>,
+        guard: Guard,
     ) -> Self {
         let (theirs, ours) = (BTreeMap::new(), BTreeMap::new());
-        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new(), held }
+        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new(), guard, held }
     }
 
     async fn run(mut self) -> Outcome {
@@ -182,7 +190,10 @@ impl Session {
                 },
                 Some(Ok(update)) = self.answers.join_next() => self.tell(update),
                 request = self.requests.recv() => match request {
-                    Some(request) => self.request(request),
+                    Some(request) => match self.guard.judge(&request).await {
+                        Ok(()) => self.request(request),
+                        Err(what) => self.forbid(request, what),
+                    },
                     None => return Ok(()),
                 },
             }
@@ -247,6 +258,22 @@ impl Session {
             },
             _ => {}
         }
+    }
+
+    fn forbid(&self, request: Request, what: String) {
+        self.tell(match request {
+            Request::Call { reference, .. } => {
+                Update::Reply { reference, result: Err(CallError::Forbidden { what }) }
+            }
+            Request::Spawn { reference, .. } => {
+                Update::Spawned { reference, result: Err(SpawnError::Forbidden { what }) }
+            }
+            Request::Monitor { reference, target } => {
+                let reason = ExitReason::error(CallError::Forbidden { what }.to_string());
+                Update::Down(Down { reference, target, reason })
+            }
+            _ => Update::Forbidden { what },
+        });
     }
 
     /// Whether a request is not to be done, because what the client has asked for before takes up

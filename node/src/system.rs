@@ -8,21 +8,22 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, CALL_TIMEOUT, Event, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree,
-    GetWhy, JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
-    ListGroups, ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place,
-    RegisterGlobal, ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What,
-    WhereIs, WhereIsGlobal,
+    self, Believe, CALL_TIMEOUT, Event, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus,
+    GetTree, GetTrust, GetWhy, JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames,
+    ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations,
+    ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey, Renew, Revoke, Status, Subscribe,
+    SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
-use purlin_proto::join::JoinRefusal;
+use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};
 use purlin_runtime::{Answer, Outcome, RawContext, RawKind, Received, Runtime, Untyped};
 use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
+use crate::events::Told;
 use crate::node::Shared;
-use crate::views;
+use crate::{renewal, views};
 
 static SYSTEM: RawKind = RawKind::new("purlin");
 
@@ -105,6 +106,9 @@ impl System {
     }
 
     async fn run(mut self) -> Outcome {
+        // Ends with this process.
+        let mut keeper = JoinSet::new();
+        keeper.spawn(renewal::keep(Weak::clone(&self.node)));
         loop {
             tokio::select! {
                 biased;
@@ -156,6 +160,11 @@ impl System {
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: GetExclusive| node.exclusive.info());
         let message = reply(message, |_: Leave| node.ask_to_leave());
+        let message = reply(message, |_: ListRevocations| node.revoked.list());
+        let message = take(message, |ask: Revoke, answer| self.revoke(node, ask, answer));
+        let message = reply(message, |_: GetTrust| node.renewal.trust_info(&node.revoked));
+        let message = take(message, |ask: Believe, answer| self.believe(node, ask, answer));
+        let message = take(message, |ask: Renew, answer| self.renew(node, ask, answer));
         let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
@@ -166,6 +175,45 @@ impl System {
         if let Some(message) = about_entries(&runtime, message) {
             message.refuse("purlin");
         }
+    }
+
+    /// Hands revocations to the driver, which heeds them.
+    fn revoke(&mut self, node: &Shared, ask: Revoke, reply: Answer<Result<usize, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let (answer, heeded) = oneshot::channel();
+        // The driver ends with the node; then there is no answer, which says so.
+        let _ = node.inputs.send(Told::Revoke { revocations: ask.revocations, answer });
+        self.joins.spawn(async move {
+            if let Ok(heeded) = heeded.await {
+                reply.send(heeded);
+            }
+        });
+    }
+
+    /// Hands other authorities to the driver.
+    fn believe(&mut self, node: &Shared, ask: Believe, reply: Answer<Result<bool, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let (answer, heeded) = oneshot::channel();
+        // The driver ends with the node; then there is no answer, which says so.
+        let _ = node.inputs.send(Told::Believe { trust: ask.trust, answer });
+        self.joins.spawn(async move {
+            if let Ok(heeded) = heeded.await {
+                reply.send(heeded);
+            }
+        });
+    }
+
+    /// Has a certificate made anew, here or by another member.
+    fn renew(&mut self, node: &Arc<Shared>, ask: Renew, reply: Answer<Result<Admission, String>>) {
+        if self.joins.len() >= JOINS {
+            return reply.send(Err("too many ask at once: try again".to_owned()));
+        }
+        let node = Arc::clone(node);
+        self.joins.spawn(async move { reply.send(renewal::sign::renew(&node, ask).await) });
     }
 
     /// What has to do with tokens is on disk, which nobody else is to wait for.
@@ -262,6 +310,7 @@ fn status(node: &Shared) -> Status {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
     counters.extend(node.desk.counts.snapshot());
+    counters.extend(node.forbidden.snapshot());
     let live: BTreeSet<_> = {
         let membership = node.membership();
         membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()
@@ -281,6 +330,7 @@ fn status(node: &Shared) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kinds: runtime.kinds().names(),
         counters,
+        certificate_expires_ms: node.renewal.expires_ms(),
     }
 }
 

@@ -3,6 +3,7 @@
 use purlin_cluster::{Happened, Member, Noted, State};
 use purlin_proto::admin::{MemberInfo, MemberState, NodePast, NodeWhy};
 use purlin_proto::{NodeId, NodeName};
+use purlin_transport::Link;
 
 use crate::builder::millis;
 use crate::node::Shared;
@@ -13,7 +14,12 @@ pub(crate) fn members(node: &Shared) -> Vec<MemberInfo> {
 }
 
 fn info(node: &Shared, member: Member) -> MemberInfo {
-    let path = node.endpoint.link(&member.id).map(|link| link.path());
+    let link = node.endpoint.link(&member.id);
+    let path = link.as_ref().map(Link::path);
+    let certificate_expires_ms = match member.id == node.runtime.id() {
+        true => node.renewal.expires_ms(),
+        false => link.and_then(|link| node.revoked.expiry(link.peer())),
+    };
     MemberInfo {
         name: member.id.name,
         id: member.id,
@@ -28,6 +34,7 @@ fn info(node: &Shared, member: Member) -> MemberInfo {
         labels: member.labels,
         rtt_ms: path.map(|path| path.rtt.as_secs_f64() * 1_000.0),
         loss: path.map(|path| path.loss()),
+        certificate_expires_ms,
     }
 }
 

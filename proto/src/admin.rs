@@ -37,9 +37,11 @@ macro_rules! message {
     };
 }
 
+mod certificates;
 pub mod children;
 mod entries;
 
+pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
@@ -80,6 +82,8 @@ pub struct Status {
     pub kinds: Vec<String>,
     /// What was lost or refused, by reason, since it started.
     pub counters: Vec<Counter>,
+    /// When its certificate expires, in milliseconds since 1970.
+    pub certificate_expires_ms: Option<u64>,
 }
 
 /// A seed of a node.
@@ -128,6 +132,8 @@ pub struct MemberInfo {
     pub rtt_ms: Option<f64>,
     /// The part of the packets to it that were lost, 0 to 1, since it was connected.
     pub loss: Option<f64>,
+    /// When its certificate expires, in milliseconds since 1970; none without a connection.
+    pub certificate_expires_ms: Option<u64>,
 }
 
 /// What a node thinks of a member.

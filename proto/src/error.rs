@@ -67,6 +67,12 @@ pub enum CallError {
         /// The node that refused.
         node: NodeName,
     },
+    /// The client's certificate does not allow it; nothing was done.
+    #[error("forbidden: the client's certificate does not allow: {what}")]
+    Forbidden {
+        /// What was tried, as `call global:billing`.
+        what: String,
+    },
 }
 
 /// Why a process was not started.
@@ -120,6 +126,12 @@ pub enum SpawnError {
         wanted: String,
         /// The labels of those that are up, each once, as `zone=eu`.
         present: Vec<String>,
+    },
+    /// The client's certificate does not allow it; nothing was started.
+    #[error("forbidden: the client's certificate does not allow: {what}")]
+    Forbidden {
+        /// What was tried, as `spawn counter on b`.
+        what: String,
     },
 }
 

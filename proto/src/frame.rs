@@ -41,6 +41,8 @@ pub enum Frame {
     Owned(Bytes),
     /// What concerns what may run only once: leases, and what voters say to each other.
     Exclusive(Bytes),
+    /// What nodes say of certificates: a [`Saying`](crate::revocation::Saying).
+    Certificates(Bytes),
     /// A client wants something.
     Request(Request),
     /// A node tells its client something.
@@ -55,6 +57,7 @@ const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
 const OWNED: u8 = 0x32;
 const EXCLUSIVE: u8 = 0x33;
+const CERTIFICATES: u8 = 0x36;
 const REQUEST: u8 = 0x40;
 const UPDATE: u8 = 0x41;
 const PING: u8 = 0x50;
@@ -70,6 +73,7 @@ impl Frame {
             Self::State(bytes) => put(STATE, bytes, out),
             Self::Owned(bytes) => put(OWNED, bytes, out),
             Self::Exclusive(bytes) => put(EXCLUSIVE, bytes, out),
+            Self::Certificates(bytes) => put(CERTIFICATES, bytes, out),
             Self::Request(request) => put_value(REQUEST, request, out),
             Self::Update(update) => put_value(UPDATE, update, out),
             Self::Ping => put(PING, &[], out),
@@ -96,12 +100,13 @@ impl Frame {
             STOP => Target::decode_one(frame).map(Self::Stop),
             GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
-            STATE | OWNED | EXCLUSIVE if frame.len() > STATE_BYTES => {
+            STATE | OWNED | EXCLUSIVE | CERTIFICATES if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
             OWNED => Ok(Self::Owned(frame)),
             EXCLUSIVE => Ok(Self::Exclusive(frame)),
+            CERTIFICATES => Ok(Self::Certificates(frame)),
             REQUEST => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Request),
             UPDATE => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Update),
             PING if frame.is_empty() => Ok(Self::Ping),

@@ -2,8 +2,8 @@
 //!
 //! The dialing side sends a [`Hello`] on its control stream; the other answers with its own, or
 //! with a [`Refusal`] that says why and closes. Nothing else is read before. What a hello claims is
-//! believed only as far as the certificate proves it: [`Hello::name`] and [`Hello::role`] must be
-//! those of the certificate.
+//! believed only as far as the certificate proves it: [`Hello::name`] and [`Hello::is_node`] must
+//! be those of the certificate.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::NodeId;
 use crate::limits::{CREATION, LABEL_BYTES, LABELS};
 use crate::name::{Name, NodeName};
+use crate::serial::Serial;
 
 /// The newest protocol version this build speaks.
 pub const VERSION: u16 = 1;
@@ -46,8 +47,10 @@ impl Versions {
 pub enum Role {
     /// Runs processes and is a member.
     Node,
-    /// Talks to processes; is not a member.
+    /// Talks to processes as far as its permissions go; is not a member.
     Client,
+    /// A client that may do everything a client can, and administer nodes.
+    Operator,
 }
 
 /// Optional abilities, one bit each; an unknown bit is ignored.
@@ -95,9 +98,10 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The role that the sender claims.
-    pub fn role(&self) -> Role {
-        if self.node.is_some() { Role::Node } else { Role::Client }
+    /// Whether the sender claims to be a node. Which kind of client it is otherwise is in its
+    /// certificate alone.
+    pub fn is_node(&self) -> bool {
+        self.node.is_some()
     }
 }
 
@@ -178,6 +182,12 @@ pub enum Refusal {
     /// Nothing has come over the connection for as long as a node may be silent.
     #[error("nothing came over the connection for too long")]
     Silent,
+    /// The certificate of the refused side was revoked.
+    #[error("the certificate {serial} has been revoked: a new one is had with a new token")]
+    Revoked {
+        /// Its number.
+        serial: Serial,
+    },
 }
 
 /// Whom a node sees as live, itself included, in short: enough to tell how much of it another view

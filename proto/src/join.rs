@@ -101,7 +101,7 @@ pub enum JoinRefusal {
         uses: u32,
     },
     /// It is for something else.
-    #[error("the token is for a {}, not for a {}", role.word(), role.other().word())]
+    #[error("the token is for {}, not for something else", role.article())]
     Role {
         /// What it is for.
         role: Role,
@@ -151,13 +151,16 @@ impl Role {
         match self {
             Self::Node => "node",
             Self::Client => "client",
+            Self::Operator => "operator",
         }
     }
 
-    fn other(self) -> Self {
+    /// The same with its article.
+    pub fn article(self) -> &'static str {
         match self {
-            Self::Node => Self::Client,
-            Self::Client => Self::Node,
+            Self::Node => "a node",
+            Self::Client => "a client",
+            Self::Operator => "an operator",
         }
     }
 }

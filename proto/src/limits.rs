@@ -34,6 +34,25 @@ pub const JOIN_REQUEST_BYTES: usize = 4 << 10;
 /// Largest answer to it: a certificate, and the authority's.
 pub const JOIN_ANSWER_BYTES: usize = 16 << 10;
 
+/// Most permissions in a client's certificate; with the authority's it fits in an answer to a request
+/// to join.
+pub const PERMISSIONS: usize = 32;
+
+/// Longest permission in a certificate, percent-encoded, in bytes.
+pub const PERMISSION_BYTES: usize = 255;
+
+/// Longest serial of a certificate, in bytes (RFC 5280, section 4.1.2.2, and a sign).
+pub const SERIAL_BYTES: usize = 21;
+
+/// Most revocations that a node keeps, and most in one frame.
+pub const REVOCATIONS: usize = 4_096;
+
+/// Most authorities that are believed at once.
+pub const AUTHORITIES: usize = 4;
+
+/// Largest certificate of an authority, as DER, in bytes.
+pub const AUTHORITY_BYTES: usize = 4 << 10;
+
 /// Highest creation of a node. Creations are milliseconds since 1970 or counted up from there, so
 /// this leaves eight thousand years; a peer that claims more is refused, lest nobody could follow.
 pub const CREATION: u64 = 1 << 48;

@@ -116,4 +116,10 @@ pub enum Update {
         /// Its body.
         payload: Payload,
     },
+    /// A request to which nothing else comes back was not done: the client's certificate does not
+    /// allow it.
+    Forbidden {
+        /// What was tried, as `send global:billing`.
+        what: String,
+    },
 }

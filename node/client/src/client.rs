@@ -11,7 +11,7 @@ use purlin_proto::admin::{
 use purlin_proto::session::Request;
 use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name, NodeName, Payload,
-    Pid, Reference, Refusal, SpawnError,
+    Pid, Reference, Refusal, Role, SpawnError,
 };
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
@@ -123,7 +123,9 @@ impl ClientBuilder {
 
     /// Connects to the first node that answers.
     pub async fn connect(self, credentials: Credentials) -> Result<Client, ConnectError> {
-        let connection = Connection::new(self.seeds);
+        let certified = credentials.certified();
+        let bound = certified.identity.role == Role::Client && !certified.permissions.is_partial();
+        let connection = Connection::new(self.seeds, bound.then(|| certified.permissions.clone()));
         let mut config = Config::new(credentials, self.cluster);
         (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
         let bind = |wire| {
@@ -203,6 +205,15 @@ impl Client {
         tokio::time::timeout_at(deadline, wait).await.is_ok_and(|found| found.is_ok())
     }
 
+    /// As [`request`](Self::request), for one that the node does not answer.
+    async fn tell(&self, request: &Request, deadline: Instant) -> Result<(), CallError> {
+        sent(self.request(request, deadline).await)?;
+        match self.0.connection.forbidden(request) {
+            Some(what) => Err(CallError::Forbidden { what }),
+            None => Ok(()),
+        }
+    }
+
     /// Hands a request to the link, waiting while its queue is full, until the deadline.
     async fn request(&self, request: &Request, deadline: Instant) -> Sent {
         let connection = &self.0.connection;
@@ -221,7 +232,8 @@ impl Client {
 
     /// Sends a message. If there is no connection it waits for one, 5 s at most
     /// ([`ClientBuilder::call_timeout`]). Once accepted it may be lost in all cases in which a
-    /// process's message would be.
+    /// process's message would be; also if it is for a pid, and the client's certificate allows only
+    /// processes of some kinds, of which this is none ([`Permission`](purlin_proto::Permission)).
     pub async fn send<M: Message>(&self, to: impl Into<Dest>, message: M) -> Result<(), CallError> {
         let payload = encode(&message)?;
         self.send_raw(to, MessageName::of::<M>(), payload).await
@@ -239,7 +251,7 @@ impl Client {
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
-        sent(self.request(&Request::Send { to, message, payload }, deadline).await)
+        self.tell(&Request::Send { to, message, payload }, deadline).await
     }
 
     /// Calls a process and waits for its reply, 5 s at most ([`ClientBuilder::call_timeout`]).
@@ -301,7 +313,7 @@ impl Client {
         let reference = connection.reference();
         let down = connection.expect_down(reference, target.clone());
         let request = Request::Monitor { reference, target: target.clone() };
-        let asked = sent(self.request(&request, deadline).await);
+        let asked = self.tell(&request, deadline).await;
         if let Err(error) = asked {
             connection.forget(reference);
             return Err(error);
@@ -346,7 +358,7 @@ impl Client {
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
-        sent(self.request(&Request::Exit { target, reason }, deadline).await)
+        self.tell(&Request::Exit { target, reason }, deadline).await
     }
 
     /// The process that has this name, on the connected node or another.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
-    CallError, Dest, Down, ExitReason, Frame, MessageName, Payload, Pid, Reference, Refusal,
-    SpawnError,
+    Asker, CallError, Dest, Down, ExitReason, Frame, MessageName, Payload, Permissions, Pid,
+    Reference, Refusal, SpawnError, Verdict,
 };
 use purlin_transport::{
     Closed, DialError, Endpoint, Events, Flow, Frames, Link, Peer, Priority, Receiver, Sent,
@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     session: watch::Sender<Option<Pid>>,
     messages: broadcast::Sender<SessionMessage>,
     seeds: Vec<String>,
+    /// What our certificate allows; none if it is an operator's, or of a newer version.
+    permissions: Option<Permissions>,
     /// Where members are, as far as they are known; tried after the seeds.
     learned: Mutex<Vec<SocketAddr>>,
     /// Hints about the present node since the first that is being confirmed.
@@ -64,13 +66,14 @@ struct State {
 }
 
 impl Connection {
-    pub(crate) fn new(seeds: Vec<String>) -> Arc<Self> {
+    pub(crate) fn new(seeds: Vec<String>, permissions: Option<Permissions>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             references: AtomicU64::new(1),
             session: watch::Sender::new(None),
             messages: broadcast::Sender::new(MESSAGES),
             seeds,
+            permissions,
             learned: Mutex::default(),
             hints: AtomicU32::new(0),
         })
@@ -111,6 +114,17 @@ impl Connection {
             (Some(link), Ok(frame)) => link.send_large(ONE_FLOW, Priority::User, frame),
             (Some(_), Err(_)) => Sent::NotEncodable,
             (None, _) => Sent::Unreachable,
+        }
+    }
+
+    /// What of a request our own certificate does not allow. The node judges it as well, and counts
+    /// it; but it answers only what has an answer.
+    pub(crate) fn forbidden(&self, request: &Request) -> Option<String> {
+        let node = self.lock().link.as_ref()?.peer().name;
+        let asker = Asker { session: *self.session.borrow(), node };
+        match self.permissions.as_ref()?.judge(request, &asker, None) {
+            Verdict::Forbidden { what } => Some(what),
+            Verdict::Allowed | Verdict::OfKind(_) => None,
         }
     }
 
@@ -185,6 +199,7 @@ impl Connection {
             Update::Message { message, payload } => {
                 drop(self.messages.send((message, payload)));
             }
+            Update::Forbidden { what } => tracing::warn!(what, "forbidden"),
             _ => {}
         }
     }

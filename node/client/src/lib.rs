@@ -22,6 +22,11 @@
 //! # }
 //! ```
 //!
+//! # What it may do
+//!
+//! What the permissions in its certificate say (`purlin token create --may`); an operator's may do
+//! everything. All else ends with [`CallError::Forbidden`], which says what was tried.
+//!
 //! # When not to use it
 //!
 //! In a program that runs processes of its own: be a node then (`purlin::Node`).

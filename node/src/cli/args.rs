@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use purlin_proto::join::TokenId;
 use purlin_proto::supervision::Restart;
-use purlin_proto::{ChildId, ChildPlacement, Dest, Group, Name, NodeName, Placement};
+use purlin_proto::{ChildId, ChildPlacement, Dest, Group, Name, NodeName, Permission, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -284,19 +284,36 @@ Examples:
 Examples:
   purlin token create
   purlin token create --ttl 30m --uses 5
-  purlin token create --role client
+  purlin token create --role operator
+  purlin token create --role client --may call:hits --may 'send:topic:*'
   purlin token list
   purlin token revoke 3f9c2a7be0d1845f"
     )]
     Token(TokenCommand),
-    /// Get a client's credentials with a token, for this command line and programs.
+    /// Get the credentials of a client or operator with a token, for this command line and programs.
     ///
     /// They are kept in the data directory. A node joins with `purlin start --token`.
     #[command(after_help = "\
 Example:
-  PURLIN_TOKEN=purlin-client-… purlin join --seed 10.0.0.1:7400
+  PURLIN_TOKEN=purlin-operator-… purlin join --seed 10.0.0.1:7400
   purlin members --at 10.0.0.1:7400")]
     Join(JoinArgs),
+    /// Show certificates and when they expire, have them made anew, or revoke them; rotate the
+    /// authority.
+    ///
+    /// `show` tells what is in the data directory. `revoke` works where the authority's key is, and
+    /// tells all members through one that runs: they close the connections of whoever has such a
+    /// certificate, and refuse it from then on.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  purlin cert show
+  purlin cert renew
+  purlin cert revoke client:laptop
+  purlin cert revoke 019aa4db6d0007070707070707070707 --at 10.0.0.2:7400"
+    )]
+    Cert(CertCommand),
     /// Measure the cluster through one client: round trips, calls, one-way messages.
     ///
     /// A process of the kind `echo` is started for it and removed afterwards.
@@ -329,7 +346,11 @@ impl Command {
     /// How it reaches the cluster; `None` for what asks nobody.
     pub(crate) fn ask(&self) -> Option<&AskArgs> {
         match self {
-            Self::Start(_) | Self::Token(_) | Self::Join(_) | Self::Completions { .. } => None,
+            Self::Start(_)
+            | Self::Token(_)
+            | Self::Cert(_)
+            | Self::Join(_)
+            | Self::Completions { .. } => None,
             Self::Status(ask)
             | Self::Members(ask)
             | Self::Ps { ask, .. }
@@ -425,6 +446,12 @@ pub(crate) enum TokenCommand {
         /// What it lets them be.
         #[arg(long, value_enum, default_value_t = TokenRole::Node)]
         role: TokenRole,
+        /// What a client may do; may be repeated, up to 32 times. `read`, or `call:`, `send:` or
+        /// `exit:` and a target (NAME, NAME@NODE, global:NAME, group:NAME, topic:NAME,
+        /// key:KIND/KEY, kind:KIND, pid:NODE), `spawn:KIND`, `subscribe:TOPIC`; `*` stands for any
+        /// characters.
+        #[arg(long, value_name = "PERMISSION")]
+        may: Vec<Permission>,
         #[command(flatten)]
         tokens: TokenArgs,
     },
@@ -438,6 +465,56 @@ pub(crate) enum TokenCommand {
         id: TokenId,
         #[command(flatten)]
         tokens: TokenArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    /// Show the certificates of the data directory, when they expire, what a client may do, and what
+    /// has been revoked.
+    #[command(after_help = "Example:\n  purlin cert show --format json")]
+    Show(TokenArgs),
+    /// Have certificates made anew, for the same keys, roles, names and permissions.
+    ///
+    /// Where the authority's key is, all of the data directory; elsewhere the client's, by a member
+    /// that has the key. Nodes do it by themselves when a quarter of the time is left. Nothing is
+    /// stopped: connections go on, and new ones begin with the new certificate.
+    #[command(after_help = "Example:\n  purlin cert renew")]
+    Renew(AskArgs),
+    /// Give the cluster another authority, without stopping anything; in two steps.
+    ///
+    /// First another is made, which signs from now on, and members have their certificates made anew
+    /// by it; both are believed. Clients of other machines say `purlin cert renew`, and programs
+    /// read that when they start. Then `--finish` ends the belief in the old one: a member that was
+    /// away since the first step, or a client that has not renewed, is not believed any more and
+    /// needs a new token.
+    #[command(
+        after_help = "Examples:\n  purlin cert rotate-authority\n  purlin cert rotate-authority --finish"
+    )]
+    RotateAuthority {
+        /// End the belief in the old authority, when all members have certificates of the new one.
+        #[arg(long)]
+        finish: bool,
+        /// Also if some have not, or do not answer.
+        #[arg(long, requires = "finish")]
+        force: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Let nobody use these certificates any more.
+    ///
+    /// Of a holder all that were made until now; one that is made later is good. To keep somebody
+    /// out revoke the tokens that it knows as well. Of a node that runs from this directory it is
+    /// made anew at its next start.
+    #[command(
+        after_help = "Examples:\n  purlin cert revoke node:b\n  purlin cert revoke client:laptop operator:anna"
+    )]
+    Revoke {
+        /// node:NAME, client:NAME, operator:NAME, or a certificate's serial, in hexadecimal.
+        #[arg(required = true, value_name = "HOLDER|SERIAL")]
+        targets: Vec<super::cert::Target>,
+        #[command(flatten)]
+        ask: AskArgs,
     },
 }
 
@@ -457,13 +534,15 @@ pub(crate) struct TokenArgs {
 pub(crate) enum TokenRole {
     /// A node: a member that runs processes.
     Node,
-    /// A client: a program, or this command line.
+    /// A client: a program that may do what `--may` says.
     Client,
+    /// An operator: whoever uses this command line, or a program that may do the same.
+    Operator,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The token, of the role client; better given as the environment variable, which other users of
+    /// The token, of the role client or operator; better given as the environment variable, which other users of
     /// this machine do not see.
     #[arg(long, env = "PURLIN_TOKEN", hide_env_values = true)]
     pub(crate) token: String,

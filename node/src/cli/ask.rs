@@ -11,13 +11,26 @@ use serde_json::json;
 use tokio::runtime::Builder;
 
 use super::args::{AskArgs, ChildCommand, Command, Format};
+use super::cert::{is_soon, when};
 use super::output::{json, milliseconds, note, percent, print, span, table};
 use super::{Failure, bench, children, entries, exclusive, executor, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
-    let executor = executor::start(Builder::new_current_thread())?;
-    executor.block_on(ask(command))
+    executor::start(Builder::new_current_thread())?.block_on(ask(command))
+}
+
+/// Connects, does this, and says goodbye.
+pub(super) fn with_client(
+    ask: &AskArgs,
+    act: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    executor::start(Builder::new_current_thread())?.block_on(async {
+        let client = connect(ask).await?;
+        let done = act(&client).await;
+        client.close().await;
+        done
+    })
 }
 
 /// Checks what was typed, connects, asks, and says goodbye.
@@ -103,9 +116,11 @@ async fn run_on(
         Command::Leave { on, .. } => call(client, system(on), Leave).await,
         Command::Watch { on, .. } => watch::run(client, on, ask).await,
         Command::Bench { on, seconds, .. } => bench::run(client, on, seconds, ask).await,
-        Command::Start(_) | Command::Token(_) | Command::Join(_) | Command::Completions { .. } => {
-            unreachable!("handled before anything is asked")
-        }
+        Command::Start(_)
+        | Command::Token(_)
+        | Command::Cert(_)
+        | Command::Join(_)
+        | Command::Completions { .. } => unreachable!("handled before anything is asked"),
     }
 }
 
@@ -171,6 +186,10 @@ pub(super) async fn call<M: purlin_proto::Message>(
     client.call(to.clone(), message).await.map_err(|error| call_failed(&to, &error))
 }
 
+/// What to do about it.
+const FORBIDDEN: &str = "; `purlin cert show` shows what is allowed, `purlin token create --may` \
+     makes a token that allows more";
+
 pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
     let advice = match error {
         CallError::NoProcess => match target {
@@ -183,6 +202,7 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",
         CallError::Timeout => "; --timeout gives it longer",
         CallError::NoConnection => "; `purlin members` shows which nodes are up",
+        CallError::Forbidden { .. } => FORBIDDEN,
         _ => "",
     };
     Failure::No(format!("{target}: {error}{advice}"))
@@ -213,7 +233,9 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
         vec!["uptime".to_owned(), span(status.uptime_s)],
         vec!["version".to_owned(), status.version],
         vec!["kinds".to_owned(), status.kinds.join(", ")],
+        vec!["certificate".to_owned(), expires(status.certificate_expires_ms)],
     ];
+    warn_of_expiry(&[(status.name, status.certificate_expires_ms)]);
     rows.extend(status.seeds.into_iter().map(|seed| {
         let state = match (seed.answers, seed.error) {
             (true, _) => "answers".to_owned(),
@@ -228,11 +250,30 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     table(&["", ""], rows)
 }
 
+fn expires(expires_ms: Option<u64>) -> String {
+    expires_ms.map_or_else(|| "-".to_owned(), |expires_ms| format!("expires {}", when(expires_ms)))
+}
+
+/// Says whose certificates are soon over.
+fn warn_of_expiry(nodes: &[(NodeName, Option<u64>)]) {
+    for (node, expires_ms) in nodes {
+        if let Some(expires_ms) = expires_ms.filter(|expires_ms| is_soon(*expires_ms)) {
+            note(&format!(
+                "warning: the certificate of {node} expires {}: `purlin cert renew` where it runs, \
+                 or see its log",
+                when(expires_ms)
+            ));
+        }
+    }
+}
+
 async fn members(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     let members = call(client, system(None), admin::ListMembers).await?;
     if ask.format == Format::Json {
         return json(&members);
     }
+    let expiries = members.iter().map(|member| (member.name, member.certificate_expires_ms));
+    warn_of_expiry(&expiries.collect::<Vec<_>>());
     let rows = members.into_iter().map(|member| {
         let labels = member.labels.iter().map(|(k, v)| format!("{k}={v}"));
         vec![
@@ -441,6 +482,7 @@ async fn spawn(
     client.spawn(kind, args, options).await.map_err(|error| {
         let advice = match error {
             SpawnError::NoConnection => "; `purlin members` shows which nodes are up",
+            SpawnError::Forbidden { .. } => FORBIDDEN,
             SpawnError::Args { .. } => "; arguments are JSON, as in `purlin spawn counter 10`",
             _ => "",
         };

@@ -1,4 +1,4 @@
-//! `purlin join`: credentials of a client, for a token.
+//! `purlin join`: credentials of a client or operator, for a token.
 
 use purlin_proto::Role;
 
@@ -17,9 +17,14 @@ pub(super) fn run(args: JoinArgs) -> Result<(), Failure> {
     let token = token(&args.token)?;
     let dir = Home::locate(args.data_dir).map_err(|error| Failure::No(error.to_string()))?;
     let executor = executor::start(Builder::new_current_thread())?;
+    // The token says which of the two.
+    let role = match token.role() {
+        Role::Operator => Role::Operator,
+        Role::Client | Role::Node => Role::Client,
+    };
     let joining = Joining {
         token: &token,
-        role: Role::Client,
+        role,
         name: args.name.unwrap_or_else(host_name),
         cluster: args.cluster,
         seeds: &args.seeds,
@@ -30,8 +35,12 @@ pub(super) fn run(args: JoinArgs) -> Result<(), Failure> {
     let dir = dir.display();
     match joined {
         Joined::Before => note(&format!("{dir} has a client's credentials already")),
-        Joined::Through(seed) => note(&format!(
-            "joined as client {}; credentials are in {dir}; try `purlin members --at {seed}`",
+        Joined::Through(seed) if role == Role::Operator => note(&format!(
+            "joined as operator {}; credentials are in {dir}; try `purlin members --at {seed}`",
+            joining.name
+        )),
+        Joined::Through(_) => note(&format!(
+            "joined as client {}; credentials are in {dir}; `purlin cert show` shows what it may do",
             joining.name
         )),
     }

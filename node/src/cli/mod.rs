@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod bench;
+mod cert;
 mod children;
 mod config;
 mod entries;
@@ -95,6 +96,7 @@ fn dispatch(cli: Cli, builder: NodeBuilder) -> Result<(), Failure> {
     match cli.command {
         Command::Start(args) => start::run(args, builder),
         Command::Token(command) => token::run(command),
+        Command::Cert(command) => cert::run(command),
         Command::Join(args) => join::run(args),
         Command::Completions { shell } => {
             let mut command = Cli::command();

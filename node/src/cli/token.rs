@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use purlin_proto::Role;
+use purlin_proto::{Permission, Permissions, Role};
 use serde_json::json;
 
 use super::Failure;
@@ -14,12 +14,14 @@ use crate::tokens::store::{TokenInfo, TokenState, Tokens};
 
 pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create { ttl, uses, role, tokens: args } => {
+        TokenCommand::Create { ttl, uses, role, may, tokens: args } => {
             let role = match role {
                 TokenRole::Node => Role::Node,
                 TokenRole::Client => Role::Client,
+                TokenRole::Operator => Role::Operator,
             };
-            let made = tokens(&args)?.create(role, ttl, uses, SystemTime::now());
+            let may = permissions(role, may)?;
+            let made = tokens(&args)?.create(role, &may, ttl, uses, SystemTime::now());
             let (token, info) = made.map_err(|error| no(&error))?;
             let text = token.to_string();
             if args.format == Format::Json {
@@ -29,11 +31,12 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
                     "role": info.role,
                     "uses": info.uses,
                     "expires_ms": info.expires_ms,
+                    "may": info.may,
                 }));
             }
             let command = match role {
                 Role::Node => "purlin start",
-                Role::Client => "purlin join",
+                Role::Client | Role::Operator => "purlin join",
             };
             note(&format!(
                 "on the other machine, within {}: PURLIN_TOKEN=… {command} --seed HOST:PORT",
@@ -46,7 +49,7 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
             match args.format {
                 Format::Json => json(&listed),
                 Format::Table => table(
-                    &["ID", "ROLE", "STATE", "USED", "EXPIRES", "JOINED"],
+                    &["ID", "ROLE", "STATE", "USED", "EXPIRES", "JOINED", "MAY"],
                     listed.iter().map(row).collect(),
                 ),
             }
@@ -54,6 +57,21 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Failure> {
         TokenCommand::Revoke { id, tokens: args } => {
             tokens(&args)?.revoke(id).map_err(|error| no(&error))
         }
+    }
+}
+
+/// A client without permissions could do nothing; the others need none.
+fn permissions(role: Role, may: Vec<Permission>) -> Result<Permissions, Failure> {
+    let usage = |text: &str| Err(Failure::Usage(text.to_owned()));
+    match (role, may.is_empty()) {
+        (Role::Client, true) => usage(
+            "a client may do only what --may says, as in --may call:hits --may read; \
+             --role operator may do everything",
+        ),
+        (Role::Node | Role::Operator, false) => {
+            usage("--may is for --role client: nodes and operators are not bound by permissions")
+        }
+        _ => Permissions::new(may).map_err(|error| Failure::Usage(error.to_string())),
     }
 }
 
@@ -89,5 +107,6 @@ fn row(token: &TokenInfo) -> Vec<String> {
         format!("{} of {}", token.used, token.uses),
         left.map_or_else(|| "-".to_owned(), |left| format!("in {left}")),
         token.joined.iter().map(|used| used.name.to_string()).collect::<Vec<_>>().join(","),
+        token.may.join(" "),
     ]
 }

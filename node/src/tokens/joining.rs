@@ -36,7 +36,7 @@ pub enum JoinError {
     #[error("a token needs a --seed HOST:PORT, a node of the cluster to be joined")]
     NoSeed,
     /// The token is for something else.
-    #[error("this token lets a {} join: {}", role.word(), usage(*role))]
+    #[error("this token lets {} join: {}", role.article(), usage(*role))]
     Role {
         /// What it is for.
         role: Role,
@@ -91,7 +91,7 @@ pub enum JoinError {
 fn usage(role: Role) -> &'static str {
     match role {
         Role::Node => "purlin start --seed HOST:PORT --token …",
-        Role::Client => "purlin join --seed HOST:PORT --token …",
+        Role::Client | Role::Operator => "purlin join --seed HOST:PORT --token …",
     }
 }
 
@@ -136,7 +136,7 @@ impl Joining<'_> {
         let home = Home::enter(dir)?;
         let other = || JoinError::OtherAuthority { dir: home.dir().to_owned() };
         if let Some(certificate) = home.read_if_there("authority.pem")? {
-            if authority::fingerprint(&certificate) != Some(self.token.authority) {
+            if !authority::fingerprints(&certificate).contains(&self.token.authority) {
                 return Err(other());
             }
             if Home::has_authority(home.dir()) || self.has_credentials(&home, &certificate)? {
@@ -148,7 +148,7 @@ impl Joining<'_> {
         }
         let _lock = match self.role {
             Role::Node => Some(home.hold(self.name)?),
-            Role::Client => None,
+            Role::Client | Role::Operator => None,
         };
         let key = self.key(&home)?;
         let (admission, seed) = self.ask(&self.request(&key)?).await?;
@@ -167,7 +167,7 @@ impl Joining<'_> {
     fn stem(&self) -> String {
         match self.role {
             Role::Node => format!("nodes/{}/node", self.name),
-            Role::Client => "client".to_owned(),
+            Role::Client | Role::Operator => "client".to_owned(),
         }
     }
 
@@ -262,7 +262,7 @@ impl Joining<'_> {
 
     /// What was signed is ours, by the authority of the token, and good by our own clock.
     fn check(&self, authority: &str, pair: &Pair) -> Result<(), String> {
-        if authority::fingerprint(authority) != Some(self.token.authority) {
+        if !authority::fingerprints(authority).contains(&self.token.authority) {
             return Err("its authority is not the token's".to_owned());
         }
         if !authority::is_valid(authority, pair, SystemTime::now()) {

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::HEXLOWER;
 use purlin_proto::join::{Admission, JoinAnswer, JoinRefusal, JoinRequest, Secret, TokenId};
-use purlin_proto::{Name, NodeName, Role};
+use purlin_proto::{Name, NodeName, Permission, PermissionError, Permissions, Role};
 use purlin_transport::Identity;
 use rcgen::PublicKeyData;
 use ring::digest::{SHA256, digest};
@@ -90,6 +90,9 @@ struct Record {
     uses: u32,
     revoked: bool,
     used: Vec<Use>,
+    /// What a client may do that joins with it; tokens of before have none.
+    #[serde(default)]
+    may: Vec<String>,
 }
 
 /// Who was let in.
@@ -112,6 +115,7 @@ pub(crate) struct TokenInfo {
     pub(crate) created_ms: u64,
     pub(crate) expires_ms: u64,
     pub(crate) joined: Vec<Use>,
+    pub(crate) may: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -165,7 +169,14 @@ impl Record {
             created_ms: self.created_ms,
             expires_ms: self.expires_ms,
             joined: self.used.clone(),
+            may: self.may.clone(),
         }
+    }
+
+    /// What it allows. What is not a permission here is of a newer version, and not signed.
+    fn permissions(&self) -> Result<Permissions, PermissionError> {
+        let may = self.may.iter().map(|may| may.parse::<Permission>());
+        Permissions::new(may.collect::<Result<_, _>>()?)
     }
 }
 
@@ -174,10 +185,11 @@ impl Tokens {
         Self { home }
     }
 
-    /// Makes a token.
+    /// Makes a token; permissions are for a client's.
     pub(crate) fn create(
         &self,
         role: Role,
+        may: &Permissions,
         ttl: Duration,
         uses: u32,
         now: SystemTime,
@@ -206,6 +218,7 @@ impl Tokens {
             uses,
             revoked: false,
             used: Vec::new(),
+            may: may.iter().map(ToString::to_string).collect(),
         };
         let info = record.info(millis(now));
         let _held = self.lock()?;
@@ -267,22 +280,31 @@ impl Tokens {
         }
         let subject = authority::subject(&request.request)
             .map_err(|detail| JoinRefusal::Request { detail })?;
+        let permissions = record.permissions().map_err(failed)?;
         let (name, key) = (request.name, hash(subject.der_bytes()));
         if request.role == Role::Node
             && let Some(address) = (around.live)(name)
         {
             return Err(JoinRefusal::NameTaken { name, address });
         }
-        if !record.used.iter().any(|used| used.name == name && used.key == key) {
+        let identity = Identity { name, role: request.role };
+        let before = record.used.iter().find(|used| used.name == name && used.key == key);
+        if let Some(used) = before {
+            // Else whoever has been shut out came back with the token that it had.
+            if self.home.was_revoked(identity, used.at_ms).map_err(failed)? {
+                return Err(JoinRefusal::Revoked);
+            }
+        } else {
             if record.used.len() >= record.uses as usize {
                 return Err(JoinRefusal::UsedUp { uses: record.uses });
             }
             record.used.push(Use { name, key, at_ms: millis(now) });
             self.save(&records).map_err(failed)?;
         }
-        let identity = Identity { name, role: request.role };
         let pair = self.home.authority().map_err(failed)?;
-        let certificate = authority::sign(&pair, identity, &subject).map_err(failed)?;
+        let at_ms = self.home.stamp().map_err(failed)?;
+        let signed = authority::sign(&pair, identity, &permissions, at_ms, &subject);
+        let certificate = self.home.with_cross(signed.map_err(failed)?).map_err(failed)?;
         Ok(Admission { certificate, authority: pair.certificate })
     }
 

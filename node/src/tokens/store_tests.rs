@@ -21,7 +21,7 @@ impl Setting {
     }
 
     fn token(&self, role: Role, uses: u32) -> Token {
-        self.tokens.create(role, HOUR, uses, self.now).unwrap().0
+        self.tokens.create(role, &Permissions::default(), HOUR, uses, self.now).unwrap().0
     }
 
     fn ask(&self, request: &JoinRequest, now: SystemTime) -> JoinAnswer {
@@ -229,14 +229,16 @@ fn tokens_are_bounded_and_those_long_over_make_room() {
             uses: 1,
             revoked: false,
             used: Vec::new(),
+            may: Vec::new(),
         });
     }
     setting.tokens.save(&records).unwrap();
 
-    let refused = setting.tokens.create(Role::Node, HOUR, 1, setting.now);
+    let refused = setting.tokens.create(Role::Node, &Permissions::default(), HOUR, 1, setting.now);
     assert!(matches!(refused, Err(TokensError::TooMany)), "{refused:?}");
 
-    setting.tokens.create(Role::Node, HOUR, 1, setting.now + KEPT + HOUR).unwrap();
+    let later = setting.now + KEPT + HOUR;
+    setting.tokens.create(Role::Node, &Permissions::default(), HOUR, 1, later).unwrap();
 }
 
 #[test]
@@ -250,4 +252,39 @@ fn a_damaged_file_is_said_to_be_and_lets_nobody_in() {
     assert!(matches!(refused, JoinRefusal::Failed { .. }), "{refused}");
     let said = setting.tokens.list(setting.now).unwrap_err().to_string();
     assert!(said.contains("tokens.json is damaged"), "{said}");
+}
+
+#[test]
+fn a_client_gets_the_permissions_of_its_token_and_no_others() {
+    let setting = Setting::new();
+    let may = ["call:hits", "send:topic:nüws", "call:key:cart/a b*"];
+    let may = Permissions::new(may.map(|may| may.parse().unwrap()).into()).unwrap();
+    let token = setting.tokens.create(Role::Client, &may, HOUR, 1, setting.now).unwrap().0;
+    let key = authority::new_key().unwrap();
+
+    let admission = setting.ask(&request_with(&token, "b", &key), setting.now).unwrap();
+
+    let credentials =
+        purlin_transport::Credentials::from_pem(&admission.authority, &admission.certificate, &key);
+    let certified = credentials.unwrap().certified().clone();
+    assert_eq!(certified.permissions, may);
+    assert!(certified.serial.made_ms().unwrap().abs_diff(millis(setting.now)) < 60_000);
+    let listed = setting.tokens.list(setting.now).unwrap();
+    assert_eq!(listed[0].may[0], "call:hits");
+}
+
+#[test]
+fn as_many_permissions_as_a_token_may_have_fit_in_an_answer() {
+    use purlin_proto::limits::{JOIN_ANSWER_BYTES, PERMISSION_BYTES, PERMISSIONS};
+    let setting = Setting::new();
+    let long = "x".repeat(PERMISSION_BYTES - "call:key:k/".len());
+    let may = vec![format!("call:key:k/{long}").parse().unwrap(); PERMISSIONS];
+    let may = Permissions::new(may).unwrap();
+    let token = setting.tokens.create(Role::Client, &may, HOUR, 1, setting.now).unwrap().0;
+
+    let answer = setting.ask(&request(&token, "b"), setting.now);
+
+    assert!(answer.is_ok());
+    let bytes = purlin_proto::codec::to_bytes(&answer).unwrap();
+    assert!(bytes.len() <= JOIN_ANSWER_BYTES, "{}", bytes.len());
 }

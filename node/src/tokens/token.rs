@@ -16,7 +16,7 @@ const CHECKSUM: usize = 4;
 /// What lets a node or a client in, made by `purlin token create`.
 ///
 /// Whoever has it can join until it is used up, over or revoked: keep it as a password. Its text is
-/// `purlin-node-` or `purlin-client-` and 80 letters, digits, `-` and `_`; the last of them are a
+/// `purlin-node-`, `purlin-client-` or `purlin-operator-` and 80 letters, digits, `-` and `_`; the last of them are a
 /// checksum, so that a typo is told from a token that is refused. Its `Debug` hides the secret.
 ///
 /// ```
@@ -37,7 +37,9 @@ pub struct Token {
 #[non_exhaustive]
 pub enum TokenError {
     /// It begins as none.
-    #[error("this is not a join token: those begin with purlin-node- or purlin-client-")]
+    #[error(
+        "this is not a join token: those begin with purlin-node-, purlin-client- or purlin-operator-"
+    )]
     Foreign,
     /// It is too short or long, or its checksum is wrong.
     #[error("the join token is cut off or has a typo: copy it again")]
@@ -48,6 +50,7 @@ fn prefix(role: Role) -> &'static str {
     match role {
         Role::Node => "purlin-node-",
         Role::Client => "purlin-client-",
+        Role::Operator => "purlin-operator-",
     }
 }
 
@@ -77,8 +80,8 @@ impl FromStr for Token {
 
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let of = |role| text.trim().strip_prefix(prefix(role)).map(|rest| (role, rest));
-        let (role, rest) =
-            of(Role::Node).or_else(|| of(Role::Client)).ok_or(TokenError::Foreign)?;
+        let roles = [Role::Node, Role::Client, Role::Operator];
+        let (role, rest) = roles.into_iter().find_map(of).ok_or(TokenError::Foreign)?;
         let bytes = BASE64URL_NOPAD.decode(rest.as_bytes()).map_err(|_| TokenError::Damaged)?;
         let bytes: [u8; BYTES] = bytes.try_into().map_err(|_| TokenError::Damaged)?;
         let (bytes, sum) = bytes.split_at(BYTES - CHECKSUM);
@@ -103,9 +106,10 @@ mod tests {
     use super::*;
 
     fn tokens() -> impl Strategy<Value = Token> {
-        (any::<bool>(), any::<u64>(), any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(
-            |(node, id, secret, authority)| Token {
-                role: if node { Role::Node } else { Role::Client },
+        let roles = prop::sample::select(vec![Role::Node, Role::Client, Role::Operator]);
+        (roles, any::<u64>(), any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(
+            |(role, id, secret, authority)| Token {
+                role,
                 id: TokenId(id),
                 secret: Secret(secret),
                 authority: Fingerprint(authority),
@@ -122,7 +126,7 @@ mod tests {
         }
 
         #[test]
-        fn a_typo_is_told(token in tokens(), at in 0_usize..92, other in "[a-zA-Z0-9_-]") {
+        fn a_typo_is_told(token in tokens(), at in 0_usize..96, other in "[a-zA-Z0-9_-]") {
             let text = token.to_string();
             let mut typo = text.clone();
             let at = at.min(text.len() - 1);
@@ -132,7 +136,7 @@ mod tests {
         }
 
         #[test]
-        fn a_part_of_a_token_is_damaged_and_nothing_panics(token in tokens(), end in 12_usize..92) {
+        fn a_part_of_a_token_is_damaged_and_nothing_panics(token in tokens(), end in 16_usize..96) {
             let text = token.to_string();
             let cut = &text[..end.min(text.len() - 1)];
             prop_assert!(cut.parse::<Token>().is_err());

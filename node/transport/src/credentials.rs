@@ -3,16 +3,18 @@
 //! # What a certificate says
 //!
 //! A node's certificate has the DNS name `node.purlin`; whoever dials asks for that name, so a
-//! client's certificate can never serve. The name and the role are in a URI,
-//! `purlin:node:NAME` or `purlin:client:NAME`. Everything else (chain, dates, key usage) is
-//! checked by rustls' own verifiers, in both directions.
+//! client's certificate can never serve. The name and the role are in a URI, `purlin:node:NAME`,
+//! `purlin:client:NAME` or `purlin:operator:NAME`; what a client may do is in further ones
+//! ([`Permissions`]). Everything else (chain, dates, key usage) is checked by rustls' own verifiers,
+//! in both directions.
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use purlin_proto::{NodeName, Role};
+use purlin_proto::{NodeName, Permissions, Role, Serial};
 
 /// The DNS name in the certificate of every node.
 pub const NODE_DNS_NAME: &str = "node.purlin";
@@ -24,16 +26,29 @@ pub struct Credentials {
     pub(crate) authority: Vec<CertificateDer<'static>>,
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
-    identity: Identity,
+    certified: Certified,
 }
 
-/// What a certificate proves.
+/// Whose a certificate is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Whose it is.
     pub name: NodeName,
     /// What it lets its holder be.
     pub role: Role,
+}
+
+/// What a certificate proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certified {
+    /// Whose it is, and what it lets its holder be.
+    pub identity: Identity,
+    /// What a client may do; of no meaning for others.
+    pub permissions: Permissions,
+    /// Its number.
+    pub serial: Serial,
+    /// The certificate itself, as DER.
+    pub der: Bytes,
 }
 
 /// Why credentials cannot be used.
@@ -74,8 +89,8 @@ impl Credentials {
         let chain = certificates("the certificate", chain)?;
         let bad = |error| CredentialsError::Pem { what: "the key", detail: format!("{error}") };
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(bad)?;
-        let identity = Identity::of(&chain[0]).map_err(CredentialsError::Identity)?;
-        Ok(Self { authority, chain, key, identity })
+        let certified = Certified::of(&chain[0]).map_err(CredentialsError::Identity)?;
+        Ok(Self { authority, chain, key, certified })
     }
 
     /// Reads a client's credentials from a directory: `authority.pem`, `client.pem`, `client.key`.
@@ -92,7 +107,17 @@ impl Credentials {
 
     /// Whose they are.
     pub fn identity(&self) -> Identity {
-        self.identity
+        self.certified.identity
+    }
+
+    /// The certificates of the authorities that are believed, as DER.
+    pub fn authorities(&self) -> Vec<Bytes> {
+        self.authority.iter().map(|der| Bytes::copy_from_slice(der)).collect()
+    }
+
+    /// All that our certificate proves.
+    pub fn certified(&self) -> &Certified {
+        &self.certified
     }
 }
 
@@ -102,35 +127,55 @@ impl Clone for Credentials {
             authority: self.authority.clone(),
             chain: self.chain.clone(),
             key: self.key.clone_key(),
-            identity: self.identity,
+            certified: self.certified.clone(),
         }
     }
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("identity", &self.identity()).finish_non_exhaustive()
+    }
+}
+
+impl Certified {
+    /// Reads what a certificate proves.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        let der = Bytes::copy_from_slice(certificate);
+        let certificate =
+            webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
+        let mut found = certificate.valid_uri_names().filter_map(Identity::from_uri);
+        let identity = match (found.next(), found.next()) {
+            (Some(identity), None) => identity?,
+            (None, _) => return Err("it has no purlin: name".to_owned()),
+            (Some(_), Some(_)) => return Err("it has several purlin: names".to_owned()),
+        };
+        let permissions = Permissions::from_uris(certificate.valid_uri_names());
+        let permissions = permissions.map_err(|error| error.to_string())?;
+        Ok(Self { identity, permissions, serial: Serial::of(certificate.serial()), der })
+    }
+}
+
+impl Certified {
+    /// As [`of`](Self::of), of plain bytes.
+    pub fn of_der(certificate: &[u8]) -> Result<Self, String> {
+        Self::of(&CertificateDer::from(certificate))
+    }
+
+    /// Reads what a certificate proves, in PEM; of the first, if there are several.
+    pub fn of_pem(certificate: &str) -> Result<Self, CredentialsError> {
+        let all = certificates("the certificate", certificate)?;
+        Self::of(&all[0]).map_err(CredentialsError::Identity)
     }
 }
 
 impl Identity {
-    /// Reads the identity that a certificate proves.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
-        let certificate =
-            webpki::EndEntityCert::try_from(certificate).map_err(|error| error.to_string())?;
-        let mut found = certificate.valid_uri_names().filter_map(Self::from_uri);
-        match (found.next(), found.next()) {
-            (Some(identity), None) => identity,
-            (None, _) => Err("it has no purlin: name".to_owned()),
-            (Some(_), Some(_)) => Err("it has several purlin: names".to_owned()),
-        }
-    }
-
     fn from_uri(uri: &str) -> Option<Result<Self, String>> {
         let (role, name) = uri.strip_prefix("purlin:")?.split_once(':')?;
         let role = match role {
             "node" => Role::Node,
             "client" => Role::Client,
+            "operator" => Role::Operator,
             other => return Some(Err(format!("unknown role {other:?}"))),
         };
         let named = NodeName::new(name).map_err(|error| error.to_string());
@@ -139,11 +184,7 @@ impl Identity {
 
     /// The URI that a certificate carries for it.
     pub fn to_uri(self) -> String {
-        let role = match self.role {
-            Role::Node => "node",
-            Role::Client => "client",
-        };
-        format!("purlin:{role}:{}", self.name)
+        format!("purlin:{}:{}", self.role.word(), self.name)
     }
 }
 

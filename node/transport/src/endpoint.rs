@@ -181,10 +181,10 @@ impl Endpoint {
                 Wire::Quic(wire)
             }
             WireConfig::Memory { network, address } => {
-                let identity = config.credentials.identity();
+                let certified = config.credentials.certified().clone();
                 let idle = config.idle_timeout;
                 let events = Arc::clone(&events);
-                Wire::Memory(memory::Wire::bind(network, address, identity, idle, events)?)
+                Wire::Memory(memory::Wire::bind(network, address, certified, idle, events)?)
             }
         };
         let endpoint = Self(Arc::new(Shared {
@@ -258,6 +258,17 @@ impl Endpoint {
         *lock(&self.0.node) = node;
         // What waits was said by the life before.
         lock(&self.0.peers).give_up_all();
+    }
+
+    /// Shows other credentials of the same holder in handshakes that begin from now on, and believes
+    /// their authorities. Links that exist stay as they are.
+    pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        let (new, ours) = (credentials.identity(), self.0.config.credentials.identity());
+        if new != ours {
+            let detail = format!("they are of {}, not of {}", new.to_uri(), ours.to_uri());
+            return Err(BindError::Credentials(detail));
+        }
+        self.0.wire.set_credentials(credentials)
     }
 
     fn hello(&self, association: u64, ended: u64) -> Hello {
@@ -447,7 +458,8 @@ impl Endpoint {
         expect: Option<NodeName>,
     ) -> Result<Link, DialError> {
         let connection = self.0.wire.dial(address).await?;
-        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        let certified = connection.certified().map_err(DialError::TheirCertificate)?;
+        let proved = certified.identity;
         if let Some(expected) = expect.filter(|&expected| expected != proved.name) {
             let detail = format!("{expected} was expected here");
             connection.close(&Refusal::Identity { detail });
@@ -486,7 +498,7 @@ impl Endpoint {
             }
             heard => heard?,
         };
-        let peer = Peer::of(&theirs, address, association, true);
+        let peer = Peer::of(&theirs, certified, address, association, true);
         let checked = handshake::check(&theirs, &ours, proved);
         if let Err(why) = checked.and_then(|()| self.0.events.admit(&peer)) {
             connection.close(&why);
@@ -557,10 +569,11 @@ impl Endpoint {
     }
 
     async fn admit(&self, address: SocketAddr, connection: &Connection) -> Result<(), DialError> {
-        let proved = connection.identity().map_err(DialError::TheirCertificate)?;
+        let certified = connection.certified().map_err(DialError::TheirCertificate)?;
+        let proved = certified.identity;
         let (theirs, reader) = handshake::hear_hello(connection).await?;
         let ours = self.hello(theirs.association, 0);
-        let peer = Peer::of(&theirs, address, theirs.association, false);
+        let peer = Peer::of(&theirs, certified, address, theirs.association, false);
         let refused = DialError::Unacceptable;
         handshake::check(&theirs, &ours, proved).map_err(refused)?;
         let most = self.0.config.max_connections;
@@ -678,6 +691,32 @@ impl Endpoint {
         if let Some(link) = self.link(node) {
             self.end(&link, &Closed::Local(why.clone()));
             link.close(why);
+        }
+    }
+
+    /// Ends the connections to all peers for which this says why, clients too. A peer for which it
+    /// says so from now on has none when this returns, also if its connection was just being made:
+    /// if [`Events::admit`] refuses it from then on.
+    pub fn close_where(&self, why: &dyn Fn(&Peer) -> Option<Refusal>) {
+        let mut links: Vec<_> = {
+            // What is being established is there afterwards, or is refused.
+            let peers = lock(&self.0.peers);
+            let links = peers.links();
+            links.values().chain(lock(&self.0.clients).iter()).cloned().collect()
+        };
+        links.retain(|link| match why(link.peer()) {
+            None => false,
+            Some(why) => {
+                if let Some(node) = &link.peer().node {
+                    lock(&self.0.peers).give_up(node.id.name);
+                    self.end(link, &Closed::Local(why.clone()));
+                }
+                link.close(&why);
+                true
+            }
+        });
+        for link in links {
+            tracing::warn!(peer = %link.peer().name, "connection ended, its certificate is revoked");
         }
     }
 

@@ -52,10 +52,12 @@ pub(crate) async fn refuse(connection: &Connection, why: &Refusal) -> Option<Ref
             return None;
         }
         match connection.closed().await {
-            Closed::Remote(answer) => match believe(answer, connection.identity().ok()?) {
-                DialError::Refused(answer) => Some(answer),
-                _ => None,
-            },
+            Closed::Remote(answer) => {
+                match believe(answer, connection.certified().ok()?.identity) {
+                    DialError::Refused(answer) => Some(answer),
+                    _ => None,
+                }
+            }
             Closed::Local(_) | Closed::Lost(_) => None,
         }
     };
@@ -130,13 +132,13 @@ pub(crate) fn check(theirs: &Hello, ours: &Hello, proved: Identity) -> Result<()
         let detail = format!("the hello says {}, the certificate {}", theirs.name, proved.name);
         return Err(Refusal::Identity { detail });
     }
-    match (theirs.role(), proved.role) {
-        (Role::Node, Role::Node) | (Role::Client, Role::Client) => {}
-        (Role::Node, Role::Client) => {
+    match (theirs.is_node(), proved.role) {
+        (true, Role::Node) | (false, Role::Client | Role::Operator) => {}
+        (true, Role::Client | Role::Operator) => {
             let detail = "a client's certificate cannot be used as a node".to_owned();
             return Err(Refusal::Role { detail });
         }
-        (Role::Client, Role::Node) => {
+        (false, Role::Node) => {
             let detail = "a node's certificate cannot be used as a client".to_owned();
             return Err(Refusal::Role { detail });
         }

@@ -41,7 +41,7 @@ mod stats;
 mod wire;
 
 pub use crate::credentials::{
-    Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
+    Certified, Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
 };
 pub use crate::door::Answering;
 pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU, WINDOW};

@@ -19,6 +19,7 @@ use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
 
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
+use crate::credentials::Certified;
 use crate::error::{Closed, StreamEnded};
 use crate::executor::Executor;
 use crate::finish::Finished;
@@ -62,6 +63,8 @@ pub struct Peer {
     pub name: NodeName,
     /// Its role.
     pub role: Role,
+    /// All that its certificate proves.
+    pub certified: Certified,
     /// Which life of a node it is, and where it says it can be reached; nodes only. If it says that it
     /// listens on all its addresses, that is where its packets come from.
     pub node: Option<NodeHello>,
@@ -74,14 +77,21 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn of(hello: &Hello, address: SocketAddr, association: u64, dialed: bool) -> Self {
+    pub(crate) fn of(
+        hello: &Hello,
+        certified: Certified,
+        address: SocketAddr,
+        association: u64,
+        dialed: bool,
+    ) -> Self {
+        let role = certified.identity.role;
         let node = hello.node.clone().map(|mut node| {
             if node.address.ip().is_unspecified() {
                 node.address.set_ip(address.ip());
             }
             node
         });
-        Self { name: hello.name, role: hello.role(), node, address, association, dialed }
+        Self { name: hello.name, role, certified, node, address, association, dialed }
     }
 }
 

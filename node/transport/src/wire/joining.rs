@@ -146,7 +146,7 @@ impl ServerCertVerifier for Pinned {
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| Error::General(error.to_string()))?
-            .verify_server_cert(certificate, &[], name, ocsp, now)
+            .verify_server_cert(certificate, others, name, ocsp, now)
     }
 
     fn verify_tls12_signature(

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::credentials::Identity;
+use crate::credentials::Certified;
 use crate::endpoint::Events;
 use crate::error::{BindError, Closed, DialError, StreamEnded};
 use crate::stats::Path;
@@ -51,12 +51,12 @@ struct State {
 
 struct Listener {
     incoming: mpsc::UnboundedSender<Connection>,
-    identity: Identity,
+    certified: Certified,
     deaths: watch::Sender<bool>,
 }
 
 /// Where to send a new connection, who is there, and word of its death.
-type ListenerParts = (mpsc::UnboundedSender<Connection>, Identity, watch::Receiver<bool>);
+type ListenerParts = (mpsc::UnboundedSender<Connection>, Certified, watch::Receiver<bool>);
 
 impl Network {
     /// A network without delay or loss; what chance decides follows from the seed.
@@ -139,7 +139,7 @@ impl Network {
     fn listener(&self, at: SocketAddr) -> Option<ListenerParts> {
         let state = self.lock();
         let found = state.listeners.get(&at)?;
-        Some((found.incoming.clone(), found.identity, found.deaths.subscribe()))
+        Some((found.incoming.clone(), found.certified.clone(), found.deaths.subscribe()))
     }
 
     /// A number by chance.
@@ -165,7 +165,7 @@ impl std::fmt::Debug for Network {
 pub(crate) struct Wire {
     network: Network,
     address: SocketAddr,
-    identity: Identity,
+    certified: Mutex<Certified>,
     idle_timeout: Duration,
     events: Arc<dyn Events>,
     deaths: watch::Receiver<bool>,
@@ -176,7 +176,7 @@ impl Wire {
     pub(crate) fn bind(
         network: Network,
         address: SocketAddr,
-        identity: Identity,
+        certified: Certified,
         idle_timeout: Duration,
         events: Arc<dyn Events>,
     ) -> Result<Self, BindError> {
@@ -188,14 +188,29 @@ impl Wire {
             return Err(BindError::InUse(address));
         }
         state.killed.remove(&address);
-        state.listeners.insert(address, Listener { incoming: sender, identity, deaths });
+        state
+            .listeners
+            .insert(address, Listener { incoming: sender, certified: certified.clone(), deaths });
         drop(state);
         let incoming = tokio::sync::Mutex::new(incoming);
-        Ok(Self { network, address, identity, idle_timeout, events, deaths: watching, incoming })
+        let certified = Mutex::new(certified);
+        Ok(Self { network, address, certified, idle_timeout, events, deaths: watching, incoming })
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
         self.address
+    }
+
+    fn certified(&self) -> Certified {
+        self.certified.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`super::quic::Wire::set_credentials`].
+    pub(crate) fn set_certified(&self, certified: &Certified) {
+        if let Some(listener) = self.network.lock().listeners.get_mut(&self.address) {
+            listener.certified = certified.clone();
+        }
+        *self.certified.lock().unwrap_or_else(PoisonError::into_inner) = certified.clone();
     }
 
     pub(crate) async fn accept(&self) -> Option<Connection> {
@@ -211,12 +226,12 @@ impl Wire {
         if tokio::time::timeout(DIAL_TIMEOUT, reachable).await.is_err() {
             return Err(DialError::NoAnswer);
         }
-        let Some((incoming, identity, deaths)) = self.network.listener(to) else {
+        let Some((incoming, certified, deaths)) = self.network.listener(to) else {
             self.events.unreachable_hint(to);
             tokio::time::sleep(DIAL_TIMEOUT).await;
             return Err(DialError::NoAnswer);
         };
-        let (near, far) = Connection::pair(self, to, identity, deaths);
+        let (near, far) = Connection::pair(self, to, certified, deaths);
         incoming.send(far).map_err(|_| DialError::NoAnswer)?;
         Ok(near)
     }
@@ -235,7 +250,7 @@ struct Side {
     local: SocketAddr,
     remote: SocketAddr,
     /// What the far end says it is.
-    identity: Identity,
+    certified: Certified,
     events: Arc<dyn Events>,
     streams: mpsc::UnboundedSender<RecvStream>,
     accepted: tokio::sync::Mutex<mpsc::UnboundedReceiver<RecvStream>>,
@@ -251,7 +266,7 @@ impl Connection {
     fn pair(
         wire: &Wire,
         to: SocketAddr,
-        identity: Identity,
+        certified: Certified,
         far_deaths: watch::Receiver<bool>,
     ) -> (Self, Self) {
         let (near_streams, far_accepted) = mpsc::unbounded_channel();
@@ -264,7 +279,7 @@ impl Connection {
             network: wire.network.clone(),
             local: wire.address,
             remote: to,
-            identity,
+            certified,
             events: Arc::clone(&wire.events),
             streams: near_streams,
             accepted: tokio::sync::Mutex::new(near_accepted),
@@ -279,7 +294,7 @@ impl Connection {
             network: wire.network.clone(),
             local: to,
             remote: wire.address,
-            identity: wire.identity,
+            certified: wire.certified(),
             events: Arc::clone(&wire.events),
             streams: far_streams,
             accepted: tokio::sync::Mutex::new(far_accepted),
@@ -335,8 +350,8 @@ impl Connection {
         self.0.remote
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        self.0.identity
+    pub(crate) fn certified(&self) -> Certified {
+        self.0.certified.clone()
     }
 
     /// Of the network as it is now: nothing is counted.

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::credentials::Identity;
-use crate::error::{Closed, DialError, StreamEnded};
+use crate::credentials::{Certified, Credentials};
+use crate::error::{BindError, Closed, DialError, StreamEnded};
 use crate::stats::Path;
 use purlin_proto::Refusal;
 
@@ -94,6 +94,17 @@ impl Wire {
         }
     }
 
+    /// Shows other credentials in handshakes that begin from now on.
+    pub(crate) fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        match self {
+            Self::Quic(wire) => wire.set_credentials(credentials),
+            Self::Memory(wire) => {
+                wire.set_certified(credentials.certified());
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) async fn close(&self) {
         match self {
             Self::Quic(wire) => wire.close().await,
@@ -168,10 +179,10 @@ impl Connection {
     }
 
     /// What the far end's certificate proves.
-    pub(crate) fn identity(&self) -> Result<Identity, String> {
+    pub(crate) fn certified(&self) -> Result<Certified, String> {
         match self {
-            Self::Quic(connection) => quic::identity(connection),
-            Self::Memory(connection) => Ok(connection.identity()),
+            Self::Quic(connection) => quic::certified(connection),
+            Self::Memory(connection) => Ok(connection.certified()),
         }
     }
 

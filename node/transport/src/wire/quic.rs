@@ -6,7 +6,7 @@
 //! the machine has AES instructions it is nearly twice as fast.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
@@ -23,7 +23,7 @@ use purlin_proto::limits::HELLO_BYTES;
 use purlin_proto::{Refusal, codec};
 
 use super::{Arrived, Connection, seeded, socket};
-use crate::credentials::{Credentials, Identity, NODE_DNS_NAME};
+use crate::credentials::{Certified, Credentials, NODE_DNS_NAME};
 use crate::endpoint::{Config, Events};
 use crate::environment::Environment;
 use crate::error::{BindError, Closed, DialError};
@@ -61,6 +61,12 @@ const FIRST_PACKETS: u64 = 4;
 
 pub(crate) struct Wire {
     endpoint: quinn::Endpoint,
+    /// What dials show from now on.
+    client: Mutex<quinn::ClientConfig>,
+    /// Of connections that we dial, and of those that others do.
+    dialed: Arc<TransportConfig>,
+    accepted: Arc<TransportConfig>,
+    environment: Environment,
     hints: Option<JoinHandle<()>>,
 }
 
@@ -94,20 +100,30 @@ impl Wire {
                 socket::bind(listen, config.mtu, &*runtime, executor)?
             }
         };
-        let mut endpoint = quinn::Endpoint::new_with_abstract_socket(
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
             endpoint_config,
             Some(server),
             bound.socket,
             runtime,
         )
         .map_err(|source| BindError::Address { address: listen, source })?;
-        endpoint.set_default_client_config(client);
         let hints = bound.errors.map(|errors| {
             tokio::spawn(async move {
                 errors.watch(|address| events.unreachable_hint(address)).await;
             })
         });
-        Ok(Self { endpoint, hints })
+        let (client, environment) = (Mutex::new(client), environment.clone());
+        Ok(Self { endpoint, client, dialed, accepted, environment, hints })
+    }
+
+    /// Shows other credentials in handshakes that begin from now on.
+    pub(crate) fn set_credentials(&self, credentials: &Credentials) -> Result<(), BindError> {
+        let (environment, bad) = (&self.environment, |error: String| BindError::Credentials(error));
+        let client = client_config(credentials, environment, &self.dialed).map_err(bad)?;
+        let server = server_config(credentials, environment, &self.accepted).map_err(bad)?;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        self.endpoint.set_server_config(Some(server));
+        Ok(())
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
@@ -119,11 +135,13 @@ impl Wire {
     }
 
     pub(crate) async fn dial(&self, address: SocketAddr) -> Result<quinn::Connection, DialError> {
-        let connecting =
-            self.endpoint.connect(address, NODE_DNS_NAME).map_err(|error| match error {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let connecting = self.endpoint.connect_with(client, address, NODE_DNS_NAME).map_err(
+            |error| match error {
                 ConnectError::EndpointStopping => DialError::Closed,
                 other => DialError::Lost(other.to_string()),
-            })?;
+            },
+        )?;
         connecting.await.map_err(|error| explain(&error))
     }
 
@@ -152,7 +170,7 @@ pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialE
     if spoken.and_then(|data| data.protocol).as_deref() == Some(JOIN_ALPN) {
         return Ok(Arrived::Joiner(connection));
     }
-    match identity(&connection) {
+    match certified(&connection) {
         Ok(_) => Ok(Arrived::Peer(Connection::Quic(connection))),
         Err(detail) => {
             close(&connection, &Refusal::Identity { detail: detail.clone() });
@@ -161,12 +179,12 @@ pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialE
     }
 }
 
-pub(crate) fn identity(connection: &quinn::Connection) -> Result<Identity, String> {
+pub(crate) fn certified(connection: &quinn::Connection) -> Result<Certified, String> {
     let identity = connection.peer_identity().ok_or("it has no certificate")?;
     let chain = identity
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| "its certificate is of an unknown kind")?;
-    Identity::of(chain.first().ok_or("it has no certificate")?)
+    Certified::of(chain.first().ok_or("it has no certificate")?)
 }
 
 /// Grants a connection that somebody else began what it would have had if we had.
@@ -231,7 +249,9 @@ fn alert_text(alert: u8) -> String {
             .to_owned(),
         44 => "it has been revoked: issue a new one".to_owned(),
         45 => {
-            "it has expired, or is not valid yet: check the clocks, or issue a new one".to_owned()
+            "it has expired, or is not valid yet: check the clocks; `purlin cert show` tells when, \
+             and it is made anew where the authority is, or had with a new token"
+                .to_owned()
         }
         // 51 (bad signature) when both authorities have the same name.
         48 | 51 => {
