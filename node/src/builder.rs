@@ -11,8 +11,8 @@ use purlin_cluster::{Config as ClusterConfig, Me, Membership, Owned, owned};
 use purlin_proto::hello::check_labels;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
-    Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
-    Runtime, Supervisor,
+    Actor, Config as RuntimeConfig, KEYS_IN_MOTION, Keyed, KeyedActor, KeyedKinds, Kinds, Observer,
+    Resolver, Runtime, Stateful, Store, StoreError, Supervisor,
 };
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, Network,
@@ -34,6 +34,7 @@ use crate::node::{Node, Shared};
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
+use crate::store::DiskStore;
 use crate::system;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
@@ -84,6 +85,8 @@ pub struct NodeBuilder {
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
     keyed: KeyedKinds,
+    store: Option<Arc<dyn Store>>,
+    keys_in_motion: usize,
     applications: Vec<(Name, Supervisor)>,
     ground: Option<Given>,
     clock: WallClock,
@@ -122,6 +125,14 @@ pub enum StartError {
     /// The labels are too many or too long.
     #[error("{0}")]
     Labels(String),
+    /// The states of its keyed processes cannot be read.
+    #[error("{path}: {source}")]
+    Store {
+        /// The file they are in.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: StoreError,
+    },
     /// The network's thread cannot be started.
     #[error("cannot start the network's thread: {0}")]
     Thread(std::io::Error),
@@ -154,6 +165,8 @@ impl Default for NodeBuilder {
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
             keyed: KeyedKinds::default(),
+            store: None,
+            keys_in_motion: KEYS_IN_MOTION,
             applications: Vec::new(),
             ground: None,
             clock: Arc::new(SystemTime::now),
@@ -295,6 +308,40 @@ impl NodeBuilder {
         self
     }
 
+    /// As [`keyed`](Self::keyed), for a kind whose state outlives its processes and moves with its
+    /// keys; see [`Stateful`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use purlin::kinds::Counter;
+    /// use purlin::{Keyed, Node};
+    ///
+    /// let idle = Duration::from_mins(2);
+    /// let node = Node::builder().stateful::<Counter>(Keyed::new().passivate_after(idle));
+    /// ```
+    #[must_use]
+    pub fn stateful<A: Stateful>(mut self, keyed: Keyed) -> Self {
+        self.keyed = self.keyed.with_state::<A>(keyed);
+        self
+    }
+
+    /// Where the states of keyed processes are kept. Unless said otherwise that is a file in the
+    /// node's data directory, on its own disk: after a crash of the node, a key starts elsewhere
+    /// without what is there. A store that all nodes share has it.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// How many keys this node hands over at once when they get other owners; 32 unless said
+    /// otherwise.
+    #[must_use]
+    pub fn keys_in_motion(mut self, keys: usize) -> Self {
+        self.keys_in_motion = keys;
+        self
+    }
+
     /// Adds a tree that starts and stops with the node (OTP: an application).
     ///
     /// Several start in the order they are given and stop in reverse. If one cannot be started, the
@@ -399,7 +446,7 @@ impl NodeBuilder {
         Ok((self.start_node().await?, applications))
     }
 
-    async fn start_node(self) -> Result<Node, StartError> {
+    async fn start_node(mut self) -> Result<Node, StartError> {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
@@ -414,6 +461,7 @@ impl NodeBuilder {
         let (lock, credentials) = home.node(name)?;
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
+        self.open_store(&lock).await?;
         let keeper = Arc::clone(&lock);
         let clock = Arc::clone(&self.clock);
         let next: NextCreation = Arc::new(move |at_least| {
@@ -449,6 +497,19 @@ impl NodeBuilder {
         match joining.run(dir).await? {
             Joined::Through(seed) => tracing::info!(%name, %seed, "joined with a token"),
             Joined::Before => tracing::debug!(%name, "has credentials, the token is not used"),
+        }
+        Ok(())
+    }
+
+    /// Opens the node's own store, if there is anything to keep and no other to keep it in.
+    async fn open_store(&mut self, lock: &NodeLock) -> Result<(), StartError> {
+        if self.store.is_none() && self.keyed.any_with_state() {
+            let path = lock.state_file();
+            let file = path.clone();
+            let opened = tokio::task::spawn_blocking(move || DiskStore::open(&file)).await;
+            let opened = opened.unwrap_or(Err(StoreError::Closed));
+            let store = opened.map_err(|source| StartError::Store { path, source })?;
+            self.store = Some(Arc::new(store));
         }
         Ok(())
     }
@@ -513,6 +574,10 @@ impl NodeBuilder {
         let mut config = RuntimeConfig::new(id);
         config.kinds = std::mem::take(&mut self.kinds);
         config.keyed = std::mem::take(&mut self.keyed);
+        if let Some(store) = self.store.take() {
+            config.store = store;
+        }
+        config.keys_in_motion = self.keys_in_motion;
         config.observer = Some(Arc::clone(&observer));
         config.inflow_bytes = self.inflow_bytes;
         config.resolver = std::mem::take(&mut self.resolver);

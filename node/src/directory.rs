@@ -16,6 +16,9 @@ const UNSETTLED: Duration = Duration::from_secs(30);
 /// several nodes may have joined at once.
 const EARLIER: usize = 3;
 
+/// So many are asked for the state of a key after a change of members, of whom many may have come.
+const NEIGHBOURS: usize = 8;
+
 /// Nodes by name, and the ring of those that are live.
 pub(crate) struct Directory {
     us: NodeName,
@@ -67,6 +70,14 @@ impl Directory {
         }
         let next = state.ring.preference(Ring::shard_of(key), 1 + EARLIER);
         next.into_iter().filter(|name| *name != self.us).take(EARLIER).collect()
+    }
+
+    /// Those that may know something of a key of ours: they would own it next, or did before it.
+    pub(crate) fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let count = if state.changed.elapsed() > UNSETTLED { EARLIER } else { NEIGHBOURS };
+        let next = state.ring.preference(Ring::shard_of(key), 1 + count);
+        next.into_iter().filter(|name| *name != self.us).take(count).collect()
     }
 
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {

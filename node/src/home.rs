@@ -8,6 +8,7 @@
 //! nodes/NAME/creation                 its last creation: the next one is larger
 //! nodes/NAME/lock                     held while it runs
 //! nodes/NAME/running.json             where it is while it runs
+//! nodes/NAME/state.redb               the states of its keyed processes that do not run
 //! ```
 //!
 //! The directory is for its owner alone (0700), and so are the files (0600); if others can read
@@ -273,6 +274,11 @@ impl Home {
 }
 
 impl NodeLock {
+    /// Where the states of its keyed processes are.
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.dir.join("state.redb")
+    }
+
     /// A creation larger than every one before, and at least `at_least`; remembered.
     pub(crate) fn next_creation(&self, at_least: u64) -> Result<u64, HomeError> {
         let path = self.dir.join("creation");

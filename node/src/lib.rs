@@ -63,6 +63,7 @@ mod router;
 mod seeds;
 mod session;
 mod silence;
+mod store;
 mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -76,13 +77,14 @@ pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
     Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
-    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload,
-    Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
-    RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, SpawnError,
-    StartError as RegistryStartError, Strategy, StreamOptions, Supervisor, SupervisorRef, Task,
-    TaskError, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped,
-    UpdateError, WhenFull,
+    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, MemoryStore, Message, Messages,
+    Name, NameConflict, NodeEvent, NodeId, NodeName, OldState, OnTimeout, Outcome, Partitions,
+    PastExit, Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError,
+    Registry, RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, Snapshot,
+    SpawnError, StartError as RegistryStartError, StateError, Stateful, Store, StoreError,
+    StoreFuture, Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError,
+    TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError,
+    WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -102,6 +104,6 @@ pub mod prelude {
         Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
         Group, GroupEvent, Handler, IdleTimeout, Key, Keyed, KeyedActor, LinkDown, Mailbox,
         Message, NameConflict, Node, NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart,
-        Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
+        Shutdown, Stateful, Strategy, Supervisor, SupervisorRef, WhenFull,
     };
 }

@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
-    JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
-    ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal,
-    ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs,
-    WhereIsGlobal,
+    self, DropSnapshot, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
+    JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
+    ListGroups, ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place,
+    RegisterGlobal, ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey,
+    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{Message, Pid};
@@ -116,7 +116,7 @@ impl System {
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
-        let message = release(&runtime, message);
+        let message = about_keys(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
                 self.ctx.monitor(ask.subscriber);
@@ -172,23 +172,29 @@ fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped>
     reply(message, |ask: RegisterGlobal| said(runtime.register_global(ask.name, ask.pid)))
 }
 
-/// Ends the process of a key, and answers when it has ended.
-fn release(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
-    let (ask, reply) = match message?.take::<ReleaseKey>() {
-        Ok(Ok(asked)) => asked,
-        // Malformed; the caller has been told.
-        Ok(Err(_)) => return None,
-        Err(other) => return Some(other),
-    };
-    let runtime = runtime.clone();
-    tokio::spawn(async move {
-        let released = runtime.release_key(&ask.kind, &ask.key);
-        // Otherwise the reply is dropped, which says so.
-        if tokio::time::timeout(CALL_TIMEOUT, released).await.is_ok() {
-            reply.send(());
-        }
+/// Answers what nodes ask each other when keys move.
+fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
+    let message = reply(message, |ask: TakeKey| runtime.take_key(&ask.kind, &ask.key));
+    let here = runtime.clone();
+    let message = take(message, |ask: ReleaseKey, answer| {
+        tokio::spawn(async move {
+            // Otherwise the reply is dropped, which says so.
+            if let Some(released) = here.release_key(&ask.kind, &ask.key).await {
+                answer.send(released);
+            }
+        });
     });
-    None
+    let here = runtime.clone();
+    let message = take(message, |ask: KeepSnapshot, answer| {
+        tokio::spawn(async move { answer.send(here.keep_snapshot(ask).await) });
+    });
+    let here = runtime.clone();
+    take(message, |ask: DropSnapshot, answer| {
+        tokio::spawn(async move {
+            here.drop_snapshot(&ask.kind, &ask.key, ask.at).await;
+            answer.send(());
+        });
+    })
 }
 
 /// Answers a message if it is an `M`; else hands it on.

@@ -17,7 +17,6 @@ use crate::error::SpawnError;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
 use crate::join::{JoinAnswer, JoinRequest, TokenId};
-use crate::key::Key;
 use crate::message::Message;
 use crate::name::{Name, NodeName};
 use crate::placement::Placement;
@@ -37,12 +36,14 @@ macro_rules! message {
 }
 
 mod entries;
+mod keyed;
 
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
     UnsubscribeTopic, WhereIsGlobal,
 };
+pub use keyed::{DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseKey, Released, TakeKey};
 
 /// What is this node, and how is it?
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -418,17 +419,6 @@ pub struct TakeIn {
     pub from: SocketAddr,
 }
 message!(TakeIn, "node.take_in", JoinAnswer);
-
-/// End the process of a key that has another owner now. Answered when it has ended, at once if there
-/// is none, or if the node takes itself for the owner.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReleaseKey {
-    /// The keyed kind.
-    pub kind: Name,
-    /// The key.
-    pub key: Key,
-}
-message!(ReleaseKey, "node.release_key", ());
 
 /// Send every [`Event`] of this node to this process, until it ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]

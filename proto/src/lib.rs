@@ -5,7 +5,8 @@
 //!
 //! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Key`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
-//! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
+//! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`]; what is kept of a
+//!   keyed one: [`Snapshot`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
 //! - What an operator asks: [`admin`]. What a client asks: [`session`]. Who has no certificate yet:
@@ -39,6 +40,7 @@ mod reason;
 mod serials;
 pub mod session;
 mod signal;
+mod snapshot;
 pub mod supervision;
 
 pub use crate::dest::{Dest, ParseDestError};
@@ -58,3 +60,4 @@ pub use crate::placement::{Placement, PlacementError};
 pub use crate::reason::{ExitReason, Fault};
 pub use crate::serials::Serials;
 pub use crate::signal::{Direct, DirectKind, Envelope, Signal, Spawn, Target};
+pub use crate::snapshot::Snapshot;

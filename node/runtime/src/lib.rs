@@ -67,7 +67,7 @@ mod watched;
 
 pub use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, LinkDown, Message, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, SpawnError,
+    NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, Snapshot, SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
@@ -76,6 +76,9 @@ pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
+pub use crate::keyed::moved::KEYS_IN_MOTION;
+pub use crate::keyed::stateful::{OldState, StateError, Stateful};
+pub use crate::keyed::store::{MemoryStore, Store, StoreError, StoreFuture};
 pub use crate::keyed::{Keyed, KeyedActor, KeyedKinds};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};

@@ -496,6 +496,13 @@ impl Process {
         idle && !owes
     }
 
+    /// Ends it from within before it has begun; what waits for it is handed out, for somebody else.
+    pub(crate) fn evict(&self) -> Queue {
+        let mut state = self.lock();
+        state.exit.get_or_insert(ExitReason::Shutdown);
+        std::mem::take(&mut state.mailbox)
+    }
+
     /// A reply was dropped while the process ends: its caller waits for the exit reason.
     pub(crate) fn adopt(&self, orphan: Orphan) {
         let mut state = self.lock();

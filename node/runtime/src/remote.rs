@@ -72,6 +72,13 @@ pub trait Remote: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Other nodes that can be reached and would own a key of this one next, or did before it: those
+    /// that may know something of it, whenever that was.
+    fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
+        let _ = key;
+        Vec::new()
+    }
+
     /// The one of these nodes that owns a key, the same on every node.
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         let _ = key;

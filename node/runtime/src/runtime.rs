@@ -16,7 +16,6 @@ use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
 
 use rustc_hash::FxHashMap;
-use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use crate::counters::Counters;
@@ -25,6 +24,8 @@ use crate::entries::globals::Resolver;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::keyed::KeyedKinds;
+use crate::keyed::moved::{KEYS_IN_MOTION, Moves};
+use crate::keyed::store::{MemoryStore, Store};
 use crate::keyed::table::Table as Keyed;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
@@ -55,6 +56,8 @@ pub struct Config {
     pub kinds: Kinds,
     /// The kinds of which there is one process for each key.
     pub keyed: KeyedKinds,
+    /// Where the state of those is kept; in memory unless said otherwise.
+    pub store: Arc<dyn Store>,
     /// Told what happens.
     pub observer: Option<Observer>,
     /// The most messages that wait in one mailbox; [`MAILBOX_LIMIT`] unless said otherwise.
@@ -66,6 +69,9 @@ pub struct Config {
     pub process_limit: usize,
     /// Which of two holders of a global name is kept.
     pub resolver: Resolver,
+    /// How many keys this node hands over at once, [`KEYS_IN_MOTION`](crate::KEYS_IN_MOTION) unless
+    /// said otherwise.
+    pub keys_in_motion: usize,
     /// The time of day, in milliseconds since 1970; the system's unless said otherwise.
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -77,11 +83,13 @@ impl Config {
             id,
             kinds: Kinds::default(),
             keyed: KeyedKinds::default(),
+            store: Arc::new(MemoryStore::default()),
             observer: None,
             mailbox_limit: MAILBOX_LIMIT,
             inflow_bytes: INFLOW_BYTES,
             process_limit: PROCESS_LIMIT,
             resolver: Resolver::default(),
+            keys_in_motion: KEYS_IN_MOTION,
             wall_ms: Arc::new(system_ms),
         }
     }
@@ -102,7 +110,8 @@ pub(crate) struct Shared {
     pub(crate) kinds: Kinds,
     /// The processes of keys, by kind.
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
-    pub(crate) owners_changed: Arc<Notify>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) moves: Moves,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
@@ -182,7 +191,8 @@ impl Runtime {
             names: Mutex::default(),
             kinds: config.kinds,
             keyed: config.keyed.into_tables(),
-            owners_changed: Arc::default(),
+            store: config.store,
+            moves: Moves::new(config.keys_in_motion),
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),

@@ -39,8 +39,10 @@
 
 pub(crate) mod deliver;
 mod idle;
-mod moved;
+pub(crate) mod moved;
 mod release;
+pub(crate) mod stateful;
+pub(crate) mod store;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -48,14 +50,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::{Key, SpawnError};
+use purlin_proto::{ExitReason, Key, SpawnError};
 use tokio::sync::oneshot;
 
 use crate::actor::Actor;
-use crate::context::{Context, run_actor};
+use crate::context::{Context, run_actor, run_from};
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
+use release::Found;
+use stateful::{Resumed, Stateful};
 use table::{Slot, Table};
 
 /// An actor of which there is one process for each key that is used.
@@ -129,7 +133,11 @@ pub trait KeyedActor: Actor {
 #[must_use]
 pub struct Keyed {
     passivate_after: Option<Duration>,
+    handoff_timeout: Option<Duration>,
 }
+
+/// How long a new owner of a key waits for the old one.
+const HANDOFF_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Keyed {
     /// Of the available kind; a process runs until something ends it.
@@ -142,9 +150,16 @@ impl Keyed {
     /// [deferred](Context::defer) reply. At least 1 ms.
     ///
     /// A message that comes just then is not lost: it starts the process anew. What the process knew
-    /// is gone, unless it has saved it in its `stop`.
+    /// is gone, unless the kind has a state ([`Stateful`]) or it has saved it in its `stop`.
     pub fn passivate_after(mut self, idle: Duration) -> Self {
         self.passivate_after = Some(idle.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// How long the new owner of a key waits until the old one has ended its process and handed over
+    /// its state; 5 s unless said otherwise. Then it begins without.
+    pub fn handoff_timeout(mut self, limit: Duration) -> Self {
+        self.handoff_timeout = Some(limit);
         self
     }
 }
@@ -158,17 +173,32 @@ pub struct KeyedKinds(BTreeMap<&'static str, Declared>);
 pub(crate) struct Declared {
     keyed: Keyed,
     launch: Launch,
+    stateful: bool,
 }
 
 /// Makes the process of a key and its task.
-type Launch = fn(&Runtime, &Slot) -> Result<Arc<Process>, SpawnError>;
+type Launch = fn(&Runtime, &Arc<Slot>) -> Result<Arc<Process>, SpawnError>;
 
 impl KeyedKinds {
     /// Adds a kind; one of the same name is replaced.
     #[must_use]
     pub fn with<A: KeyedActor>(mut self, keyed: Keyed) -> Self {
-        self.0.insert(A::KIND, Declared { keyed, launch: launch::<A> });
+        self.0.insert(A::KIND, Declared { keyed, launch: launch::<A>, stateful: false });
         self
+    }
+
+    /// Adds a kind whose state is kept while its processes do not run; one of the same name is
+    /// replaced.
+    #[must_use]
+    pub fn with_state<A: Stateful>(mut self, keyed: Keyed) -> Self {
+        let launch = launch_with_state::<A>;
+        self.0.insert(A::KIND, Declared { keyed, launch, stateful: true });
+        self
+    }
+
+    /// Whether there is one with state.
+    pub fn any_with_state(&self) -> bool {
+        self.0.values().any(|declared| declared.stateful)
     }
 
     pub(crate) fn into_tables(self) -> BTreeMap<&'static str, Arc<Table>> {
@@ -182,12 +212,50 @@ impl fmt::Debug for KeyedKinds {
     }
 }
 
-fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>, SpawnError> {
-    let (key, turn) = (slot.key.clone(), Arc::clone(&slot.turn));
-    let (counters, of) = (runtime.clone(), key.clone());
+fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Arc<Slot>) -> Result<Arc<Process>, SpawnError> {
+    launch_by::<A, _>(runtime, slot, |process, slot| async move {
+        let Some(table) = slot.table.upgrade() else { return ExitReason::Shutdown };
+        match Box::pin(process.runtime.find_key(&table, &slot.key)).await {
+            Ok(Found::Free(_)) => {
+                let args = A::args(&slot.key);
+                drop((table, slot));
+                run_actor::<A>(Context::new(process), args).await
+            }
+            Ok(Found::NotOwner) => process.runtime.not_ours(A::KIND, &process, &slot.key),
+            Err(reason) => reason,
+        }
+    })
+}
+
+fn launch_with_state<A: Stateful>(
+    runtime: &Runtime,
+    slot: &Arc<Slot>,
+) -> Result<Arc<Process>, SpawnError> {
+    launch_by::<A, _>(runtime, slot, |process, slot| async move {
+        let Some(table) = slot.table.upgrade() else { return ExitReason::Shutdown };
+        match Box::pin(process.runtime.find_key(&table, &slot.key)).await {
+            Ok(Found::Free(found)) => {
+                drop(table);
+                run_from::<A, _>(Context::new(process), Resumed { slot, found }).await
+            }
+            Ok(Found::NotOwner) => process.runtime.not_ours(A::KIND, &process, &slot.key),
+            Err(reason) => reason,
+        }
+    })
+}
+
+fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
+    runtime: &Runtime,
+    slot: &Arc<Slot>,
+    run: impl FnOnce(Arc<Process>, Arc<Slot>) -> Fut + Send + 'static,
+) -> Result<Arc<Process>, SpawnError> {
+    let (counters, of) = (runtime.clone(), slot.key.clone());
     // Nobody waits for the start itself.
     let announce = Announce::new(move |started| {
-        if let Err(error) = started {
+        // What is ignored is not this node's to start, and is started elsewhere.
+        if let Err(error) = started
+            && error != SpawnError::Ignored
+        {
             counters.counters().keyed_not_started.add();
             tracing::warn!(kind = A::KIND, key = %of, %error, "a keyed process did not start");
         }
@@ -195,10 +263,9 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>,
     let options = SpawnOptions { announce: Some(announce), ..SpawnOptions::default() };
     let (starter, _) = oneshot::channel();
     let class = const { &Class::of::<A>() };
+    let slot = Arc::clone(slot);
     runtime.launch(class, options, Some(starter), false, |process| async move {
-        let _turn = turn.lock_owned().await;
-        process.runtime.wait_for_release(A::KIND, &key).await;
-        let args = A::args(&key);
-        run_actor::<A>(Context::new(process), args).await
+        let _turn = Arc::clone(&slot.turn).lock_owned().await;
+        run(process, slot).await
     })
 }

@@ -4,11 +4,12 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use purlin_proto::{Key, Name, SpawnError};
+use purlin_proto::{Key, Name, Snapshot, SpawnError};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Declared, Launch};
+use super::{Declared, HANDOFF_TIMEOUT, Launch};
 use crate::process::Process;
 use crate::registry::Cleanup;
 use crate::runtime::{Runtime, lock};
@@ -17,8 +18,11 @@ use crate::runtime::{Runtime, lock};
 const SHARDS: usize = 16;
 
 pub(crate) struct Table {
-    kind: &'static str,
+    pub(super) kind: &'static str,
     pub(super) passivate_after: Option<Duration>,
+    pub(super) handoff_timeout: Duration,
+    /// Whether its processes have a state that outlives them.
+    pub(super) stateful: bool,
     launch: Launch,
     shards: [Mutex<FxHashMap<Key, Entry>>; SHARDS],
 }
@@ -33,17 +37,21 @@ struct Entry {
 
 /// What the processes that a key has one after the other share.
 pub(crate) struct Slot {
-    table: Weak<Table>,
+    pub(super) table: Weak<Table>,
     pub(super) key: Key,
+    /// Who is to have the state of the process that ends, instead of the store.
+    pub(super) taker: Mutex<Option<oneshot::Sender<Snapshot>>>,
     /// Held by the one that runs: the next one waits for its end.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Table {
     pub(super) fn new(kind: &'static str, declared: Declared) -> Arc<Self> {
-        let Declared { keyed, launch } = declared;
+        let Declared { keyed, launch, stateful } = declared;
         let passivate_after = keyed.passivate_after;
-        Arc::new(Self { kind, passivate_after, launch, shards: Default::default() })
+        let handoff_timeout = keyed.handoff_timeout.unwrap_or(HANDOFF_TIMEOUT);
+        let shards = Default::default();
+        Arc::new(Self { kind, passivate_after, handoff_timeout, stateful, launch, shards })
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, FxHashMap<Key, Entry>> {
@@ -65,7 +73,8 @@ impl Table {
             Some(entry) => Arc::clone(&entry.slot),
             None => {
                 let table = Arc::downgrade(self);
-                Arc::new(Slot { table, key: key.clone(), turn: Arc::default() })
+                let (turn, taker) = (Arc::default(), Mutex::default());
+                Arc::new(Slot { table, key: key.clone(), turn, taker })
             }
         };
         let process = (self.launch)(runtime, &slot)?;
@@ -87,12 +96,14 @@ impl Table {
 
     /// The process of a key, if it has one that is not ending.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Process>> {
-        self.entry(key).filter(|process| !process.is_ending())
+        let (process, _) = self.entry(key)?;
+        (!process.is_ending()).then_some(process)
     }
 
     /// The last process of a key, also if it is ending.
-    pub(super) fn entry(&self, key: &Key) -> Option<Arc<Process>> {
-        self.shard(key).get(key).map(|entry| Arc::clone(&entry.process))
+    pub(super) fn entry(&self, key: &Key) -> Option<(Arc<Process>, Arc<Slot>)> {
+        let shard = self.shard(key);
+        shard.get(key).map(|entry| (Arc::clone(&entry.process), Arc::clone(&entry.slot)))
     }
 
     /// Those of one part of the table that have handled nothing for so long.
@@ -110,11 +121,11 @@ impl Table {
     }
 
     /// Those of one part of the table whose keys have another owner now, and that are not ending.
-    pub(super) fn not_owned(&self, runtime: &Runtime, part: usize) -> Vec<Arc<Process>> {
+    pub(super) fn not_owned(&self, runtime: &Runtime, part: usize) -> Vec<(Key, Arc<Process>)> {
         let Ok(kind) = Name::new(self.kind) else { return Vec::new() };
         let moved = |(key, process): (Key, Arc<Process>)| {
             let here = runtime.key_owner(&kind, &key) == runtime.name() || process.is_ending();
-            (!here).then_some(process)
+            (!here).then_some((key, process))
         };
         self.part(part).into_iter().filter_map(moved).collect()
     }

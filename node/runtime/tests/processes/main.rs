@@ -5,6 +5,7 @@
 mod calls;
 mod exits;
 mod keyed;
+mod keyed_state;
 mod mailboxes;
 mod monitors;
 mod names_and_timers;
