@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::application::Applications;
 use crate::directory::Directory;
+use crate::drain::{DRAIN_LIMIT, Draining};
 use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
 use crate::events::{Ear, Told};
@@ -87,6 +88,7 @@ pub struct NodeBuilder {
     keyed: KeyedKinds,
     store: Option<Arc<dyn Store>>,
     keys_in_motion: usize,
+    drain_limit: Duration,
     applications: Vec<(Name, Supervisor)>,
     ground: Option<Given>,
     clock: WallClock,
@@ -167,6 +169,7 @@ impl Default for NodeBuilder {
             keyed: KeyedKinds::default(),
             store: None,
             keys_in_motion: KEYS_IN_MOTION,
+            drain_limit: DRAIN_LIMIT,
             applications: Vec::new(),
             ground: None,
             clock: Arc::new(SystemTime::now),
@@ -331,6 +334,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
         self.store = Some(store);
+        self
+    }
+
+    /// How long [`Node::drain`] takes at most, and `purlin start` when it is told to end: 20 s unless
+    /// said otherwise. Then the node leaves with what is still there.
+    #[must_use]
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
         self
     }
 
@@ -622,6 +633,7 @@ impl NodeBuilder {
             runtime: runtime.clone(),
             directory: Arc::clone(&directory),
             start: started,
+            draining_changed: false,
         };
         let driver = Driver {
             membership: Arc::clone(&membership),
@@ -664,6 +676,7 @@ impl NodeBuilder {
             gathered,
             ready: AtomicBool::new(false),
             placed: AtomicUsize::new(0),
+            drain: Draining::new(self.drain_limit),
         });
         system::start(&shared)?;
         if let Some(lock) = &shared.lock {

@@ -52,6 +52,7 @@ mod authority;
 mod builder;
 pub mod cli;
 mod directory;
+mod drain;
 mod driver;
 mod entries;
 mod events;

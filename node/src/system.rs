@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, DropSnapshot, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
-    JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
-    ListGroups, ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place,
-    RegisterGlobal, ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey,
-    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Drain, DropSnapshot, Event, GetDrainPlan, GetNodeWhy, GetOwner, GetProcess, GetStatus,
+    GetTree, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames,
+    ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListTopics,
+    OwnerInfo, Place, RegisterGlobal, ReleaseKey, SeesDraining, Status, Subscribe, SubscribeTopic,
+    TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{Message, Pid};
@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
-use crate::node::Shared;
+use crate::node::{Node, Shared};
 use crate::views;
 
 static SYSTEM: RawKind = RawKind::new("purlin");
@@ -113,10 +113,12 @@ impl System {
         let message = reply(message, |ask: GetNodeWhy| views::why(node, ask.node));
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
+        let message = reply(message, |ask: ListKeyed| runtime.keyed_infos(&ask));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = about_keys(&runtime, message);
+        let message = about_draining(node, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
                 self.ctx.monitor(ask.subscriber);
@@ -193,6 +195,20 @@ fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
         tokio::spawn(async move {
             here.drop_snapshot(&ask.kind, &ask.key, ask.at).await;
             answer.send(());
+        });
+    })
+}
+
+/// Answers what has to do with taking a node out of service.
+fn about_draining(node: &Arc<Shared>, message: Option<Untyped>) -> Option<Untyped> {
+    let message = reply(message, |_: GetDrainPlan| node.drain_plan());
+    let message =
+        reply(message, |ask: SeesDraining| !node.directory.ring().members().contains(&ask.node));
+    take(message, |_: Drain, answer| {
+        let node = Node(Arc::clone(node));
+        tokio::spawn(async move {
+            answer.send(node.drain().await);
+            node.0.ask_to_leave();
         });
     })
 }

@@ -35,9 +35,11 @@ macro_rules! message {
     };
 }
 
+mod drain;
 mod entries;
 mod keyed;
 
+pub use drain::{Drain, DrainPlan, Drained, GetDrainPlan, Move, SeesDraining};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
@@ -141,12 +143,19 @@ pub enum MemberState {
     Down,
     /// It left in good order.
     Left,
+    /// It answers, and is about to leave: what runs on it moves elsewhere.
+    Draining,
 }
 
 impl MemberState {
-    /// Up or suspect: still a member.
+    /// Up, draining or suspect: still a member.
     pub fn is_live(self) -> bool {
-        matches!(self, Self::Up | Self::Suspect)
+        matches!(self, Self::Up | Self::Suspect | Self::Draining)
+    }
+
+    /// Up or draining: it can be asked.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
     }
 }
 
@@ -397,7 +406,7 @@ pub struct Place {
 }
 message!(Place, "node.place", Result<NodeName, SpawnError>);
 
-/// Leave the cluster and stop.
+/// Leave the cluster and stop; what can move is moved first, see [`Drain`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leave;
 message!(Leave, "node.leave", ());

@@ -1,5 +1,5 @@
 //! What a node says of its own processes to all others: who is in a group, which topics are wanted,
-//! who has a global name.
+//! who has a global name; and of itself: that it is about to leave.
 //!
 //! An entry is a key and a value. Processes are serials: which life of which node they belong to is
 //! said by whose entry it is, so that all of them stay true when a node comes back under a new
@@ -20,6 +20,8 @@ pub enum EntryKey {
     Topic(Name),
     /// A process has a global name; [`EntryValue::Held`].
     Global(Name),
+    /// The node itself; [`EntryValue::Draining`].
+    Node,
 }
 
 /// What it says.
@@ -31,6 +33,8 @@ pub enum EntryValue {
     Wanted,
     /// How a name is held.
     Held(Held),
+    /// It is about to leave: it is to own no keys, and nothing is to be placed on it.
+    Draining,
 }
 
 /// How a global name is held on one node.

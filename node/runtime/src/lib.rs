@@ -33,6 +33,7 @@ mod context;
 mod counters;
 mod current;
 mod entries;
+mod exclusive;
 mod fanout;
 mod inflow;
 mod info;
@@ -66,8 +67,9 @@ mod watchdog;
 mod watched;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, LinkDown, Message, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, Snapshot, SpawnError,
+    CallError, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown, Message,
+    Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, Snapshot,
+    SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
@@ -75,6 +77,7 @@ pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
+pub use crate::exclusive::Holding;
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::keyed::moved::KEYS_IN_MOTION;
 pub use crate::keyed::stateful::{OldState, StateError, Stateful};

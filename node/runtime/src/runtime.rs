@@ -21,6 +21,7 @@ use tokio::time::{Duration, Instant};
 use crate::counters::Counters;
 use crate::entries::Entries;
 use crate::entries::globals::Resolver;
+use crate::exclusive::Exclusive;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::keyed::KeyedKinds;
@@ -112,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) moves: Moves,
+    pub(crate) exclusive: Exclusive,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
@@ -193,6 +195,7 @@ impl Runtime {
             keyed: config.keyed.into_tables(),
             store: config.store,
             moves: Moves::new(config.keys_in_motion),
+            exclusive: Exclusive::default(),
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
@@ -248,6 +251,12 @@ impl Runtime {
     /// The kinds that can be started by name.
     pub fn kinds(&self) -> &Kinds {
         &self.0.kinds
+    }
+
+    /// How many calls and spawns to other nodes are out: of processes here, and of those whose
+    /// messages this node sends on.
+    pub fn calls_out(&self) -> usize {
+        self.0.pending.len()
     }
 
     /// Gives the runtime its way to other nodes; only the first time counts.

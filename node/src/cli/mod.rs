@@ -9,6 +9,7 @@ mod bench;
 mod config;
 mod entries;
 mod join;
+mod keyed;
 mod output;
 mod start;
 mod token;

@@ -147,6 +147,12 @@ impl Runtime {
         }
     }
 
+    /// Tells the other nodes that this one is about to leave, or takes it back.
+    pub fn announce_draining(&self, draining: bool) {
+        self.say_draining(draining);
+        self.0.entries.news.note([EntryKey::Node]);
+    }
+
     /// Takes the entries of this node that have changed since this was last called, each as it is
     /// now; `None` if it is gone.
     pub fn take_entries(&self) -> Vec<(EntryKey, Option<EntryValue>)> {
@@ -167,6 +173,7 @@ impl Runtime {
             }
             EntryKey::Topic(name) => entries.topics.is_wanted(name).then_some(EntryValue::Wanted),
             EntryKey::Global(name) => entries.globals.held(name).map(EntryValue::Held),
+            EntryKey::Node => self.says_draining().then_some(EntryValue::Draining),
         }
     }
 
@@ -186,6 +193,8 @@ impl Runtime {
                     self.global_held(of, &name, Some(held));
                 }
                 (EntryKey::Global(name), None) => self.global_held(of, &name, None),
+                // Its owner's affair, as all that has to do with members.
+                (EntryKey::Node, _) => {}
                 (key, value) => tracing::debug!(%of, ?key, ?value, "an entry that makes no sense"),
             }
         }

@@ -39,6 +39,7 @@
 
 pub(crate) mod deliver;
 mod idle;
+mod info;
 pub(crate) mod moved;
 mod release;
 pub(crate) mod stateful;
@@ -50,14 +51,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::{ExitReason, Key, SpawnError};
+use purlin_proto::{ExitReason, Key, Snapshot, SpawnError};
 use tokio::sync::oneshot;
 
 use crate::actor::Actor;
 use crate::context::{Context, run_actor, run_from};
+use crate::exclusive::Leased;
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
+use deliver::ring_key;
 use release::Found;
 use stateful::{Resumed, Stateful};
 use table::{Slot, Table};
@@ -134,6 +137,7 @@ pub trait KeyedActor: Actor {
 pub struct Keyed {
     passivate_after: Option<Duration>,
     handoff_timeout: Option<Duration>,
+    exclusive: bool,
 }
 
 /// How long a new owner of a key waits for the old one.
@@ -143,6 +147,19 @@ impl Keyed {
     /// Of the available kind; a process runs until something ends it.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of the available kind: a key has a process wherever it is asked for, in each part of a split
+    /// cluster, and so for a while perhaps two.
+    pub fn available() -> Self {
+        Self::default()
+    }
+
+    /// Of the exclusive kind: a key has at most one process in the cluster, at every instant, and
+    /// none where the node is cut off from the majority of the voters. Its process knows its
+    /// [`fence`](Context::fence).
+    pub fn exclusive() -> Self {
+        Self { exclusive: true, ..Self::default() }
     }
 
     /// Ends a process in good order ([`Actor::stop`], reason `Shutdown`) when it has handled nothing
@@ -201,6 +218,11 @@ impl KeyedKinds {
         self.0.values().any(|declared| declared.stateful)
     }
 
+    /// Whether one of them is exclusive.
+    pub fn any_exclusive(&self) -> bool {
+        self.0.values().any(|declared| declared.keyed.exclusive)
+    }
+
     pub(crate) fn into_tables(self) -> BTreeMap<&'static str, Arc<Table>> {
         self.0.into_iter().map(|(kind, declared)| (kind, Table::new(kind, declared))).collect()
     }
@@ -213,17 +235,9 @@ impl fmt::Debug for KeyedKinds {
 }
 
 fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Arc<Slot>) -> Result<Arc<Process>, SpawnError> {
-    launch_by::<A, _>(runtime, slot, |process, slot| async move {
-        let Some(table) = slot.table.upgrade() else { return ExitReason::Shutdown };
-        match Box::pin(process.runtime.find_key(&table, &slot.key)).await {
-            Ok(Found::Free(_)) => {
-                let args = A::args(&slot.key);
-                drop((table, slot));
-                run_actor::<A>(Context::new(process), args).await
-            }
-            Ok(Found::NotOwner) => process.runtime.not_ours(A::KIND, &process, &slot.key),
-            Err(reason) => reason,
-        }
+    launch_by::<A, _>(runtime, slot, |process, slot, _| {
+        let args = A::args(&slot.key);
+        run_actor::<A>(Context::new(process), args)
     })
 }
 
@@ -231,23 +245,16 @@ fn launch_with_state<A: Stateful>(
     runtime: &Runtime,
     slot: &Arc<Slot>,
 ) -> Result<Arc<Process>, SpawnError> {
-    launch_by::<A, _>(runtime, slot, |process, slot| async move {
-        let Some(table) = slot.table.upgrade() else { return ExitReason::Shutdown };
-        match Box::pin(process.runtime.find_key(&table, &slot.key)).await {
-            Ok(Found::Free(found)) => {
-                drop(table);
-                run_from::<A, _>(Context::new(process), Resumed { slot, found }).await
-            }
-            Ok(Found::NotOwner) => process.runtime.not_ours(A::KIND, &process, &slot.key),
-            Err(reason) => reason,
-        }
+    launch_by::<A, _>(runtime, slot, |process, slot, found| {
+        let slot = Arc::clone(slot);
+        run_from::<A, _>(Context::new(process), Resumed { slot, found })
     })
 }
 
 fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
     runtime: &Runtime,
     slot: &Arc<Slot>,
-    run: impl FnOnce(Arc<Process>, Arc<Slot>) -> Fut + Send + 'static,
+    run: impl FnOnce(Arc<Process>, &Arc<Slot>, Option<Snapshot>) -> Fut + Send + 'static,
 ) -> Result<Arc<Process>, SpawnError> {
     let (counters, of) = (runtime.clone(), slot.key.clone());
     // Nobody waits for the start itself.
@@ -264,8 +271,31 @@ fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
     let (starter, _) = oneshot::channel();
     let class = const { &Class::of::<A>() };
     let slot = Arc::clone(slot);
+    let exclusive = runtime.0.keyed.get(A::KIND).is_some_and(|table| table.exclusive);
     runtime.launch(class, options, Some(starter), false, |process| async move {
         let _turn = Arc::clone(&slot.turn).lock_owned().await;
-        run(process, slot).await
+        let entered = match exclusive {
+            true => {
+                let key = ring_key(A::KIND, &slot.key);
+                match Runtime::enter_exclusive(&process, key).await {
+                    Ok(entered) => Some(entered),
+                    Err(reason) if process.runtime.is_ours(A::KIND, &slot.key) => return reason,
+                    Err(_) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
+                }
+            }
+            false => None,
+        };
+        // Boxed, for it is large, and over before the process's own life begins.
+        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key)).await {
+            Ok(Found::Free(found)) => found,
+            Ok(Found::NotOwner) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
+            Err(reason) => return reason,
+        };
+        let leased = exclusive.then(|| Arc::clone(&process));
+        let life = run(process, &slot, found);
+        drop(slot);
+        let reason = Leased::new(leased, life).await;
+        drop(entered);
+        reason
     })
 }

@@ -55,7 +55,9 @@ pub(crate) struct Moves {
     settled: AtomicU64,
     /// Keys that were still to be moved when it was last looked.
     left: AtomicUsize,
-    /// Whether this node is about to leave, and owns no keys.
+    /// Whether this node tells others that it is about to leave.
+    announced: AtomicBool,
+    /// Whether it owns no keys any more.
     draining: AtomicBool,
 }
 
@@ -68,6 +70,7 @@ impl Moves {
             changes: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             left: AtomicUsize::new(0),
+            announced: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
     }
@@ -94,10 +97,23 @@ impl Runtime {
         }
     }
 
+    /// How many messages for keys this node has sent on to their owners.
+    pub fn keys_sent_on(&self) -> u64 {
+        self.counters().keyed_forwarded.value()
+    }
+
     /// Says that this node is about to leave, and owns no keys any more: what comes for a key is sent
     /// on to the owner, also if it has been sent on before.
     pub fn set_draining(&self, draining: bool) {
         self.0.moves.draining.store(draining, Ordering::Release);
+    }
+
+    pub(crate) fn say_draining(&self, draining: bool) {
+        self.0.moves.announced.store(draining, Ordering::Release);
+    }
+
+    pub(crate) fn says_draining(&self) -> bool {
+        self.0.moves.announced.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

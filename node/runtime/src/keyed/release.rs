@@ -39,6 +39,7 @@ use purlin_proto::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::deliver::ring_key;
 use super::table::Table;
 use crate::process::Process;
 use crate::runtime::{Runtime, lock};
@@ -116,8 +117,14 @@ impl Runtime {
     }
 
     /// Waits until those that may have had a key before have let go of it, and finds its state.
-    pub(super) async fn find_key(&self, table: &Table, key: &Key) -> Result<Found, ExitReason> {
-        let Ok(kind) = Name::new(table.kind) else { return Ok(Found::Free(None)) };
+    pub(super) async fn find_key(
+        &self,
+        kind: &'static str,
+        key: &Key,
+    ) -> Result<Found, ExitReason> {
+        let (Some(table), Ok(kind)) = (self.0.keyed.get(kind), Name::new(kind)) else {
+            return Ok(Found::Free(None));
+        };
         if self.key_owner(&kind, key) != self.name() {
             return Ok(Found::NotOwner);
         }
@@ -143,13 +150,13 @@ impl Runtime {
             },
         };
         if !elsewhere.is_empty() && !self.0.store.is_shared() {
-            self.settle(table, &kind, key, &newest, &elsewhere).await;
+            self.settle_states(table, &kind, key, &newest, &elsewhere).await;
         }
         Ok(Found::Free(Some(newest)))
     }
 
     /// Stores what was found elsewhere, and lets it go there.
-    async fn settle(
+    async fn settle_states(
         &self,
         table: &Table,
         kind: &Name,
@@ -170,10 +177,12 @@ impl Runtime {
     /// The nodes that may have something of a key.
     fn others(&self, table: &Table, key: &Key) -> Vec<NodeName> {
         let Some(remote) = self.0.remote.get() else { return Vec::new() };
-        let bytes = [table.kind, key.as_str()].join("/");
+        let bytes = ring_key(table.kind, key);
         match table.stateful && !self.0.store.is_shared() {
-            true => remote.neighbours(bytes.as_bytes()),
-            false => remote.earlier_owners(bytes.as_bytes()),
+            true => remote.neighbours(&bytes),
+            // That nobody else runs it any more is seen to by the view barrier.
+            false if table.exclusive => Vec::new(),
+            false => remote.earlier_owners(&bytes),
         }
     }
 
@@ -215,11 +224,11 @@ impl Runtime {
                     return Err(ExitReason::error(what));
                 }
                 Err(error) => {
-                    let late = matches!(error, CallError::Timeout | CallError::Overloaded);
-                    if late {
-                        self.counters().keyed_handoff_timeout.add();
-                    } else {
-                        self.counters().keyed_not_released.add();
+                    // Others have not answered in time, or have given up themselves.
+                    let lost = matches!(error, CallError::NoConnection | CallError::NoProcess);
+                    match lost {
+                        true => self.counters().keyed_not_released.add(),
+                        false => self.counters().keyed_handoff_timeout.add(),
                     }
                     tracing::warn!(%kind, %key, %node, %error, "not released");
                 }
@@ -244,6 +253,10 @@ impl Runtime {
         }
     }
 
+    pub(super) fn is_ours(&self, kind: &str, key: &Key) -> bool {
+        Name::new(kind).is_ok_and(|kind| self.key_owner(&kind, key) == self.name())
+    }
+
     /// Ends a process that has not begun, since this node does not own its key: what waits for it is
     /// sent on.
     pub(super) fn not_ours(&self, kind: &'static str, process: &Process, key: &Key) -> ExitReason {
@@ -251,7 +264,11 @@ impl Runtime {
         let mut waiting = process.evict();
         if let Ok(kind) = Name::new(kind) {
             while let Some(item) = waiting.pop(process) {
-                self.deliver_key(&kind, key, item);
+                match self.key_owner(&kind, key) {
+                    owner if owner == self.name() => self.deliver_key(&kind, key, item),
+                    // As if it had been sent on before: once must do.
+                    owner => self.forward(owner, &kind, key, true, item),
+                }
             }
         }
         ExitReason::Shutdown

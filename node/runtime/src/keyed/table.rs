@@ -23,6 +23,7 @@ pub(crate) struct Table {
     pub(super) handoff_timeout: Duration,
     /// Whether its processes have a state that outlives them.
     pub(super) stateful: bool,
+    pub(super) exclusive: bool,
     launch: Launch,
     shards: [Mutex<FxHashMap<Key, Entry>>; SHARDS],
 }
@@ -48,10 +49,17 @@ pub(crate) struct Slot {
 impl Table {
     pub(super) fn new(kind: &'static str, declared: Declared) -> Arc<Self> {
         let Declared { keyed, launch, stateful } = declared;
-        let passivate_after = keyed.passivate_after;
+        let (passivate_after, exclusive) = (keyed.passivate_after, keyed.exclusive);
         let handoff_timeout = keyed.handoff_timeout.unwrap_or(HANDOFF_TIMEOUT);
-        let shards = Default::default();
-        Arc::new(Self { kind, passivate_after, handoff_timeout, stateful, launch, shards })
+        Arc::new(Self {
+            kind,
+            passivate_after,
+            handoff_timeout,
+            stateful,
+            exclusive,
+            launch,
+            shards: Default::default(),
+        })
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, FxHashMap<Key, Entry>> {
@@ -118,6 +126,22 @@ impl Table {
             (now - entry.since >= after).then(|| Arc::clone(&entry.process))
         });
         idle.collect()
+    }
+
+    /// Those of one part of the table that are not ending, and for how long each has handled nothing,
+    /// as far as anybody has looked.
+    pub(super) fn look(&self, part: usize) -> Vec<(Key, Arc<Process>, Duration)> {
+        let now = Instant::now();
+        let mut shard = lock(&self.shards[part % SHARDS]);
+        let running = shard.iter_mut().filter(|(_, entry)| !entry.process.is_ending());
+        let looked = running.map(|(key, entry)| {
+            let handled = entry.process.handled();
+            if entry.handled != handled {
+                (entry.handled, entry.since) = (handled, now);
+            }
+            (key.clone(), Arc::clone(&entry.process), now - entry.since)
+        });
+        looked.collect()
     }
 
     /// Those of one part of the table whose keys have another owner now, and that are not ending.
