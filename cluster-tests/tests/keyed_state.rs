@@ -200,10 +200,70 @@ async fn a_process_that_is_busy_for_too_long_is_not_waited_for_and_that_is_count
         .collect();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let second = cluster.join("n1", slow).await;
+    until_sees(&second, 2).await;
     let moved = (0..KEYS).find(|key| owner(&second, *key) == "n1").unwrap();
     assert_eq!(second.keyed::<Slow>(moved).call(Read).await, Ok(0), "without its state");
     assert!(counted(&second, "keyed.handoff_timeout") > 0);
     for call in busy {
         assert_eq!(call.await.unwrap(), Ok(1), "what it was busy with was done");
     }
+}
+
+fn remembered(builder: NodeBuilder) -> NodeBuilder {
+    builder.stateful::<Counter>(Keyed::new().remember())
+}
+
+/// Waits until so many keys run on these nodes.
+async fn until_run(nodes: &[&Node], count: usize) {
+    for _ in 0..600 {
+        let running: Vec<_> =
+            nodes.iter().flat_map(|node| node.runtime().keyed_processes()).collect();
+        if running.len() == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{count} should run");
+}
+
+#[tokio::test(start_paused = true)]
+async fn remembered_keys_run_again_after_their_nodes_are_lost_without_a_message() {
+    let cluster = Cluster::start(4, remembered).await;
+    let [a, b, c, d] = &cluster.nodes[..] else { unreachable!() };
+    add_to_all(a, 1).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let at_a_and_b = a.runtime().keyed_processes().len() + b.runtime().keyed_processes().len();
+
+    for lost in [c, d] {
+        for other in [a, b] {
+            cluster.cut(lost, other);
+        }
+    }
+    cluster.cut(c, d);
+    until_sees(a, 2).await;
+    until_sees(b, 2).await;
+
+    until_run(&[a, b], usize::try_from(KEYS).unwrap()).await;
+    assert!(at_a_and_b < usize::try_from(KEYS).unwrap());
+    assert_eq!(counted(a, "keyed.started") + counted(b, "keyed.started"), KEYS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_key_runs_again_after_its_process_was_ended_and_goes_on_where_it_moves() {
+    let mut cluster = Cluster::start(2, remembered).await;
+    add_to_all(&cluster.nodes[0], 1).await;
+    let (a, b) = (cluster.nodes[0].clone(), cluster.nodes[1].clone());
+    let (_, _, crashed) = a.runtime().keyed_processes()[0].clone();
+    let (_, _, ended) = b.runtime().keyed_processes()[0].clone();
+    a.exit(crashed, purlin::ExitReason::Kill);
+    b.exit(ended, purlin::ExitReason::Shutdown);
+    until_run(&[&a, &b], usize::try_from(KEYS).unwrap()).await;
+
+    // One that moves is remembered by its new owner, and by nobody else.
+    cluster.join("n2", remembered).await;
+    cluster.until_all_see(3).await;
+    until_moved(&cluster.nodes).await;
+    let nodes: Vec<_> = cluster.nodes.iter().collect();
+    until_run(&nodes, usize::try_from(KEYS).unwrap()).await;
+    assert_eq!(counted(&a, "keyed.not_remembered"), 0);
 }

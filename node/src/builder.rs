@@ -571,6 +571,22 @@ impl NodeBuilder {
         }
     }
 
+    fn runtime_config(&mut self, id: NodeId, observer: &Observer) -> RuntimeConfig {
+        let mut config = RuntimeConfig::new(id);
+        config.kinds = std::mem::take(&mut self.kinds);
+        config.keyed = std::mem::take(&mut self.keyed);
+        if let Some(store) = self.store.take() {
+            config.store = store;
+        }
+        config.keys_in_motion = self.keys_in_motion;
+        config.observer = Some(Arc::clone(observer));
+        config.inflow_bytes = self.inflow_bytes;
+        config.resolver = std::mem::take(&mut self.resolver);
+        let clock = Arc::clone(&self.clock);
+        config.wall_ms = Arc::new(move || millis(&clock));
+        config
+    }
+
     fn build(
         mut self,
         name: NodeName,
@@ -582,18 +598,7 @@ impl NodeBuilder {
         let publish = events.clone();
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
-        let mut config = RuntimeConfig::new(id);
-        config.kinds = std::mem::take(&mut self.kinds);
-        config.keyed = std::mem::take(&mut self.keyed);
-        if let Some(store) = self.store.take() {
-            config.store = store;
-        }
-        config.keys_in_motion = self.keys_in_motion;
-        config.observer = Some(Arc::clone(&observer));
-        config.inflow_bytes = self.inflow_bytes;
-        config.resolver = std::mem::take(&mut self.resolver);
-        let clock = Arc::clone(&self.clock);
-        config.wall_ms = Arc::new(move || millis(&clock));
+        let config = self.runtime_config(id, &observer);
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();

@@ -42,8 +42,8 @@ use crate::node::{Node, Shared};
 /// How long draining takes at most, unless said otherwise.
 pub(crate) const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long it waits for members to hear of it.
-const HEARD: Duration = Duration::from_secs(5);
+/// How long it waits for members to hear of it; less than new owners of its keys wait for it.
+const HEARD: Duration = Duration::from_secs(2);
 
 /// How often it looks, and asks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

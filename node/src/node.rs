@@ -213,8 +213,8 @@ impl Node {
     ///
     /// This is the available kind: during a split of the cluster, and for about the time it takes to
     /// detect a lost node whenever members come or go, a key may have two processes. One whose key
-    /// gets another owner, because a node joins or is lost, begins anew there; after a join not before
-    /// the old one has ended ([`Actor::stop`]), or 5 s have passed.
+    /// gets another owner begins there when the old one has ended, or 5 s have passed: anew, or where
+    /// the old one was if the kind has a state ([`NodeBuilder::stateful`]).
     ///
     /// ```no_run
     /// # async fn example(node: &purlin::Node) -> Result<(), purlin::CallError> {

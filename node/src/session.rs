@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{CallError, Codec, ExitReason, Frame, Reference, Refusal};
+use purlin_proto::{CallError, Codec, ExitReason, Frame, GroupEvent, Reference, Refusal};
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
@@ -81,13 +81,15 @@ struct Session {
     /// The client's reference of each monitor by ours, and ours by the client's.
     theirs: BTreeMap<Reference, Reference>,
     ours: BTreeMap<Reference, Reference>,
+    /// The client's reference of each monitor of a group by ours.
+    groups: BTreeMap<Reference, Reference>,
     answers: JoinSet<Update>,
 }
 
 impl Session {
     fn new(ctx: RawContext, link: Link, requests: mpsc::Receiver<Request>) -> Self {
-        let (theirs, ours) = (BTreeMap::new(), BTreeMap::new());
-        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new() }
+        let (theirs, ours, groups) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { ctx, link, requests, theirs, ours, groups, answers: JoinSet::new() }
     }
 
     async fn run(mut self) -> Outcome {
@@ -161,6 +163,12 @@ impl Session {
                     self.tell(Update::Down(down));
                 }
             }
+            Received::Group(mut event) => {
+                if let Some(theirs) = self.groups.get(&event.reference) {
+                    event.reference = *theirs;
+                    self.tell(Update::Group(event));
+                }
+            }
             Received::Message(message) => match message.into_payload(Codec::Bincode) {
                 Ok((message, payload)) => self.tell(Update::Message { message, payload }),
                 Err(error) => tracing::warn!(%error, "message for a client dropped"),
@@ -183,7 +191,18 @@ impl Session {
                 self.theirs.insert(ours, reference);
                 self.ours.insert(reference, ours);
             }
+            Request::MonitorGroup { reference, group } => {
+                let (ours, joined) = self.ctx.monitor_group(group.clone());
+                self.groups.insert(ours, reference);
+                let left = Vec::new();
+                self.tell(Update::Group(GroupEvent { reference, group, joined, left }));
+            }
             Request::Demonitor { reference } => {
+                let of_group = self.groups.iter().find(|(_, theirs)| **theirs == reference);
+                if let Some((ours, _)) = of_group.map(|(ours, theirs)| (*ours, *theirs)) {
+                    self.groups.remove(&ours);
+                    self.ctx.demonitor_group(ours);
+                }
                 if let Some(ours) = self.ours.remove(&reference) {
                     self.theirs.remove(&ours);
                     self.ctx.demonitor(ours);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::Group;
 use crate::id::NodeId;
+use crate::key::Key;
 use crate::name::Name;
 
 /// What an entry is about.
@@ -22,6 +23,8 @@ pub enum EntryKey {
     Global(Name),
     /// The node itself; [`EntryValue::Draining`].
     Node,
+    /// A key of a keyed kind whose process is to be running; [`EntryValue::Remembered`].
+    Key(Name, Key),
 }
 
 /// What it says.
@@ -35,6 +38,8 @@ pub enum EntryValue {
     Held(Held),
     /// It is about to leave: it is to own no keys, and nothing is to be placed on it.
     Draining,
+    /// The node runs it, or saw to it that somebody does.
+    Remembered,
 }
 
 /// How a global name is held on one node.

@@ -255,7 +255,8 @@ impl<A: Actor> Context<A> {
 
     /// Monitors a process or name: one [`Down`] comes when it ends, or cannot be reached.
     ///
-    /// A name is resolved now; the monitor stays with the process. Monitoring oneself gives a
+    /// A name or key is resolved now; the monitor stays with the process. For a key that has no process
+    /// none is started: the `Down` comes at once, with `NoProcess`. Monitoring oneself gives a
     /// reference and no `Down`.
     pub fn monitor(&mut self, target: impl Into<Dest>) -> Reference
     where

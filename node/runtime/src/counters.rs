@@ -71,6 +71,8 @@ counters! {
     keyed_restored = "keyed.restored",
     /// Keyed processes that did not begin, for their state could not be loaded or understood.
     keyed_not_restored = "keyed.not_restored",
+    /// Keys that are not remembered, for the node has too many entries.
+    keyed_not_remembered = "keyed.not_remembered",
     /// Exclusive processes that were ended because this node does not hold their keys any more.
     exclusive_ended = "exclusive.ended",
     /// Messages for keys that were sent on to their owner.

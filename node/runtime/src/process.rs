@@ -423,6 +423,11 @@ impl Process {
         state.exit.is_some() || state.phase == Phase::Dead
     }
 
+    /// Why it is ending, or has ended.
+    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
+        self.lock().exit.clone()
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.lock().phase
     }

@@ -251,8 +251,10 @@ impl Runtime {
         match &to {
             Target::Many(to) => return self.receive_many(inbound, sender, to, &signal),
             Target::Topic(topic) => return self.receive_published(inbound, topic, signal),
-            Target::Key { .. } => return self.receive_keyed(inbound, sender, &to, signal),
-            Target::Serial(_) | Target::Name(_) | Target::Node => {}
+            Target::Key { .. } if !matches!(signal, Signal::Monitor { .. }) => {
+                return self.receive_keyed(inbound, sender, &to, signal);
+            }
+            Target::Key { .. } | Target::Serial(_) | Target::Name(_) | Target::Node => {}
         }
         match signal {
             Signal::Send { message, payload, waits } => {
@@ -301,7 +303,10 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node | Target::Many(_) | Target::Topic(_) | Target::Key { .. } => None,
+            Target::Key { kind, key, .. } => {
+                self.find_keyed(kind, key).map(|process| process.serial)
+            }
+            Target::Node | Target::Many(_) | Target::Topic(_) => None,
         }
     }
 
@@ -389,7 +394,7 @@ impl Runtime {
             Signal::Link | Signal::Join { .. } => self.relate(&process, from.node.name),
             Signal::Monitor { reference } => {
                 self.relate(&process, from.node.name);
-                if matches!(to, Target::Name(_)) {
+                if matches!(to, Target::Name(_) | Target::Key { .. }) {
                     lock(&self.0.watched_by_name).insert((from, *reference), process.serial);
                     if self.process(process.serial).is_none() {
                         // It has ended meanwhile; the answer below says so.

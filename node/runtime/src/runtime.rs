@@ -219,6 +219,7 @@ impl Runtime {
         }));
         runtime.begin_passivation();
         runtime.begin_moving();
+        runtime.begin_remembering();
         runtime
     }
 

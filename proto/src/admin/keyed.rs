@@ -24,8 +24,10 @@ message!(ReleaseKey, "node.release_key", Released);
 pub enum Released {
     /// It has no process here, and no state.
     Nothing,
-    /// It has no process here any more; this is its state.
+    /// Its process here has just ended; this is its state, and nobody has a newer one.
     State(Snapshot),
+    /// It had no process here; this is what is stored of it.
+    Stored(Snapshot),
     /// The asked node takes itself for the owner still: it is to be asked again.
     Owner,
     /// It has a state here that cannot be read.

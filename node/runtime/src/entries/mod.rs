@@ -66,7 +66,7 @@ pub(crate) struct Entries {
     pub(crate) groups: Arc<Groups>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) globals: Arc<Globals>,
-    news: Arc<News>,
+    pub(crate) news: Arc<News>,
     chance: AtomicU64,
 }
 
@@ -173,6 +173,7 @@ impl Runtime {
             }
             EntryKey::Topic(name) => entries.topics.is_wanted(name).then_some(EntryValue::Wanted),
             EntryKey::Global(name) => entries.globals.held(name).map(EntryValue::Held),
+            EntryKey::Key(kind, key) => self.remembers(kind, key).then_some(EntryValue::Remembered),
             EntryKey::Node => self.says_draining().then_some(EntryValue::Draining),
         }
     }
@@ -193,6 +194,9 @@ impl Runtime {
                     self.global_held(of, &name, Some(held));
                 }
                 (EntryKey::Global(name), None) => self.global_held(of, &name, None),
+                (EntryKey::Key(kind, key), value) => {
+                    self.remembered_by(of, &kind, key, value.is_some());
+                }
                 // Its owner's affair, as all that has to do with members.
                 (EntryKey::Node, _) => {}
                 (key, value) => tracing::debug!(%of, ?key, ?value, "an entry that makes no sense"),
@@ -206,5 +210,6 @@ impl Runtime {
         self.0.entries.groups.vanished(of);
         self.0.entries.topics.vanished(of);
         self.globals_vanished(of);
+        self.remembered_vanished(of);
     }
 }

@@ -19,9 +19,12 @@
 //!   that gets such a one and is not the owner either refuses: `NotOwner`, or counted.
 //! - *the owner is down*: calls that are out end with `NoConnection`. When it has left the ring, the
 //!   next message finds the next owner, which starts the process there.
-//! - *a key gets another owner* because a node has joined or come back: its process here ends when it
-//!   is idle, and what comes for it here is sent on ([`moved`]). The new owner's process begins when
-//!   the old one has ended, or does not for too long ([`release`]).
+//! - *a key gets another owner* because a node has joined, come back or is drained: its process here
+//!   ends when it is idle, and what comes for it here is sent on ([`moved`]). The new owner's process
+//!   begins when the old one has ended, with its state if the kind has one ([`stateful`]), or does not
+//!   for too long ([`release`]). What comes meanwhile waits in its mailbox, within the mailbox's bound.
+//! - *the owner changes while a process begins*: it ends without having begun, and what waits for it is
+//!   sent on.
 //! - *two nodes are owners*, each by its own view, during a split or while a change of members
 //!   spreads: then the key has two processes. This is what *available* means. At most one at every
 //!   instant needs an authority, and is another kind.
@@ -42,6 +45,7 @@ mod idle;
 mod info;
 pub(crate) mod moved;
 mod release;
+mod remember;
 pub(crate) mod stateful;
 pub(crate) mod store;
 pub(crate) mod table;
@@ -137,6 +141,7 @@ pub trait KeyedActor: Actor {
 pub struct Keyed {
     passivate_after: Option<Duration>,
     handoff_timeout: Option<Duration>,
+    remember: bool,
     exclusive: bool,
 }
 
@@ -170,6 +175,17 @@ impl Keyed {
     /// is gone, unless the kind has a state ([`Stateful`]) or it has saved it in its `stop`.
     pub fn passivate_after(mut self, idle: Duration) -> Self {
         self.passivate_after = Some(idle.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Keeps used keys running: a key that was used once is started again, without waiting for a
+    /// message, after its process or its node has crashed or was restarted, until its process ends
+    /// itself with the reason `Normal`. [`passivate_after`](Self::passivate_after) does not apply.
+    ///
+    /// After a crash of its node a key runs elsewhere as soon as the node is declared down, and a
+    /// second more; many are started a few at a time.
+    pub fn remember(mut self) -> Self {
+        self.remember = true;
         self
     }
 
@@ -259,6 +275,11 @@ fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
     let (counters, of) = (runtime.clone(), slot.key.clone());
     // Nobody waits for the start itself.
     let announce = Announce::new(move |started| {
+        if started.is_ok()
+            && let Some(table) = counters.0.keyed.get(A::KIND)
+        {
+            counters.remember(table, &of);
+        }
         // What is ignored is not this node's to start, and is started elsewhere.
         if let Err(error) = started
             && error != SpawnError::Ignored

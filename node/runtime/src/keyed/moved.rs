@@ -49,6 +49,8 @@ const BUSY: Duration = Duration::from_millis(50);
 /// The moves of one node.
 pub(crate) struct Moves {
     changed: Arc<Notify>,
+    /// Wakes what keeps remembered keys running.
+    pub(super) remembered: Arc<Notify>,
     in_motion: Arc<Semaphore>,
     /// How often owners have changed, and after which change all was where it belongs.
     changes: AtomicU64,
@@ -66,6 +68,7 @@ impl Moves {
         let in_motion = Arc::new(Semaphore::new(in_motion.clamp(1, Semaphore::MAX_PERMITS)));
         Self {
             changed: Arc::default(),
+            remembered: Arc::default(),
             in_motion,
             changes: AtomicU64::new(0),
             settled: AtomicU64::new(0),
@@ -83,6 +86,7 @@ impl Runtime {
         if !self.0.keyed.is_empty() {
             self.0.moves.changes.fetch_add(1, Ordering::AcqRel);
             self.0.moves.changed.notify_one();
+            self.0.moves.remembered.notify_one();
         }
     }
 

@@ -24,6 +24,11 @@
 //! - *the old owner cannot read what it has*: the start fails and says so.
 //! - *the old owner takes itself for the owner still*, since it is being drained or has not heard of a
 //!   change: it is asked again until it has, or time is up.
+//! - *one of those that are asked does not answer*, and no other has just had the process: it may have
+//!   the state, so it is waited for as long; callers may give up before.
+//! - *a node has not found the others yet*: it takes itself for the owner of all keys, as in a split; the
+//!   newer of two states is kept when they meet. A node that must not do that waits for others before
+//!   it uses keys.
 //! - *who asks is no owner any more*: it ends without having begun, and what waits for it is sent on.
 //!
 //! [`Remote::earlier_owners`]: crate::Remote::earlier_owners
@@ -37,6 +42,7 @@ use purlin_proto::{
     CallError, Codec, Dest, ExitReason, Key, MessageName, Name, NodeName, Payload, Snapshot,
 };
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::deliver::ring_key;
@@ -110,7 +116,7 @@ impl Runtime {
             return Released::Nothing;
         }
         match self.0.store.load(table.kind, key).await {
-            Ok(Some(snapshot)) => Released::State(snapshot),
+            Ok(Some(snapshot)) => Released::Stored(snapshot),
             Ok(None) => Released::Nothing,
             Err(error) => Released::Failed { detail: error.to_string() },
         }
@@ -186,7 +192,8 @@ impl Runtime {
         }
     }
 
-    /// Asks all of them at once; `None` if this node turns out not to be the owner.
+    /// Asks all of them at once, and waits until the one whose process has just ended has answered, or
+    /// all have; `None` if this node turns out not to be the owner.
     async fn ask_all(
         &self,
         table: &Table,
@@ -195,29 +202,23 @@ impl Runtime {
         others: &[NodeName],
     ) -> Result<Option<Vec<(NodeName, Snapshot)>>, ExitReason> {
         let deadline = Instant::now() + table.handoff_timeout;
-        let release = ReleaseKey { kind: kind.clone(), key: key.clone() };
-        // All are asked before one is waited for.
-        let asked: Vec<_> = others
-            .iter()
-            .map(|node| (*node, self.ask_release(*node, &release, deadline)))
-            .collect();
+        let mut asked = JoinSet::new();
+        for node in others {
+            let (runtime, node) = (self.clone(), *node);
+            let release = ReleaseKey { kind: kind.clone(), key: key.clone() };
+            let ask = async move { (node, runtime.ask_until(node, &release, deadline).await) };
+            asked.spawn_on(ask, &self.0.executor);
+        }
         let mut found = Vec::new();
-        for (node, answer) in asked {
-            let mut answer = answer.await;
-            while answer == Ok(Released::Owner) {
-                if self.key_owner(kind, key) != self.name() {
-                    return Ok(None);
-                }
-                if Instant::now() >= deadline {
-                    answer = Err(CallError::Timeout);
+        while let Some(Ok((node, answer))) = asked.join_next().await {
+            match answer {
+                Ok(Released::State(state)) => {
+                    found.push((node, state));
                     break;
                 }
-                tokio::time::sleep(STILL_OWNER).await;
-                answer = self.ask_release(node, &release, deadline).await;
-            }
-            match answer {
-                Ok(Released::State(state)) => found.push((node, state)),
-                Ok(Released::Nothing | Released::Owner) => {}
+                Ok(Released::Stored(state)) => found.push((node, state)),
+                Ok(Released::Nothing) => {}
+                Ok(Released::Owner) => return Ok(None),
                 Ok(Released::Failed { detail }) => {
                     self.counters().keyed_not_restored.add();
                     let what = format!("the state of {kind}/{key} on {node}: {detail}");
@@ -235,6 +236,29 @@ impl Runtime {
             }
         }
         Ok(Some(found))
+    }
+
+    /// Asks one again and again while it takes itself for the owner; that is its answer when this node
+    /// sees it so as well.
+    async fn ask_until(
+        &self,
+        node: NodeName,
+        release: &ReleaseKey,
+        deadline: Instant,
+    ) -> Result<Released, CallError> {
+        loop {
+            let answer = self.ask_release(node, release, deadline).await;
+            if answer != Ok(Released::Owner) {
+                return answer;
+            }
+            if self.key_owner(&release.kind, &release.key) != self.name() {
+                return answer;
+            }
+            if Instant::now() >= deadline {
+                return Err(CallError::Timeout);
+            }
+            tokio::time::sleep(STILL_OWNER).await;
+        }
     }
 
     fn ask_release(

@@ -9,6 +9,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::remember::Remembered;
 use super::{Declared, HANDOFF_TIMEOUT, Launch};
 use crate::process::Process;
 use crate::registry::Cleanup;
@@ -24,6 +25,8 @@ pub(crate) struct Table {
     /// Whether its processes have a state that outlives them.
     pub(super) stateful: bool,
     pub(super) exclusive: bool,
+    /// Which keys are to be running, if that is so for this kind.
+    pub(super) remembered: Option<Remembered>,
     launch: Launch,
     shards: [Mutex<FxHashMap<Key, Entry>>; SHARDS],
 }
@@ -49,7 +52,9 @@ pub(crate) struct Slot {
 impl Table {
     pub(super) fn new(kind: &'static str, declared: Declared) -> Arc<Self> {
         let Declared { keyed, launch, stateful } = declared;
-        let (passivate_after, exclusive) = (keyed.passivate_after, keyed.exclusive);
+        let exclusive = keyed.exclusive;
+        let passivate_after = keyed.passivate_after.filter(|_| !keyed.remember);
+        let remembered = keyed.remember.then(Remembered::default);
         let handoff_timeout = keyed.handoff_timeout.unwrap_or(HANDOFF_TIMEOUT);
         Arc::new(Self {
             kind,
@@ -57,6 +62,7 @@ impl Table {
             handoff_timeout,
             stateful,
             exclusive,
+            remembered,
             launch,
             shards: Default::default(),
         })
@@ -171,8 +177,10 @@ impl Cleanup for Slot {
         let Some(table) = self.table.upgrade() else { return };
         let mut shard = table.shard(&self.key);
         let present = shard.get(&self.key).is_some_and(|entry| entry.process.serial == serial);
-        let entry = present.then(|| shard.remove(&self.key));
+        let entry = present.then(|| shard.remove(&self.key)).flatten();
         drop(shard);
-        drop(entry);
+        if let Some(entry) = entry {
+            entry.process.runtime.ended(&table, &self.key, &entry.process);
+        }
     }
 }

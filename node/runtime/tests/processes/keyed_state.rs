@@ -111,8 +111,12 @@ impl Store for Fails {
 }
 
 fn runtime_on<const V: u32>(store: Arc<dyn Store>) -> Runtime {
+    runtime_with::<V>(store, Keyed::new().passivate_after(IDLE))
+}
+
+fn runtime_with<const V: u32>(store: Arc<dyn Store>, keyed: Keyed) -> Runtime {
     let mut config = Config::new(NodeId::new("a".into(), 1));
-    config.keyed = KeyedKinds::default().with_state::<Tally<V>>(Keyed::new().passivate_after(IDLE));
+    config.keyed = KeyedKinds::default().with_state::<Tally<V>>(keyed);
     config.store = store;
     Runtime::new(config)
 }
@@ -244,4 +248,32 @@ async fn one_that_has_no_key_has_nothing_to_save() {
     assert_eq!(alone.call(Add(1, Then::Reply)).await, Ok(1));
     let refused = alone.call(Add(1, Then::Save)).await.unwrap_err().to_string();
     assert!(refused.contains("no key"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_key_runs_again_by_itself_until_it_ends_itself() {
+    let store = Arc::new(MemoryStore::default());
+    let keyed = Keyed::new().passivate_after(IDLE).remember();
+    let long = Duration::from_mins(1);
+    let first = runtime_with::<1>(Arc::clone(&store) as Arc<dyn Store>, keyed);
+    assert_eq!(add::<1>(&first, 5, Then::Save).await, Ok(5));
+    tokio::time::sleep(long).await;
+    assert_eq!(counter(&first, "keyed.started"), 1, "it is never idle for too long");
+    assert!(add::<1>(&first, 1, Then::Panic).await.is_err());
+    tokio::time::sleep(long).await;
+    assert_eq!(first.keyed_processes().len(), 1);
+    assert_eq!(counter(&first, "keyed.started"), 2);
+    first.shutdown(Duration::from_secs(1)).await;
+
+    let second = runtime_with::<1>(Arc::clone(&store) as Arc<dyn Store>, keyed);
+    tokio::time::sleep(long).await;
+    assert_eq!(second.keyed_processes().len(), 1, "a restart does not make it forget");
+    assert_eq!(add::<1>(&second, 1, Then::Stop).await, Ok(6));
+    tokio::time::sleep(long).await;
+    assert_eq!(second.keyed_processes(), []);
+    second.shutdown(Duration::from_secs(1)).await;
+
+    let third = runtime_with::<1>(store, keyed);
+    tokio::time::sleep(long).await;
+    assert_eq!(third.keyed_processes(), [], "nor does it remember too long");
 }
