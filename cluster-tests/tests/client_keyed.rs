@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter};
 use purlin::proto::Role;
-use purlin::{Dest, ExitReason, Key, Keyed, Name, Node, NodeBuilder, Received};
+use purlin::proto::admin::{DropSnapshot, KeepSnapshot, ReleaseKey};
+use purlin::{
+    CallError, Dest, ExitReason, Key, Keyed, Name, Node, NodeBuilder, Received, Snapshot,
+};
 use purlin_client::Client;
 use purlin_cluster_tests::memory::Cluster;
 use purlin_cluster_tests::probe::Probe;
@@ -48,6 +51,27 @@ async fn a_client_calls_keys_and_is_told_when_a_process_of_one_ends() {
         assert_eq!(monitor.down().await.reason, ExitReason::Killed);
         assert_eq!(client.call(key, Add(1)).await, Ok(1), "it was killed, so nothing was saved");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_cannot_take_or_forge_the_state_of_a_key() {
+    let mut cluster = Cluster::start(2, kinds).await;
+    let client = client(&mut cluster).await;
+    let owner = cluster.nodes[1].clone();
+    let (kind, key) = (Name::new("counter").unwrap(), Key::from(key_of(&owner)));
+    let system = Dest::Remote(Name::new("purlin").unwrap(), owner.id().name);
+    let dest = Dest::Key { kind: kind.clone(), key: key.clone() };
+    assert_eq!(client.call(dest.clone(), Add(5)).await, Ok(5));
+
+    let release = ReleaseKey { kind: kind.clone(), key: key.clone() };
+    let refused = client.call(system.clone(), release).await;
+    assert!(matches!(refused, Err(CallError::NotUnderstood { .. })), "{refused:?}");
+    let snapshot = Snapshot { at: u64::MAX, version: 0, state: vec![7; 8].into() };
+    let keep = KeepSnapshot { kind: kind.clone(), key: key.clone(), snapshot };
+    let refused = client.call(system.clone(), keep).await;
+    assert!(matches!(refused, Err(CallError::NotUnderstood { .. })), "{refused:?}");
+    client.send(system, DropSnapshot { kind, key, at: u64::MAX }).await.unwrap();
+    assert_eq!(client.call(dest, Add(1)).await, Ok(6));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter};
 use purlin::testing::{Cluster, Road};
-use purlin::{Dest, Keyed};
+use purlin::{Dest, Keyed, Node};
+use tokio::sync::oneshot;
 
 const KEYS: usize = 24;
 const ROUNDS: usize = 4;
@@ -30,7 +31,7 @@ impl Chance {
 struct Totals {
     seed: u64,
     chance: Chance,
-    totals: [i64; KEYS],
+    expected: [i64; KEYS],
 }
 
 impl Totals {
@@ -42,11 +43,11 @@ impl Totals {
                 continue;
             }
             let key = self.chance.below(KEYS);
-            self.totals[key] += 1;
+            self.expected[key] += 1;
             let dest = Dest::key("counter", key as u64);
             let total = cluster.node(from).call(dest, Add(1)).await;
             let (seed, at) = (self.seed, cluster.now());
-            assert_eq!(total, Ok(self.totals[key]), "seed {seed}, {key} from {from} at {at:?}");
+            assert_eq!(total, Ok(self.expected[key]), "seed {seed}, {key} from {from} at {at:?}");
         }
     }
 }
@@ -59,18 +60,19 @@ fn schedule(seed: u64) {
         .roads(bad)
         .with(move |node| node.stateful::<Counter>(keyed))
         .start();
-    let mut totals = Totals { seed, chance: Chance(seed), totals: [0; KEYS] };
+    let mut totals = Totals { seed, chance: Chance(seed), expected: [0; KEYS] };
     cluster.run(async |cluster| {
         totals.add(cluster, "", 3 * KEYS).await;
         for _ in 0..ROUNDS {
             let leaves = NODES[totals.chance.below(NODES.len())];
-            let node = cluster.node(leaves);
-            let draining = node
-                .run(|node| async move { tokio::spawn(async move { node.drain().await.left }) });
-            let draining = draining.await.unwrap();
+            let (tell, drained) = oneshot::channel();
+            let begin = |node: Node| async move {
+                tokio::spawn(async move { tell.send(node.drain().await.left).unwrap() });
+            };
+            cluster.node(leaves).run(begin).await.unwrap();
             totals.add(cluster, leaves, 2 * KEYS).await;
-            let left = cluster.node(leaves).run(|_| draining).await.unwrap();
-            assert_eq!(left.unwrap(), 0, "seed {seed}");
+            let left = cluster.node(leaves).run(|_| drained).await.unwrap();
+            assert_eq!(left, Ok(0), "seed {seed}");
             totals.add(cluster, leaves, KEYS).await;
             cluster.stop(leaves).await;
             totals.add(cluster, leaves, KEYS).await;

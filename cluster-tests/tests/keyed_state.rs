@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use purlin::kinds::{Add, Counter, Read};
+use purlin::proto::Labels;
+use purlin::proto::admin::{ListMembers, MemberState};
 use purlin::{
-    Actor, Context, Handler, Key, Keyed, KeyedActor, Name, Node, NodeBuilder, Outcome, Stateful,
+    Actor, Context, Dest, Handler, Key, Keyed, KeyedActor, Name, Node, NodeBuilder, Outcome,
+    Placement, Stateful,
 };
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 
@@ -120,6 +123,11 @@ async fn a_drained_node_gives_all_it_has_away_and_nobody_notices() {
         assert_eq!(node.members().len(), 3, "it is a member still");
         assert!(!node.ring().members().contains(&b.id().name), "and owns nothing");
     }
+    let members = a.call(Dest::Local("purlin".parse().unwrap()), ListMembers).await.unwrap();
+    let shown = members.into_iter().find(|member| member.id == b.id()).unwrap();
+    assert_eq!(shown.state, MemberState::Draining);
+    let anywhere = (0..9).map(|_| a.place(&Placement::Labels(Labels::new())).unwrap());
+    assert!(anywhere.into_iter().all(|node| node != b.id().name), "nothing is placed on it");
     b.stop().await;
     let total = from_a.await.unwrap();
     add_to_all(c, total + 1).await;

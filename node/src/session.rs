@@ -9,15 +9,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use purlin_proto::admin::{self, DropSnapshot, KeepSnapshot, ReleaseKey, TakeKey};
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
-    CallError, Codec, ExitReason, Frame, GroupEvent, Payload, Reference, Refusal, SpawnError,
+    CallError, Codec, ExitReason, Frame, GroupEvent, Message, Payload, Reference, Refusal,
+    SpawnError,
 };
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+/// What nodes ask of each other when keys move: it would let a client take states away, or forge them.
+const BETWEEN_NODES: [&str; 4] =
+    [ReleaseKey::NAME, TakeKey::NAME, KeepSnapshot::NAME, DropSnapshot::NAME];
 
 static SESSION: RawKind = RawKind::new("session");
 
@@ -286,8 +292,25 @@ impl Session {
         true
     }
 
+    /// Whether a request is not to be done, for only nodes may ask that of each other; it is told so.
+    fn is_for_nodes(&self, request: &Request) -> bool {
+        let (Request::Send { message, .. } | Request::Call { message, .. }) = request else {
+            return false;
+        };
+        if !BETWEEN_NODES.contains(&message.as_str()) {
+            return false;
+        }
+        tracing::warn!(client = %self.link.peer().name, %message, "a client says what only nodes may");
+        if let Request::Call { reference, .. } = request {
+            let (kind, message) = (admin::SYSTEM.to_owned(), message.as_str().to_owned());
+            let result = Err(CallError::NotUnderstood { kind, message });
+            self.tell(Update::Reply { reference: *reference, result });
+        }
+        true
+    }
+
     fn request(&mut self, request: Request) {
-        if self.is_too_much(&request) {
+        if self.is_for_nodes(&request) || self.is_too_much(&request) {
             return;
         }
         let runtime = self.ctx.runtime().clone();

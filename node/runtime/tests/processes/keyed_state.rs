@@ -242,6 +242,17 @@ async fn a_newer_state_is_not_overwritten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exclusive_one_has_its_state_as_well() {
+    let store = Arc::new(MemoryStore::default());
+    let first = runtime_with::<1>(Arc::clone(&store) as Arc<dyn Store>, Keyed::exclusive());
+    assert_eq!(add::<1>(&first, 5, Then::Stop).await, Ok(5));
+    assert_eq!(add::<1>(&first, 1, Then::Reply).await, Ok(6));
+    first.shutdown(Duration::from_secs(1)).await;
+    let second = runtime_with::<1>(store, Keyed::exclusive());
+    assert_eq!(add::<1>(&second, 1, Then::Reply).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_has_no_key_has_nothing_to_save() {
     let runtime = runtime_on::<1>(Arc::new(MemoryStore::default()));
     let alone = runtime.spawn::<Tally<1>>(()).await.unwrap();
