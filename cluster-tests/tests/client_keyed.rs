@@ -15,7 +15,7 @@ use purlin_cluster_tests::memory::Cluster;
 use purlin_cluster_tests::probe::Probe;
 
 fn kinds(builder: NodeBuilder) -> NodeBuilder {
-    builder.stateful::<Counter>(Keyed::new())
+    builder.stateful::<Counter>(Keyed::available())
 }
 
 async fn client(cluster: &mut Cluster) -> Client {

@@ -54,7 +54,7 @@ impl Totals {
 
 fn schedule(seed: u64) {
     let bad = Road { loss: 0.01, jitter: Duration::from_millis(3), ..Road::default() };
-    let keyed = Keyed::new().passivate_after(IDLE);
+    let keyed = Keyed::available().passivate_after(IDLE);
     let cluster = Cluster::builder(seed)
         .nodes(NODES.len())
         .roads(bad)

@@ -18,11 +18,11 @@ const IDLE: Duration = Duration::from_secs(20);
 const KEYS: u64 = 60;
 
 fn stateful(builder: NodeBuilder) -> NodeBuilder {
-    builder.stateful::<Counter>(Keyed::new())
+    builder.stateful::<Counter>(Keyed::available())
 }
 
 fn passivated(builder: NodeBuilder) -> NodeBuilder {
-    builder.stateful::<Counter>(Keyed::new().passivate_after(IDLE))
+    builder.stateful::<Counter>(Keyed::available().passivate_after(IDLE))
 }
 
 fn counted(node: &Node, name: &str) -> u64 {
@@ -196,7 +196,7 @@ impl Handler<Read> for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_is_busy_for_too_long_is_not_waited_for_and_that_is_counted() {
-    let keyed = Keyed::new().handoff_timeout(Duration::from_secs(1));
+    let keyed = Keyed::available().handoff_timeout(Duration::from_secs(1));
     let slow = |builder: NodeBuilder| builder.stateful::<Slow>(keyed);
     let mut cluster = Cluster::start(1, slow).await;
     let first = cluster.nodes[0].clone();
@@ -218,7 +218,7 @@ async fn a_process_that_is_busy_for_too_long_is_not_waited_for_and_that_is_count
 }
 
 fn remembered(builder: NodeBuilder) -> NodeBuilder {
-    builder.stateful::<Counter>(Keyed::new().remember())
+    builder.stateful::<Counter>(Keyed::available().remember())
 }
 
 /// Waits until so many keys run on these nodes.

@@ -1,5 +1,5 @@
-//! Five real nodes are restarted one after the other under load on keyed processes with state: no call
-//! fails, and no counter goes back.
+//! Five real nodes are restarted one after the other under load on keyed processes with state, of an
+//! available kind: no call fails, and no counter goes back.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -25,7 +25,8 @@ const ONCE: u64 = 50;
 
 fn start(cluster: &Cluster, name: &str, seeds: &[String]) -> Node {
     let seeds: Vec<_> = seeds.iter().flat_map(|seed| ["--seed", seed]).collect();
-    cluster.start(name, &[&["--detect-in", "10"], &seeds[..]].concat())
+    let more = [&["--detect-in", "10"], &seeds[..]].concat();
+    Cluster::start_with(cluster.example("my_app"), name, "127.0.0.1:0", &more)
 }
 
 /// Adds one to its keys again and again: each answer is one more than the last.
@@ -49,7 +50,7 @@ async fn count(node: Observer, caller: u64, stop: Arc<AtomicBool>, answered: Arc
 async fn a_rolling_restart_loses_no_call_to_a_key_and_no_state() {
     let cluster = Cluster::default();
     let observer = Observer::builder().name("z").data_dir(cluster.data_dir());
-    let observer = observer.stateful::<Counter>(Keyed::new()).listen("127.0.0.1:0");
+    let observer = observer.stateful::<Counter>(Keyed::available()).listen("127.0.0.1:0");
     let observer = observer.detect_in(Duration::from_secs(10)).start().await.unwrap();
     let seed = observer.address().to_string();
     let mut nodes: BTreeMap<_, _> = NAMES

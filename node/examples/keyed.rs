@@ -65,7 +65,7 @@ impl Handler<AddItem> for Cart {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let keyed = Keyed::new().passivate_after(Duration::from_millis(200));
+    let keyed = Keyed::available().passivate_after(Duration::from_millis(200));
     let node = |name: &'static str| {
         Node::builder().name(name).listen("127.0.0.1:0").stateful::<Cart>(keyed)
     };

@@ -25,10 +25,12 @@ use tokio::time::Instant;
 
 use crate::application::Applications;
 use crate::directory::Directory;
+use crate::disk::{Disk, DiskError};
 use crate::drain::{DRAIN_LIMIT, Draining};
 use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
 use crate::events::{Ear, Told};
+use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
@@ -116,6 +118,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What this node has promised to other nodes cannot be read.
+    #[error("authority.redb in the node's data directory cannot be used: {0}")]
+    Disk(#[from] DiskError),
     /// The address to listen on is not one.
     #[error("cannot listen on {address:?}: {detail}; give HOST:PORT, as in 127.0.0.1:7400")]
     Listen {
@@ -369,7 +374,8 @@ impl NodeBuilder {
     #[must_use]
     pub fn memory(self, network: Network, address: SocketAddr, credentials: Credentials) -> Self {
         let wire = WireConfig::Memory { network, address };
-        self.given(Given { wire, credentials, next: Arc::new(|at_least| at_least) })
+        let (next, disk): (NextCreation, _) = (Arc::new(|at_least| at_least), Disk::default());
+        self.given(Given { wire, credentials, next, disk })
     }
 
     /// Puts the node on made-up ground instead of the system's, on the present tokio runtime.
@@ -461,9 +467,9 @@ impl NodeBuilder {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
-        if let Some(Given { wire, credentials, next }) = self.ground.clone() {
+        if let Some(Given { wire, credentials, next, disk }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let ground = Ground { credentials, home: None, lock: None, creation, next, net };
+            let ground = Ground { credentials, home: None, lock: None, creation, next, net, disk };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
         let dir = Home::locate(self.data_dir.clone())?;
@@ -473,6 +479,11 @@ impl NodeBuilder {
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
         self.open_store(&lock).await?;
+        // Nobody else has promised anything that it must not forget.
+        let disk = match self.keyed.any_exclusive() {
+            true => Disk::open(&lock.file("authority.redb"))?,
+            false => Disk::default(),
+        };
         let keeper = Arc::clone(&lock);
         let clock = Arc::clone(&self.clock);
         let next: NextCreation = Arc::new(move |at_least| {
@@ -484,7 +495,7 @@ impl NodeBuilder {
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
         let (home, lock) = (Some(home), Some(lock));
-        let ground = Ground { credentials, home, lock, creation, next, net };
+        let ground = Ground { credentials, home, lock, creation, next, net, disk };
         let listen = self.listen_addresses().await?;
         let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
@@ -515,7 +526,7 @@ impl NodeBuilder {
     /// Opens the node's own store, if there is anything to keep and no other to keep it in.
     async fn open_store(&mut self, lock: &NodeLock) -> Result<(), StartError> {
         if self.store.is_none() && self.keyed.any_with_state() {
-            let path = lock.state_file();
+            let path = lock.file("state.redb");
             let file = path.clone();
             let opened = tokio::task::spawn_blocking(move || DiskStore::open(&file)).await;
             let opened = opened.unwrap_or(Err(StoreError::Closed));
@@ -537,6 +548,34 @@ impl NodeBuilder {
             0 => Err(bad("it has no address".to_owned())),
             _ => Ok(list),
         })
+    }
+
+    fn runtime(&mut self, id: NodeId, observer: Observer) -> RuntimeConfig {
+        let mut config = RuntimeConfig::new(id);
+        config.kinds = std::mem::take(&mut self.kinds);
+        config.keyed = self.keyed.clone();
+        if let Some(store) = self.store.take() {
+            config.store = store;
+        }
+        config.keys_in_motion = self.keys_in_motion;
+        config.observer = Some(observer);
+        config.inflow_bytes = self.inflow_bytes;
+        config.resolver = std::mem::take(&mut self.resolver);
+        let clock = Arc::clone(&self.clock);
+        config.wall_ms = Arc::new(move || millis(&clock));
+        config
+    }
+
+    fn leases(&self, chance: u64, disk: Disk) -> Settings {
+        Settings {
+            takes_part: self.keyed.any_exclusive(),
+            seeds: !self.seeds.is_empty(),
+            expect: self.expect,
+            detect_in: self.patience(),
+            clock: Arc::clone(&self.clock),
+            chance,
+            disk,
+        }
     }
 
     /// Silence for so long is too long.
@@ -571,22 +610,6 @@ impl NodeBuilder {
         }
     }
 
-    fn runtime_config(&mut self, id: NodeId, observer: &Observer) -> RuntimeConfig {
-        let mut config = RuntimeConfig::new(id);
-        config.kinds = std::mem::take(&mut self.kinds);
-        config.keyed = std::mem::take(&mut self.keyed);
-        if let Some(store) = self.store.take() {
-            config.store = store;
-        }
-        config.keys_in_motion = self.keys_in_motion;
-        config.observer = Some(Arc::clone(observer));
-        config.inflow_bytes = self.inflow_bytes;
-        config.resolver = std::mem::take(&mut self.resolver);
-        let clock = Arc::clone(&self.clock);
-        config.wall_ms = Arc::new(move || millis(&clock));
-        config
-    }
-
     fn build(
         mut self,
         name: NodeName,
@@ -598,7 +621,7 @@ impl NodeBuilder {
         let publish = events.clone();
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
-        let config = self.runtime_config(id, &observer);
+        let config = self.runtime(id, Arc::clone(&observer));
         let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
@@ -606,6 +629,7 @@ impl NodeBuilder {
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
+        let (exclusive, told) = Exclusive::new();
         let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
         let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
@@ -614,6 +638,7 @@ impl NodeBuilder {
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
             desk: Arc::clone(&desk),
+            exclusive: Arc::clone(&exclusive),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -621,7 +646,7 @@ impl NodeBuilder {
         endpoint.set_node(Some(NodeHello { id, address }));
 
         let (started, patience) = (Instant::now(), self.patience());
-        let me = Me { id, address, labels: self.labels };
+        let me = Me { id, address, labels: std::mem::take(&mut self.labels) };
         let config = ClusterConfig { detect_in: patience };
         let own = ground.creation ^ (u64::from(std::process::id()) << 32);
         let seed = self.chance.unwrap_or(own);
@@ -629,7 +654,16 @@ impl NodeBuilder {
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
         let directory = Arc::new(Directory::new(name));
-        runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let router = Router::new(endpoint.clone(), Arc::clone(&directory), Arc::clone(&exclusive));
+        runtime.set_remote(Arc::new(router));
+        let leases = ExclusiveTask::new(
+            Arc::clone(&exclusive),
+            told,
+            (endpoint.clone(), Arc::clone(&directory)),
+            (runtime.clone(), Arc::clone(&membership)),
+            self.leases(seed, ground.disk),
+        );
+        let leases = ground.net.handle().spawn(leases.run()).abort_handle();
         let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
         let gathered = Arc::new(watch::Sender::new(1));
         let spread = Spread {
@@ -673,6 +707,8 @@ impl NodeBuilder {
             net: ground.net,
             lock: ground.lock,
             driver,
+            exclusive,
+            leases,
             clock: self.clock,
             desk,
             applications: Applications::new(),
@@ -697,6 +733,7 @@ pub(crate) struct Given {
     pub(crate) wire: WireConfig,
     pub(crate) credentials: Credentials,
     pub(crate) next: NextCreation,
+    pub(crate) disk: Disk,
 }
 
 /// What a node stands on.
@@ -707,6 +744,7 @@ struct Ground {
     creation: u64,
     next: NextCreation,
     net: Net,
+    disk: Disk,
 }
 
 /// Milliseconds since 1970.

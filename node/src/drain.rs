@@ -21,6 +21,9 @@
 //! - *something does not move in time*: after the limit ([`NodeBuilder::drain_limit`]) it stays and ends
 //!   with the node; states are stored here, and move when the node is back.
 //! - *there is nobody else*, or all others are about to leave as well: nothing moves, states are stored.
+//! - *a kind is exclusive*: its keys stay here until the node gives its lease back, when it stops; then
+//!   they start elsewhere. What they had saved is on this node's disk and comes into its own when the
+//!   node is back, if nothing newer was saved meanwhile; unless all nodes share a store.
 //! - *the node crashes meanwhile*: as any crash. Its next life says nothing of leaving, and owns keys.
 //! - *two ask at once*: both wait for the same end.
 //!
@@ -31,7 +34,7 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{self, CALL_TIMEOUT, DrainPlan, Drained, Move, SeesDraining};
-use purlin_proto::{Dest, NodeName};
+use purlin_proto::{Dest, Name, NodeName};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -216,13 +219,16 @@ impl Node {
     }
 }
 
-/// Keyed processes.
+/// Keyed processes of available kinds.
 struct Keys;
 
 impl Mover for Keys {
     fn plan(&self, node: &Shared, others: &Ring) -> Vec<Move> {
         let mut counts = BTreeMap::<(&str, NodeName), usize>::new();
         for (kind, key, _) in node.runtime.keyed_processes() {
+            if Name::new(kind).is_ok_and(|kind| node.runtime.is_exclusive(&kind)) {
+                continue;
+            }
             if let Some(to) = others.owner([kind, key.as_str()].join("/").as_bytes()) {
                 *counts.entry((kind, to)).or_default() += 1;
             }

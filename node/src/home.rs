@@ -274,9 +274,9 @@ impl Home {
 }
 
 impl NodeLock {
-    /// Where the states of its keyed processes are.
-    pub(crate) fn state_file(&self) -> PathBuf {
-        self.dir.join("state.redb")
+    /// A file of this node alone.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// A creation larger than every one before, and at least `at_least`; remembered.

@@ -52,10 +52,12 @@ mod authority;
 mod builder;
 pub mod cli;
 mod directory;
+mod disk;
 mod drain;
 mod driver;
 mod entries;
 mod events;
+mod exclusive;
 mod home;
 pub mod kinds;
 mod net;
@@ -77,13 +79,13 @@ pub use purlin_proto::{Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
-    Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
-    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, MemoryStore, Message, Messages,
-    Name, NameConflict, NodeEvent, NodeId, NodeName, OldState, OnTimeout, Outcome, Partitions,
-    PastExit, Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError,
-    Registry, RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, Snapshot,
-    SpawnError, StartError as RegistryStartError, StateError, Stateful, Store, StoreError,
-    StoreFuture, Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError,
+    Ended, EntryError, ExitReason, Fence, GlobalError, Group, GroupEvent, Handler, Holder,
+    IdleTimeout, Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, MemoryStore, Message,
+    Messages, Name, NameConflict, NodeEvent, NodeId, NodeName, OldState, OnTimeout, Outcome,
+    Partitions, PastExit, Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference,
+    RegisterError, Registry, RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown,
+    Snapshot, SpawnError, StartError as RegistryStartError, StateError, Stateful, Store,
+    StoreError, StoreFuture, Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError,
     TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError,
     WhenFull,
 };
@@ -92,6 +94,7 @@ pub use purlin_transport::Network;
 pub use crate::application::Ended as ApplicationEnded;
 pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
+pub use crate::disk::DiskError;
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
 pub use crate::seeds::{Lookup, SeedResolver};

@@ -22,6 +22,7 @@ use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::drain::Draining;
 use crate::events::{Inputs, Told};
+use crate::exclusive::Exclusive;
 use crate::home::NodeLock;
 use crate::net::Net;
 use crate::seeds::Seeds;
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) net: Net,
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
+    pub(crate) exclusive: Arc<Exclusive>,
+    pub(crate) leases: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
     pub(crate) applications: Applications,
@@ -211,9 +214,13 @@ impl Node {
     /// The process of a key, wherever it runs. It is started at the key's owner on the ring when it
     /// is first sent to, and again after it has ended; see [`NodeBuilder::keyed`].
     ///
-    /// This is the available kind: during a split of the cluster, and for about the time it takes to
-    /// detect a lost node whenever members come or go, a key may have two processes. One whose key
-    /// gets another owner begins there when the old one has ended, or 5 s have passed: anew, or where
+    /// Of an exclusive kind, which is the default, a key has at most one process in the cluster at
+    /// every instant; messages to it wait while its node has no lease from the voters, or the node
+    /// that had the key may still run it. Of an [available](purlin_runtime::Keyed::available) one it
+    /// may have two during a split, and for about the time it takes to detect a lost node whenever
+    /// members come or go.
+    ///
+    /// When a key gets another owner its process ends ([`Actor::stop`]), and begins there: anew, or where
     /// the old one was if the kind has a state ([`NodeBuilder::stateful`]).
     ///
     /// ```no_run
@@ -301,6 +308,7 @@ impl Node {
         shared.applications.stop(&shared.runtime, GRACE).await;
         shared.runtime.shutdown(GRACE).await;
         let (endpoint, inputs) = (shared.endpoint.clone(), shared.inputs.clone());
+        shared.exclusive.leave().await;
         let closing = async move {
             // Whoever has the farewell takes nothing more from us.
             endpoint.flush().await;
@@ -315,6 +323,7 @@ impl Node {
         // `None` only when the network's thread is gone already.
         let _ = shared.net.run(closing).await;
         shared.driver.abort();
+        shared.leases.abort();
         if let Some(lock) = &shared.lock {
             lock.stopped();
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Drain, DropSnapshot, Event, GetDrainPlan, GetNodeWhy, GetOwner, GetProcess, GetStatus,
-    GetTree, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames,
-    ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListTopics,
-    OwnerInfo, Place, RegisterGlobal, ReleaseKey, SeesDraining, Status, Subscribe, SubscribeTopic,
-    TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Drain, DropSnapshot, Event, GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner, GetProcess,
+    GetStatus, GetTree, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup,
+    ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
+    ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey, SeesDraining, Status,
+    Subscribe, SubscribeTopic, TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{ExitReason, Message, Pid};
@@ -155,6 +155,7 @@ impl System {
         let message = reply(message, |ask: ListKeyed| runtime.keyed_infos(&ask));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
+        let message = reply(message, |_: GetExclusive| node.exclusive.info());
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = about_keys(&runtime, message);
         let message = about_draining(node, message);

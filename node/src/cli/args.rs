@@ -258,7 +258,7 @@ Examples:
     /// Take a node out of service: move its keyed processes with their state, then leave and stop.
     ///
     /// Prints what moves where, and returns when all has moved. While it moves, `purlin members` shows
-    /// the node as draining, and calls to keys go on without an error.
+    /// the node as draining, and calls to keys of available kinds go on without an error.
     #[command(after_help = "\
 Examples:
   purlin drain --node b --dry-run

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::args::{AskArgs, Command, Format};
 use super::output::{json, milliseconds, note, percent, print, span, table};
-use super::{Failure, bench, entries, keyed, watch, why};
+use super::{Failure, bench, entries, exclusive, keyed, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -190,8 +190,10 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
 
 async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     let status = call(client, system(None), admin::GetStatus).await?;
+    // A node of an earlier version does not know what that is.
+    let leases = call(client, system(None), admin::GetExclusive).await.ok();
     if ask.format == Format::Json {
-        return json(&status);
+        return json(&exclusive::Status { status, exclusive: leases });
     }
     let ready = match status.ready {
         true => "yes".to_owned(),
@@ -220,6 +222,7 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
         };
         vec![format!("seed {}", seed.seed), state]
     }));
+    rows.extend(leases.map(exclusive::rows).unwrap_or_default());
     let counted = status.counters.into_iter().filter(|counter| counter.count > 0);
     rows.extend(counted.map(|counter| vec![counter.name, counter.count.to_string()]));
     table(&["", ""], rows)

@@ -8,6 +8,7 @@ mod ask;
 mod bench;
 mod config;
 mod entries;
+mod exclusive;
 mod join;
 mod keyed;
 mod output;

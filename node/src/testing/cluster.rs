@@ -395,6 +395,7 @@ impl Cluster {
                 last.store(next, Ordering::Relaxed);
                 next
             }),
+            disk: host.disk.clone(),
         };
         builder.given(given).chance(chance).wall_clock(Arc::new(move || clock.now()))
     }

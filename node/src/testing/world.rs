@@ -23,6 +23,7 @@ use rand::{RngExt, SeedableRng};
 use super::log::Log;
 use super::machine::Machine;
 use crate::Node;
+use crate::disk::Disk;
 
 /// How far apart timers are looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -50,6 +51,8 @@ pub(super) struct Host {
     pub(super) index: u8,
     /// The last creation, as on its disk.
     pub(super) creation: Arc<AtomicU64>,
+    /// What its node remembers besides.
+    pub(super) disk: Disk,
     pub(super) machine: Option<Machine>,
     pub(super) node: Option<Node>,
     /// There is something for it to do.
@@ -101,6 +104,7 @@ impl World {
             address: SocketAddr::from(([10, 0, 0, index + 1], 7400)),
             index,
             creation: Arc::default(),
+            disk: Disk::default(),
             machine: None,
             node: None,
             due: false,

@@ -1,5 +1,5 @@
-//! Keyed processes of the available kind: one for each key that is used, started on first use at the
-//! key's owner (Orleans: grains; Akka: sharded entities).
+//! Keyed processes: one for each key that is used, started on first use at the key's owner (Orleans:
+//! grains; Akka: sharded entities).
 //!
 //! A kind is declared as keyed ([`KeyedKinds`]) on every node. A message to a key goes to the owner on
 //! the ring as its sender sees it ([`Remote::key_owner`](crate::Remote::key_owner)); the owner has a
@@ -26,8 +26,22 @@
 //! - *the owner changes while a process begins*: it ends without having begun, and what waits for it is
 //!   sent on.
 //! - *two nodes are owners*, each by its own view, during a split or while a change of members
-//!   spreads: then the key has two processes. This is what *available* means. At most one at every
-//!   instant needs an authority, and is another kind.
+//!   spreads: then a key of the *available* kind has two processes.
+//!
+//! # Exclusive
+//!
+//! The owner is that of the newest ring view the cluster's voters have agreed on, as this node knows
+//! it ([`Remote::exclusive_owner`](crate::Remote::exclusive_owner)). Its process has its mailbox at
+//! once and begins when this node holds the key (`exclusive.rs`, [`Holding`](crate::Holding)); so
+//! messages wait for that as they do for a start. What else is different:
+//!
+//! - *a key gets another owner*: its process here ends as above, after 5 s also when it is busy; the
+//!   new owner's begins when all nodes have ended theirs.
+//! - *the owner is down*: the next one's begins when the lost node's lease has run out.
+//! - *the node's lease runs out*: its processes are asked to end at once and killed before anybody
+//!   else may begin; callers are told.
+//! - *the key goes elsewhere while its process waits to begin*: it does not begin, and who waits in
+//!   its mailbox is told so.
 //!
 //! # Order
 //!
@@ -136,7 +150,7 @@ pub trait KeyedActor: Actor {
 ///
 /// let keyed = Keyed::new().passivate_after(Duration::from_mins(2));
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Keyed {
     passivate_after: Option<Duration>,
@@ -148,23 +162,31 @@ pub struct Keyed {
 /// How long a new owner of a key waits for the old one.
 const HANDOFF_TIMEOUT: Duration = Duration::from_secs(5);
 
+impl Default for Keyed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Keyed {
-    /// Of the available kind; a process runs until something ends it.
+    /// Of the [exclusive](Self::exclusive) kind; a process runs until something ends it.
     pub fn new() -> Self {
-        Self::default()
+        Self::exclusive()
     }
 
-    /// Of the available kind: a key has a process wherever it is asked for, in each part of a split
-    /// cluster, and so for a while perhaps two.
-    pub fn available() -> Self {
-        Self::default()
-    }
-
-    /// Of the exclusive kind: a key has at most one process in the cluster, at every instant, and
-    /// none where the node is cut off from the majority of the voters. Its process knows its
+    /// A key has at most one process in the cluster, at every instant. Its process begins when its
+    /// node holds the key: it has a lease from the majority of the cluster's voters, and no other node
+    /// takes itself for the owner any more. A node that is cut off from that majority ends its
+    /// exclusive processes, and messages to them wait at the owner or fail. A process knows its
     /// [`fence`](Context::fence).
     pub fn exclusive() -> Self {
-        Self { exclusive: true, ..Self::default() }
+        Self { passivate_after: None, handoff_timeout: None, remember: false, exclusive: true }
+    }
+
+    /// A key has a process wherever its owner is asked for it: in each part of a split cluster, and
+    /// for a while perhaps two when members come or go. It asks nobody, and goes on in every part.
+    pub fn available() -> Self {
+        Self { exclusive: false, ..Self::exclusive() }
     }
 
     /// Ends a process in good order ([`Actor::stop`], reason `Shutdown`) when it has handled nothing
