@@ -1,4 +1,5 @@
-//! Keyed processes: two nodes, a cart for each customer, and nobody starts or finds one.
+//! Keyed processes: two nodes, a cart for each customer, and nobody starts or finds one. What is in a
+//! cart outlives its process, and moves with its key.
 
 use std::time::Duration;
 
@@ -38,6 +39,19 @@ impl KeyedActor for Cart {
     }
 }
 
+impl Stateful for Cart {
+    type State = Vec<String>;
+
+    fn snapshot(&self) -> Vec<String> {
+        self.items.clone()
+    }
+
+    async fn restore(items: Vec<String>, _: Key, ctx: &mut Context<Self>) -> Outcome<Self> {
+        println!("{} goes on with {items:?}", ctx.pid());
+        Ok(Self { items })
+    }
+}
+
 impl Handler<AddItem> for Cart {
     async fn handle(
         &mut self,
@@ -51,9 +65,10 @@ impl Handler<AddItem> for Cart {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let keyed = Keyed::new().passivate_after(Duration::from_millis(200));
-    let node =
-        |name: &'static str| Node::builder().name(name).listen("127.0.0.1:0").keyed::<Cart>(keyed);
+    let keyed = Keyed::available().passivate_after(Duration::from_millis(200));
+    let node = |name: &'static str| {
+        Node::builder().name(name).listen("127.0.0.1:0").stateful::<Cart>(keyed)
+    };
     let a = node("keyed-example-a").start().await?;
     let b = node("keyed-example-b").seed(a.address().to_string()).start().await?;
     while a.members().len() < 2 {
@@ -66,7 +81,12 @@ async fn main() -> anyhow::Result<()> {
     }
     println!("{:?}", b.call(Dest::key("cart", "anna"), AddItem("jam".into())).await?);
     tokio::time::sleep(Duration::from_secs(1)).await;
+    println!("{:?}", b.call(Dest::key("cart", "anna"), AddItem("bread".into())).await?);
+
+    // What it has goes to the other node.
+    b.drain().await;
     b.stop().await;
+    println!("{:?}", a.call(Dest::key("cart", "anna"), AddItem("salt".into())).await?);
     a.stop().await;
     Ok(())
 }

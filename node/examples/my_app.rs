@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use purlin::Node;
 use purlin::kinds::{Counter, Kv};
+use purlin::{Keyed, Node};
 
 fn main() -> ExitCode {
-    purlin::cli::run(Node::builder().actor::<Counter>().actor::<Kv>())
+    // Besides, a counter for each key, `key:counter/KEY`, whose total goes along when nodes come and go.
+    let kinds = Node::builder().actor::<Counter>().actor::<Kv>();
+    purlin::cli::run(kinds.stateful::<Counter>(Keyed::available()))
 }

@@ -13,8 +13,8 @@ use purlin_proto::revocation::SignedRevocation;
 use purlin_proto::trust::SignedTrust;
 use purlin_proto::{Labels, Name, NodeHello, NodeId, NodeName, Role, SpawnError};
 use purlin_runtime::{
-    Actor, Config as RuntimeConfig, Keyed, KeyedActor, KeyedKinds, Kinds, Observer, Resolver,
-    Runtime, Supervisor,
+    Actor, Config as RuntimeConfig, KEYS_IN_MOTION, Keyed, KeyedActor, KeyedKinds, Kinds, Observer,
+    Resolver, Runtime, Stateful, Store, StoreError, Supervisor,
 };
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, Network,
@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use crate::application::Applications;
 use crate::directory::Directory;
 use crate::disk::{Disk, DiskError};
+use crate::drain::{DRAIN_LIMIT, Draining};
 use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
 use crate::events::{Ear, Told};
@@ -41,6 +42,8 @@ use crate::revoked::spread::Warden;
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
+use crate::store::DiskStore;
+use crate::system;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;
@@ -91,6 +94,9 @@ pub struct NodeBuilder {
     pub(crate) detect_in: Duration,
     pub(crate) kinds: Kinds,
     keyed: KeyedKinds,
+    store: Option<Arc<dyn Store>>,
+    keys_in_motion: usize,
+    drain_limit: Duration,
     applications: Vec<(Name, Supervisor)>,
     ground: Option<Given>,
     clock: WallClock,
@@ -132,6 +138,14 @@ pub enum StartError {
     /// The labels are too many or too long.
     #[error("{0}")]
     Labels(String),
+    /// The states of its keyed processes cannot be read.
+    #[error("{path}: {source}")]
+    Store {
+        /// The file they are in.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: StoreError,
+    },
     /// The network's thread cannot be started.
     #[error("cannot start the network's thread: {0}")]
     Thread(std::io::Error),
@@ -164,6 +178,9 @@ impl Default for NodeBuilder {
             detect_in: Duration::from_secs(5),
             kinds: Kinds::default(),
             keyed: KeyedKinds::default(),
+            store: None,
+            keys_in_motion: KEYS_IN_MOTION,
+            drain_limit: DRAIN_LIMIT,
             applications: Vec::new(),
             ground: None,
             clock: Arc::new(SystemTime::now),
@@ -305,6 +322,48 @@ impl NodeBuilder {
         self
     }
 
+    /// As [`keyed`](Self::keyed), for a kind whose state outlives its processes and moves with its
+    /// keys; see [`Stateful`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use purlin::kinds::Counter;
+    /// use purlin::{Keyed, Node};
+    ///
+    /// let idle = Duration::from_mins(2);
+    /// let node = Node::builder().stateful::<Counter>(Keyed::new().passivate_after(idle));
+    /// ```
+    #[must_use]
+    pub fn stateful<A: Stateful>(mut self, keyed: Keyed) -> Self {
+        self.keyed = self.keyed.with_state::<A>(keyed);
+        self
+    }
+
+    /// Where the states of keyed processes are kept. Unless said otherwise that is a file in the
+    /// node's data directory, on its own disk: after a crash of the node, a key starts elsewhere
+    /// without what is there. A store that all nodes share has it.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// How long [`Node::drain`] takes at most, and `purlin start` when it is told to end: 20 s unless
+    /// said otherwise. Then the node leaves with what is still there.
+    #[must_use]
+    pub fn drain_limit(mut self, limit: Duration) -> Self {
+        self.drain_limit = limit;
+        self
+    }
+
+    /// How many keys this node hands over at once when they get other owners; 32 unless said
+    /// otherwise.
+    #[must_use]
+    pub fn keys_in_motion(mut self, keys: usize) -> Self {
+        self.keys_in_motion = keys;
+        self
+    }
+
     /// Adds a tree that starts and stops with the node (OTP: an application).
     ///
     /// Several start in the order they are given and stop in reverse. If one cannot be started, the
@@ -410,7 +469,7 @@ impl NodeBuilder {
         Ok((self.start_node().await?, applications))
     }
 
-    async fn start_node(self) -> Result<Node, StartError> {
+    async fn start_node(mut self) -> Result<Node, StartError> {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
@@ -426,6 +485,7 @@ impl NodeBuilder {
         let (lock, credentials) = home.node(name)?;
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
+        self.open_store(&lock).await?;
         // Nobody else has promised anything that it must not forget.
         let disk = match self.keyed.any_exclusive() {
             true => Disk::open(&lock.file("authority.redb"))?,
@@ -471,6 +531,19 @@ impl NodeBuilder {
         Ok(())
     }
 
+    /// Opens the node's own store, if there is anything to keep and no other to keep it in.
+    async fn open_store(&mut self, lock: &NodeLock) -> Result<(), StartError> {
+        if self.store.is_none() && self.keyed.any_with_state() {
+            let path = lock.file("state.redb");
+            let file = path.clone();
+            let opened = tokio::task::spawn_blocking(move || DiskStore::open(&file)).await;
+            let opened = opened.unwrap_or(Err(StoreError::Closed));
+            let store = opened.map_err(|source| StartError::Store { path, source })?;
+            self.store = Some(Arc::new(store));
+        }
+        Ok(())
+    }
+
     /// The addresses to try in turn.
     async fn listen_addresses(&self) -> Result<Vec<SocketAddr>, StartError> {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -489,6 +562,10 @@ impl NodeBuilder {
         let mut config = RuntimeConfig::new(id);
         config.kinds = std::mem::take(&mut self.kinds);
         config.keyed = self.keyed.clone();
+        if let Some(store) = self.store.take() {
+            config.store = store;
+        }
+        config.keys_in_motion = self.keys_in_motion;
         config.observer = Some(observer);
         config.inflow_bytes = self.inflow_bytes;
         config.resolver = std::mem::take(&mut self.resolver);
@@ -552,7 +629,8 @@ impl NodeBuilder {
         let publish = events.clone();
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
-        let runtime = Runtime::new(self.runtime(id, Arc::clone(&observer)));
+        let config = self.runtime(id, Arc::clone(&observer));
+        let runtime = Runtime::new(config);
 
         let (inputs, waiting) = mpsc::unbounded_channel();
         let changed = inputs.clone();
@@ -604,6 +682,7 @@ impl NodeBuilder {
             runtime: runtime.clone(),
             directory: Arc::clone(&directory),
             start: started,
+            draining_changed: false,
         };
         let driver = Driver {
             membership: Arc::clone(&membership),
@@ -653,6 +732,7 @@ impl NodeBuilder {
             gathered,
             ready: AtomicBool::new(false),
             placed: AtomicUsize::new(0),
+            drain: Draining::new(self.drain_limit),
         });
         system::start(&shared)?;
         children::start(&shared)?;

@@ -16,6 +16,9 @@ const UNSETTLED: Duration = Duration::from_secs(30);
 /// several nodes may have joined at once.
 const EARLIER: usize = 3;
 
+/// So many are asked for the state of a key after a change of members, of whom many may have come.
+const NEIGHBOURS: usize = 8;
+
 /// Nodes by name, and the ring of those that are live.
 pub(crate) struct Directory {
     us: NodeName,
@@ -24,7 +27,11 @@ pub(crate) struct Directory {
 
 struct State {
     nodes: BTreeMap<NodeName, Place>,
+    /// Of those that keys may belong to.
     ring: Arc<Ring>,
+    /// Of all that are live, those that are about to leave among them.
+    all: Arc<Ring>,
+    draining: BTreeSet<NodeName>,
     /// When the ring last changed.
     changed: Instant,
 }
@@ -40,8 +47,9 @@ pub(crate) struct Place {
 impl Directory {
     pub(crate) fn new(us: NodeName) -> Self {
         let ring = Arc::new(Ring::new([us]));
-        let (nodes, changed) = (BTreeMap::new(), Instant::now());
-        Self { us, state: RwLock::new(State { nodes, ring, changed }) }
+        let (nodes, changed, all) = (BTreeMap::new(), Instant::now(), Arc::clone(&ring));
+        let draining = BTreeSet::new();
+        Self { us, state: RwLock::new(State { nodes, ring, all, draining, changed }) }
     }
 
     pub(crate) fn find(&self, name: NodeName) -> Option<Place> {
@@ -59,14 +67,35 @@ impl Directory {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).ring)
     }
 
-    /// Those that may have owned a key of ours until a moment ago: without us they would own it.
+    /// Those that may have owned a key of ours until a moment ago: without us they would own it, or
+    /// they are about to leave.
     pub(crate) fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        if state.changed.elapsed() > UNSETTLED {
-            return Vec::new();
+        match state.changed.elapsed() > UNSETTLED && state.draining.is_empty() {
+            true => Vec::new(),
+            false => state.around(key, EARLIER, self.us),
         }
-        let next = state.ring.preference(Ring::shard_of(key), 1 + EARLIER);
-        next.into_iter().filter(|name| *name != self.us).take(EARLIER).collect()
+    }
+
+    /// Those that may know something of a key of ours: they would own it next, or did before it.
+    pub(crate) fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let count = if state.changed.elapsed() > UNSETTLED { EARLIER } else { NEIGHBOURS };
+        state.around(key, count, self.us)
+    }
+
+    /// Notes whether a node is about to leave; whether that is news.
+    pub(crate) fn set_draining(&self, name: NodeName, draining: bool) -> bool {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match draining {
+            true => state.draining.insert(name),
+            false => state.draining.remove(&name),
+        }
+    }
+
+    /// Whether a node is about to leave.
+    pub(crate) fn is_draining(&self, name: NodeName) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).draining.contains(&name)
     }
 
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {
@@ -86,11 +115,34 @@ impl Directory {
         self.state.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();
     }
 
-    pub(crate) fn set_ring(&self, ring: Ring) {
+    /// These are live: makes the rings anew.
+    pub(crate) fn set_live(&self, live: Vec<NodeName>) {
+        let draining = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.draining.clone()
+        };
+        // Built without the lock, since that takes its time; only one does.
+        let ring = Ring::new(live.iter().copied().filter(|name| !draining.contains(name)));
+        let all = Ring::new(live);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.ring.digest() != ring.digest() {
             state.changed = Instant::now();
         }
-        state.ring = Arc::new(ring);
+        (state.ring, state.all) = (Arc::new(ring), Arc::new(all));
+    }
+
+    /// The ring as it will be without a node.
+    pub(crate) fn ring_without(&self, name: NodeName) -> Ring {
+        let members = self.ring().members().to_vec();
+        Ring::new(members.into_iter().filter(|member| *member != name))
+    }
+}
+
+impl State {
+    /// So many other nodes that come first for a key, and those among them that are about to leave.
+    fn around(&self, key: &[u8], count: usize, us: NodeName) -> Vec<NodeName> {
+        let count = count + self.draining.len();
+        let next = self.all.preference(Ring::shard_of(key), 1 + count);
+        next.into_iter().filter(|name| *name != us).take(count).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use purlin_cluster::{Event, Input, Membership, Output, Ring};
+use purlin_cluster::{Event, Input, Membership, Output};
 use purlin_proto::admin::What;
 use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, Refusal};
 use purlin_runtime::mutant::is_planted;
@@ -99,6 +99,7 @@ impl Driver {
                 self.spread.tick();
             }
             self.work_off();
+            self.follow_draining();
         }
     }
 
@@ -110,7 +111,11 @@ impl Driver {
                 Some(Told::Input(input)) => self.take_input(input),
                 Some(Told::Said(input, _said)) => self.take_input(input),
                 Some(Told::Entries) => self.spread.own_changed(),
-                Some(Told::Owned { from, bytes, said: _said }) => self.spread.said(from, bytes),
+                Some(Told::Owned { from, bytes, said: _said }) => {
+                    self.spread.said(from, bytes);
+                    // Before its entry is answered for; see `drain.rs`.
+                    self.follow_draining();
+                }
                 Some(Told::Certificates { from, bytes, said: _said }) => {
                     self.warden.said(from, &bytes);
                 }
@@ -122,12 +127,26 @@ impl Driver {
                     drop(answer.send(self.warden.believe(trust, None)));
                 }
                 Some(Told::Renewed { expires_ms }) => self.warden.renewed(expires_ms),
+                Some(Told::Draining(done)) => {
+                    self.directory.set_draining(self.runtime.name(), true);
+                    self.runtime.set_draining(true);
+                    self.rebuild_ring();
+                    // Whoever waited may have stopped.
+                    let _ = done.send(());
+                }
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
                 None => return,
             }
             next = self.inputs.try_recv().ok();
+        }
+    }
+
+    /// A node that is about to leave owns no keys.
+    fn follow_draining(&mut self) {
+        if std::mem::take(&mut self.spread.draining_changed) {
+            self.rebuild_ring();
         }
     }
 
@@ -283,6 +302,8 @@ impl Driver {
                 let (node, address) = (member.id, member.address);
                 tracing::info!(%node, %address, "node up");
                 self.directory.up(node, address);
+                // What an earlier life of it said is over.
+                self.directory.set_draining(node.name, false);
                 self.rebuild_ring();
                 self.runtime.node_event(&NodeEvent::Up { node, address, labels: member.labels });
                 self.spread.up(node);
@@ -314,6 +335,7 @@ impl Driver {
     /// processes meant to ours, and what it said of them; then those who watch nodes.
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
+        self.directory.set_draining(id.name, false);
         let why = self.membership().refusal(id);
         if !is_planted("resurrected") {
             self.endpoint.close_peer(&id, &why);
@@ -327,7 +349,7 @@ impl Driver {
     fn rebuild_ring(&self) {
         let members: Vec<_> = self.membership().live().collect();
         self.gathered.send_replace(members.len());
-        self.directory.set_ring(Ring::new(members));
+        self.directory.set_live(members);
         if !is_planted("key-stays") {
             self.runtime.owners_changed();
         }

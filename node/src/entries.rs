@@ -1,5 +1,5 @@
-//! Spreads what this node says of its processes (groups, topics, global names), and hands the runtime
-//! what others say of theirs. Part of the driver: what it hears of membership, this hears right after.
+//! Spreads what this node says of its processes (groups, topics, global names) and of itself (that it
+//! is about to leave), and hands the runtime what others say. Part of the driver: what it hears of membership, this hears right after.
 //!
 //! Entries are encoded one by one. What cannot be decoded is of a newer node and means nothing here.
 
@@ -24,6 +24,8 @@ pub(crate) struct Spread {
     pub(crate) runtime: Runtime,
     pub(crate) directory: Arc<Directory>,
     pub(crate) start: Instant,
+    /// Somebody is about to leave, or not any more.
+    pub(crate) draining_changed: bool,
 }
 
 impl Spread {
@@ -73,11 +75,18 @@ impl Spread {
         }
     }
 
-    fn act(&self, output: Output) {
+    fn act(&mut self, output: Output) {
         match output {
             Output::Say { to, bytes } => self.say(to, bytes),
             Output::Changed { owner, changes } => {
-                let changes = changes.iter().filter_map(decode).collect();
+                let changes: Vec<_> = changes.iter().filter_map(decode).collect();
+                for (key, value) in &changes {
+                    if *key == EntryKey::Node {
+                        let draining = *value == Some(EntryValue::Draining);
+                        let news = self.directory.set_draining(owner.name, draining);
+                        self.draining_changed |= news;
+                    }
+                }
                 self.runtime.entries_changed(owner, changes);
             }
             Output::Vanished(_) if is_planted("phantom-entries") => {}

@@ -68,6 +68,8 @@ pub(crate) enum Told {
     Renewed { expires_ms: u64 },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
+    /// This node owns no keys from now on; for whoever waits until that is so.
+    Draining(oneshot::Sender<()>),
     /// All that was told before has been done; for whoever waits for that.
     Done(oneshot::Sender<()>),
 }

@@ -12,6 +12,7 @@
 //! nodes/NAME/creation                 its last creation: the next one is larger
 //! nodes/NAME/lock                     held while it runs
 //! nodes/NAME/running.json             where it is while it runs
+//! nodes/NAME/state.redb               the states of its keyed processes that do not run
 //! ```
 //!
 //! The directory is for its owner alone (0700), and so are the files (0600); if others can read

@@ -54,6 +54,7 @@ mod children;
 pub mod cli;
 mod directory;
 mod disk;
+mod drain;
 mod driver;
 mod entries;
 mod events;
@@ -69,6 +70,7 @@ mod router;
 mod seeds;
 mod session;
 mod silence;
+mod store;
 mod system;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -85,13 +87,14 @@ pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
     Ended, EntryError, ExitReason, Fence, GlobalError, Group, GroupEvent, Handler, Holder,
-    IdleTimeout, Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages,
-    Name, NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit,
-    Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
-    RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, SpawnError,
-    StartError as RegistryStartError, Strategy, StreamOptions, Supervisor, SupervisorRef, Task,
-    TaskError, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped,
-    UpdateError, WhenFull,
+    IdleTimeout, Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, MemoryStore, Message,
+    Messages, Name, NameConflict, NodeEvent, NodeId, NodeName, OldState, OnTimeout, Outcome,
+    Partitions, PastExit, Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference,
+    RegisterError, Registry, RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown,
+    Snapshot, SpawnError, StartError as RegistryStartError, StateError, Stateful, Store,
+    StoreError, StoreFuture, Strategy, StreamOptions, Supervisor, SupervisorRef, Task, TaskError,
+    TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped, UpdateError,
+    WhenFull,
 };
 pub use purlin_transport::Network;
 
@@ -113,7 +116,7 @@ pub mod prelude {
         Actor, Backoff, CallError, ChildPlacement, ChildSpec, ClusterChild, ClusterSupervisor,
         Context, Dest, Down, DynamicSupervisor, ExitReason, Group, GroupEvent, Handler,
         IdleTimeout, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, NameConflict, Node,
-        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
-        SupervisorRef, WhenFull,
+        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Stateful, Strategy,
+        Supervisor, SupervisorRef, WhenFull,
     };
 }

@@ -14,5 +14,6 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() -> ExitCode {
     let kinds = Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>();
     let keyed = Keyed::new();
-    purlin::cli::run(kinds.keyed::<Echo>(keyed).keyed::<Counter>(keyed).keyed::<Kv>(keyed))
+    let kinds = kinds.keyed::<Echo>(keyed).stateful::<Counter>(keyed).stateful::<Kv>(keyed);
+    purlin::cli::run(kinds)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use purlin_cluster::{Input, Membership, Ring, State};
+use purlin_cluster::{Input, Member, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
     CallError, Dest, ExitReason, Group, Holding, Key, Message, Name, NodeId, NodeName, Pid,
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::application::{Applications, Ended as ApplicationEnded};
 use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
+use crate::drain::Draining;
 use crate::events::{Inputs, Told};
 use crate::exclusive::Exclusive;
 use crate::guard::Counts;
@@ -75,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) ready: AtomicBool,
     /// How often one of several members was chosen.
     pub(crate) placed: AtomicUsize,
+    pub(crate) drain: Draining,
 }
 
 impl Shared {
@@ -88,7 +90,10 @@ impl Shared {
             return Ok(*name);
         }
         let membership = self.membership();
-        let up = || membership.members().filter(|member| member.state == State::Up);
+        let is_up = |member: &&Member| {
+            member.state == State::Up && !self.directory.is_draining(member.id.name)
+        };
+        let up = || membership.members().filter(is_up);
         let fit: Vec<_> = up().filter(|m| placement.fits(&m.labels)).map(|m| m.id.name).collect();
         if fit.is_empty() {
             let labels = up().flat_map(|m| m.labels.iter().map(|(k, v)| format!("{k}={v}")));
@@ -239,7 +244,8 @@ impl Node {
     /// may have two during a split, and for about the time it takes to detect a lost node whenever
     /// members come or go.
     ///
-    /// When a key gets another owner its process ends ([`Actor::stop`]), and begins anew there.
+    /// When a key gets another owner its process ends ([`Actor::stop`]), and begins there: anew, or where
+    /// the old one was if the kind has a state ([`NodeBuilder::stateful`]).
     ///
     /// ```no_run
     /// # async fn example(node: &purlin::Node) -> Result<(), purlin::CallError> {
@@ -303,8 +309,8 @@ impl Node {
         Ok(())
     }
 
-    /// Returns when somebody has asked this node to leave, as `purlin leave` does. The owner of the
-    /// node then calls [`stop`](Self::stop).
+    /// Returns when somebody has asked this node to leave, as `purlin leave` and `purlin drain` do. The
+    /// owner of the node then calls [`drain`](Self::drain) and [`stop`](Self::stop).
     pub async fn asked_to_leave(&self) {
         let mut leave = self.0.leave.subscribe();
         // The sender lives as long as this node.

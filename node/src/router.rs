@@ -90,6 +90,10 @@ impl Remote for Router {
         self.directory.earlier_owners(key)
     }
 
+    fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
+        self.directory.neighbours(key)
+    }
+
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         self.directory.ring().owner_among(key, among)
     }

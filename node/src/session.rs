@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use purlin_proto::admin::{self, DropSnapshot, KeepSnapshot, ReleaseKey, TakeKey};
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
-    CallError, Codec, Down, ExitReason, Frame, Payload, Reference, Refusal, SpawnError,
+    CallError, Codec, Down, ExitReason, Frame, GroupEvent, Message, Payload, Reference, Refusal,
+    SpawnError,
 };
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
@@ -20,6 +22,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::guard::{Counts, Guard};
+
+/// What nodes ask of each other when keys move: it would let a client take states away, or forge them.
+const BETWEEN_NODES: [&str; 4] =
+    [ReleaseKey::NAME, TakeKey::NAME, KeepSnapshot::NAME, DropSnapshot::NAME];
 
 static SESSION: RawKind = RawKind::new("session");
 
@@ -161,6 +167,8 @@ struct Session {
     /// The client's reference of each monitor by ours, and ours by the client's.
     theirs: BTreeMap<Reference, Reference>,
     ours: BTreeMap<Reference, Reference>,
+    /// The client's reference of each monitor of a group by ours.
+    groups: BTreeMap<Reference, Reference>,
     answers: JoinSet<Update>,
     guard: Guard,
     held: Arc<Held>,
@@ -174,8 +182,8 @@ impl Session {
         held: Arc<Held>,
         guard: Guard,
     ) -> Self {
-        let (theirs, ours) = (BTreeMap::new(), BTreeMap::new());
-        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new(), guard, held }
+        let (theirs, ours, groups) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { ctx, link, requests, theirs, ours, groups, answers: JoinSet::new(), guard, held }
     }
 
     async fn run(mut self) -> Outcome {
@@ -252,6 +260,12 @@ impl Session {
                     self.tell(Update::Down(down));
                 }
             }
+            Received::Group(mut event) => {
+                if let Some(theirs) = self.groups.get(&event.reference) {
+                    event.reference = *theirs;
+                    self.tell(Update::Group(event));
+                }
+            }
             Received::Message(message) => match message.into_payload(Codec::Bincode) {
                 Ok((message, payload)) => self.tell(Update::Message { message, payload }),
                 Err(error) => tracing::warn!(%error, "message for a client dropped"),
@@ -292,7 +306,9 @@ impl Session {
                 let result = Err(SpawnError::Overloaded);
                 self.tell(Update::Spawned { reference: *reference, result });
             }
-            Request::Monitor { .. } if self.ours.len() >= AT_ONCE => {
+            Request::Monitor { .. } | Request::MonitorGroup { .. }
+                if self.ours.len() + self.groups.len() >= AT_ONCE =>
+            {
                 tracing::warn!(client = %self.link.peer().name, "client has too many monitors");
                 self.link.close(&Refusal::Busy);
             }
@@ -301,8 +317,25 @@ impl Session {
         true
     }
 
+    /// Whether a request is not to be done, for only nodes may ask that of each other; it is told so.
+    fn is_for_nodes(&self, request: &Request) -> bool {
+        let (Request::Send { message, .. } | Request::Call { message, .. }) = request else {
+            return false;
+        };
+        if !BETWEEN_NODES.contains(&message.as_str()) {
+            return false;
+        }
+        tracing::warn!(client = %self.link.peer().name, %message, "a client says what only nodes may");
+        if let Request::Call { reference, .. } = request {
+            let (kind, message) = (admin::SYSTEM.to_owned(), message.as_str().to_owned());
+            let result = Err(CallError::NotUnderstood { kind, message });
+            self.tell(Update::Reply { reference: *reference, result });
+        }
+        true
+    }
+
     fn request(&mut self, request: Request) {
-        if self.is_too_much(&request) {
+        if self.is_for_nodes(&request) || self.is_too_much(&request) {
             return;
         }
         let runtime = self.ctx.runtime().clone();
@@ -318,7 +351,18 @@ impl Session {
                 self.theirs.insert(ours, reference);
                 self.ours.insert(reference, ours);
             }
+            Request::MonitorGroup { reference, group } => {
+                let (ours, joined) = self.ctx.monitor_group(group.clone());
+                self.groups.insert(ours, reference);
+                let left = Vec::new();
+                self.tell(Update::Group(GroupEvent { reference, group, joined, left }));
+            }
             Request::Demonitor { reference } => {
+                let of_group = self.groups.iter().find(|(_, theirs)| **theirs == reference);
+                if let Some((ours, _)) = of_group.map(|(ours, theirs)| (*ours, *theirs)) {
+                    self.groups.remove(&ours);
+                    self.ctx.demonitor_group(ours);
+                }
                 if let Some(ours) = self.ours.remove(&reference) {
                     self.theirs.remove(&ours);
                     self.ctx.demonitor(ours);

@@ -8,11 +8,7 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Believe, CALL_TIMEOUT, Event, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus,
-    GetTree, GetTrust, GetWhy, JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames,
-    ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations,
-    ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey, Renew, Revoke, Status, Subscribe,
-    SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Believe, CALL_TIMEOUT, Drain, DropSnapshot, Event, GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey, Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};
@@ -22,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
 use crate::events::Told;
-use crate::node::Shared;
+use crate::node::{Node, Shared};
 use crate::{renewal, views};
 
 static SYSTEM: RawKind = RawKind::new("purlin");
@@ -156,6 +152,7 @@ impl System {
         let message = reply(message, |ask: GetNodeWhy| views::why(node, ask.node));
         let message = reply(message, |_: ListNames| runtime.name_infos());
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
+        let message = reply(message, |ask: ListKeyed| runtime.keyed_infos(&ask));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
         let message = reply(message, |_: GetExclusive| node.exclusive.info());
@@ -165,7 +162,8 @@ impl System {
         let message = reply(message, |_: GetTrust| node.renewal.trust_info(&node.revoked));
         let message = take(message, |ask: Believe, answer| self.believe(node, ask, answer));
         let message = take(message, |ask: Renew, answer| self.renew(node, ask, answer));
-        let message = release(&runtime, message);
+        let message = about_keys(&runtime, message);
+        let message = about_draining(node, message);
         let message = reply(message, |ask: Subscribe| {
             if self.subscribers.insert(ask.subscriber) {
                 self.ctx.monitor(ask.subscriber);
@@ -260,23 +258,43 @@ fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped>
     reply(message, |ask: RegisterGlobal| said(runtime.register_global(ask.name, ask.pid)))
 }
 
-/// Ends the process of a key, and answers when it has ended.
-fn release(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
-    let (ask, reply) = match message?.take::<ReleaseKey>() {
-        Ok(Ok(asked)) => asked,
-        // Malformed; the caller has been told.
-        Ok(Err(_)) => return None,
-        Err(other) => return Some(other),
-    };
-    let runtime = runtime.clone();
-    tokio::spawn(async move {
-        let released = runtime.release_key(&ask.kind, &ask.key);
-        // Otherwise the reply is dropped, which says so.
-        if tokio::time::timeout(CALL_TIMEOUT, released).await.is_ok() {
-            reply.send(());
-        }
+/// Answers what nodes ask each other when keys move.
+fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
+    let message = reply(message, |ask: TakeKey| runtime.take_key(&ask.kind, &ask.key));
+    let here = runtime.clone();
+    let message = take(message, |ask: ReleaseKey, answer| {
+        tokio::spawn(async move {
+            // Otherwise the reply is dropped, which says so.
+            if let Some(released) = here.release_key(&ask.kind, &ask.key).await {
+                answer.send(released);
+            }
+        });
     });
-    None
+    let here = runtime.clone();
+    let message = take(message, |ask: KeepSnapshot, answer| {
+        tokio::spawn(async move { answer.send(here.keep_snapshot(ask).await) });
+    });
+    let here = runtime.clone();
+    take(message, |ask: DropSnapshot, answer| {
+        tokio::spawn(async move {
+            here.drop_snapshot(&ask.kind, &ask.key, ask.at).await;
+            answer.send(());
+        });
+    })
+}
+
+/// Answers what has to do with taking a node out of service.
+fn about_draining(node: &Arc<Shared>, message: Option<Untyped>) -> Option<Untyped> {
+    let message = reply(message, |_: GetDrainPlan| node.drain_plan());
+    let message =
+        reply(message, |ask: SeesDraining| !node.directory.ring().members().contains(&ask.node));
+    take(message, |_: Drain, answer| {
+        let node = Node(Arc::clone(node));
+        tokio::spawn(async move {
+            answer.send(node.drain().await);
+            node.0.ask_to_leave();
+        });
+    })
 }
 
 /// Answers a message if it is an `M`; else hands it on.

@@ -25,6 +25,7 @@ fn info(node: &Shared, member: Member) -> MemberInfo {
         id: member.id,
         address: member.address,
         state: match member.state {
+            State::Up if node.directory.is_draining(member.id.name) => MemberState::Draining,
             State::Up => MemberState::Up,
             State::Suspect => MemberState::Suspect,
             State::Down => MemberState::Down,

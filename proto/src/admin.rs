@@ -18,7 +18,6 @@ use crate::error::SpawnError;
 use crate::hello::Labels;
 use crate::id::{NodeId, Pid};
 use crate::join::{JoinAnswer, JoinRequest, TokenId};
-use crate::key::Key;
 use crate::message::Message;
 use crate::name::{Name, NodeName};
 use crate::placement::Placement;
@@ -39,14 +38,18 @@ macro_rules! message {
 
 mod certificates;
 pub mod children;
+mod drain;
 mod entries;
+mod keyed;
 
 pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
+pub use drain::{Drain, DrainPlan, Drained, GetDrainPlan, Move, SeesDraining};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
     UnsubscribeTopic, WhereIsGlobal,
 };
+pub use keyed::{DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseKey, Released, TakeKey};
 
 /// What is this node, and how is it?
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,12 +151,19 @@ pub enum MemberState {
     Down,
     /// It left in good order.
     Left,
+    /// It answers, and is about to leave: what runs on it moves elsewhere.
+    Draining,
 }
 
 impl MemberState {
-    /// Up or suspect: still a member.
+    /// Up, draining or suspect: still a member.
     pub fn is_live(self) -> bool {
-        matches!(self, Self::Up | Self::Suspect)
+        matches!(self, Self::Up | Self::Suspect | Self::Draining)
+    }
+
+    /// Up or draining: it can be asked.
+    pub fn answers(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
     }
 }
 
@@ -432,7 +442,7 @@ pub struct Place {
 }
 message!(Place, "node.place", Result<NodeName, SpawnError>);
 
-/// Leave the cluster and stop.
+/// Leave the cluster and stop; what can move is moved first, see [`Drain`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leave;
 message!(Leave, "node.leave", ());
@@ -454,17 +464,6 @@ pub struct TakeIn {
     pub from: SocketAddr,
 }
 message!(TakeIn, "node.take_in", JoinAnswer);
-
-/// End the process of a key that has another owner now. Answered when it has ended, at once if there
-/// is none, or if the node takes itself for the owner.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReleaseKey {
-    /// The keyed kind.
-    pub kind: Name,
-    /// The key.
-    pub key: Key,
-}
-message!(ReleaseKey, "node.release_key", ());
 
 /// Send every [`Event`] of this node to this process, until it ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What a node says of its own processes to all others: who is in a group, which topics are wanted,
-//! who has a global name, which children of cluster supervisors are wanted and which run.
+//! who has a global name, which children of cluster supervisors are wanted and which run; and of
+//! itself: that it is about to leave.
 //!
 //! An entry is a key and a value. Processes are serials: which life of which node they belong to is
 //! said by whose entry it is, so that all of them stay true when a node comes back under a new
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::child::{ChildId, ChildRecord, ChildRun};
 use crate::group::Group;
 use crate::id::NodeId;
+use crate::key::Key;
 use crate::name::Name;
 
 /// What an entry is about.
@@ -25,6 +27,10 @@ pub enum EntryKey {
     Child(ChildId),
     /// A process of such a child; [`EntryValue::ChildRun`].
     ChildRun(ChildId),
+    /// The node itself; [`EntryValue::Draining`].
+    Node,
+    /// A key of a keyed kind whose process is to be running; [`EntryValue::Remembered`].
+    Key(Name, Key),
 }
 
 /// What it says.
@@ -40,6 +46,10 @@ pub enum EntryValue {
     Child(Box<ChildRecord>),
     /// What runs of it.
     ChildRun(ChildRun),
+    /// It is about to leave: it is to own no keys, and nothing is to be placed on it.
+    Draining,
+    /// The node runs it, or saw to it that somebody does.
+    Remembered,
 }
 
 /// How a global name is held on one node.

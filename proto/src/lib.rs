@@ -5,7 +5,8 @@
 //!
 //! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Key`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
-//! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
+//! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`]; what is kept of a
+//!   keyed one: [`Snapshot`].
 //! - What cluster supervisors are to run: [`child`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
@@ -46,6 +47,7 @@ mod serial;
 mod serials;
 pub mod session;
 mod signal;
+mod snapshot;
 pub mod supervision;
 pub mod trust;
 
@@ -71,3 +73,4 @@ pub use crate::reason::{ExitReason, Fault};
 pub use crate::serial::{Serial, SerialError};
 pub use crate::serials::Serials;
 pub use crate::signal::{Direct, DirectKind, Envelope, Signal, Spawn, Target};
+pub use crate::snapshot::Snapshot;

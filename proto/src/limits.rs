@@ -16,6 +16,9 @@ pub const KEY_BYTES: usize = 255;
 /// Largest frame: one message with its addresses. What is larger is refused by the sender.
 pub const FRAME_BYTES: usize = 64 << 20;
 
+/// Largest state of a keyed process that is stored, or handed over when its key moves.
+pub const SNAPSHOT_BYTES: usize = 32 << 20;
+
 /// Most receivers of one frame: as many as its reader serves within a few milliseconds, which other
 /// flows have to wait for.
 pub const RECEIVERS: usize = 16_384;

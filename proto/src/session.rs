@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::dest::Dest;
 use crate::error::{CallError, SpawnError};
+use crate::group::Group;
 use crate::id::{Pid, Reference};
 use crate::message::MessageName;
 use crate::name::{Name, NodeName};
-use crate::notice::Down;
+use crate::notice::{Down, GroupEvent};
 use crate::payload::Payload;
 use crate::reason::ExitReason;
 
@@ -82,6 +83,14 @@ pub enum Request {
         /// The reason it should end with.
         reason: ExitReason,
     },
+    /// Tell who is in a group, and from then on who joins and leaves it; [`Update::Group`]s come back
+    /// until it is taken back ([`Demonitor`](Self::Demonitor)).
+    MonitorGroup {
+        /// Names the monitor.
+        reference: Reference,
+        /// Which.
+        group: Group,
+    },
 }
 
 /// What a node tells its client.
@@ -122,4 +131,7 @@ pub enum Update {
         /// What was tried, as `send global:billing`.
         what: String,
     },
+    /// Processes have joined or left a group that the client monitors; those that are in it at the
+    /// beginning have joined. The reference is the client's.
+    Group(GroupEvent),
 }

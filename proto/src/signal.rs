@@ -46,7 +46,8 @@ pub enum Target {
     Many(Serials),
     /// Every process of the node that has subscribed to a topic when the envelope arrives: a `Send`.
     Topic(Name),
-    /// The process of a keyed kind for a key, which is started if it does not run: a `Send` or a
+    /// The process of a keyed kind for a key: a `Monitor` of the one that runs, if one does; or, for
+    /// one that is started if it does not run, a `Send` or a
     /// `Call`.
     Key {
         /// The kind of actor.
@@ -404,7 +405,7 @@ impl Envelope {
             Target::Many(_) => matches!(kind, number::SEND | number::LINK_DOWN),
             Target::Topic(_) => kind == number::SEND,
             Target::Key { .. } => {
-                matches!(kind, number::SEND | number::SEND_WAIT | number::CALL)
+                matches!(kind, number::SEND | number::SEND_WAIT | number::CALL | number::MONITOR)
             }
             Target::Serial(_) | Target::Name(_) | Target::Node => true,
         };

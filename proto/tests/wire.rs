@@ -334,16 +334,19 @@ fn only_what_is_the_same_for_all_goes_to_several() {
 }
 
 #[test]
-fn only_messages_go_to_keys() {
+fn only_messages_and_monitors_go_to_keys() {
     for forwarded in [false, true] {
         let to = Target::Key { kind: name("cart"), key: "42".into(), forwarded };
         for signal in signals() {
-            let is_message = matches!(signal, Signal::Send { .. } | Signal::Call { .. });
+            let goes = matches!(
+                signal,
+                Signal::Send { .. } | Signal::Call { .. } | Signal::Monitor { .. }
+            );
             let mut bytes = BytesMut::new();
             let envelope = Envelope { to: to.clone(), from: 3, signal };
             envelope.encode(&mut bytes).unwrap();
             let decoded = Envelope::decode(bytes.freeze());
-            assert_eq!(decoded.is_ok_and(|decoded| decoded == envelope), is_message);
+            assert_eq!(decoded.is_ok_and(|decoded| decoded == envelope), goes);
         }
     }
 }

@@ -384,6 +384,19 @@ impl Client {
         Ok(pids.flatten().collect())
     }
 
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
+    /// Hands on a request, when there is a connection.
+    pub(crate) async fn ask(&self, request: &Request) -> Result<(), CallError> {
+        let deadline = Instant::now() + self.0.patience;
+        if !self.connected(deadline).await {
+            return Err(CallError::NoConnection);
+        }
+        sent(self.request(request, deadline).await)
+    }
+
     /// What comes to the session, from now on.
     pub(crate) fn messages(&self) -> broadcast::Receiver<SessionMessage> {
         self.0.connection.messages()

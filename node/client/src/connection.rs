@@ -19,6 +19,8 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::groups::Changes;
+
 /// Messages to the session that a slow reader may be behind.
 const MESSAGES: usize = 4_096;
 
@@ -63,6 +65,7 @@ struct State {
     calls: HashMap<Reference, oneshot::Sender<Result<Payload, CallError>>>,
     spawns: HashMap<Reference, oneshot::Sender<Result<Pid, SpawnError>>>,
     monitors: HashMap<Reference, (Dest, oneshot::Sender<Down>)>,
+    groups: HashMap<Reference, Arc<Changes>>,
 }
 
 impl Connection {
@@ -164,12 +167,18 @@ impl Connection {
         receiver
     }
 
+    pub(crate) fn expect_changes(&self, reference: Reference) -> Arc<Changes> {
+        let changes = Arc::<Changes>::default();
+        self.lock().groups.insert(reference, Arc::clone(&changes));
+        changes
+    }
+
     /// Nobody waits for this any more; `true` if it was a monitor that was still active.
     pub(crate) fn forget(&self, reference: Reference) -> bool {
         let mut state = self.lock();
         state.calls.remove(&reference);
         state.spawns.remove(&reference);
-        state.monitors.remove(&reference).is_some()
+        state.groups.remove(&reference).is_some() | state.monitors.remove(&reference).is_some()
     }
 
     // ----- in -----
@@ -194,6 +203,12 @@ impl Connection {
                 let waiting = self.lock().monitors.remove(&down.reference);
                 if let Some((_, waiting)) = waiting {
                     drop(waiting.send(down));
+                }
+            }
+            Update::Group(event) => {
+                let watching = self.lock().groups.get(&event.reference).cloned();
+                if let Some(watching) = watching {
+                    watching.add(&event);
                 }
             }
             Update::Message { message, payload } => {
@@ -228,6 +243,9 @@ impl Connection {
         self.session.send_replace(None);
         for waiting in ended.calls.into_values() {
             drop(waiting.send(Err(CallError::NoConnection)));
+        }
+        for watching in ended.groups.into_values() {
+            watching.end();
         }
         for waiting in ended.spawns.into_values() {
             drop(waiting.send(Err(SpawnError::NoConnection)));

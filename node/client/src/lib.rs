@@ -33,13 +33,15 @@
 
 mod client;
 mod connection;
+mod groups;
 mod subscription;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name, NodeName, Payload,
-    Pick, Pid, Reference, SpawnError, admin,
+    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, Message, MessageName, Name,
+    NodeName, Payload, Pick, Pid, Reference, SpawnError, admin,
 };
 pub use purlin_transport::{Credentials, CredentialsError, Network};
 
 pub use crate::client::{Client, ClientBuilder, ConnectError, Events, Monitor, SpawnOptions};
+pub use crate::groups::GroupMonitor;
 pub use crate::subscription::{Subscription, SubscriptionError};

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::actor::{Actor, Handler, Interrupt, Kind, Outcome};
 use crate::aside::aside;
 use crate::item::{BoxFuture, Delivery, Item, Notice, Via};
+use crate::keyed::stateful::Kept;
 use crate::mailbox::{Batch, inner};
 use crate::messages::sealed::{Encoded, Handled, Local, Unfinished};
 use crate::messages::{Messages, via};
@@ -63,6 +64,8 @@ struct More {
     /// To be handled before anything in the mailbox.
     next: VecDeque<Item>,
     idle: Option<Box<Idle>>,
+    /// Of a keyed process with state.
+    kept: Option<Box<Kept>>,
 }
 
 impl<A: Actor> Context<A> {
@@ -81,6 +84,14 @@ impl<A: Actor> Context<A> {
 
     pub(crate) fn on_group(&mut self, via: Via) {
         self.more().on_group = Some(via);
+    }
+
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.more().kept = Some(Box::new(kept));
+    }
+
+    pub(crate) fn kept(&mut self) -> Option<&mut Kept> {
+        self.more_if_any()?.kept.as_deref_mut()
     }
 
     pub(crate) fn on_name_conflict(&mut self, via: Via) {
@@ -245,7 +256,8 @@ impl<A: Actor> Context<A> {
 
     /// Monitors a process or name: one [`Down`] comes when it ends, or cannot be reached.
     ///
-    /// A name is resolved now; the monitor stays with the process. Monitoring oneself gives a
+    /// A name or key is resolved now; the monitor stays with the process. For a key that has no process
+    /// none is started: the `Down` comes at once, with `NoProcess`. Monitoring oneself gives a
     /// reference and no `Down`.
     pub fn monitor(&mut self, target: impl Into<Dest>) -> Reference
     where
@@ -462,15 +474,50 @@ impl<A: Actor> Context<A> {
     }
 }
 
-/// The whole life of an actor's process. Its size is paid by every process of the kind: see
-/// `messages.rs`.
-#[expect(clippy::manual_async_fn, reason = "an async fn would hold its parameters twice")]
+/// Where the state of an actor's process comes from, and what becomes of it at an orderly end.
+pub(crate) trait Origin<A: Actor>: Send {
+    fn begin(self, ctx: &mut Context<A>) -> impl Future<Output = Outcome<A>> + Send;
+
+    fn end(
+        actor: &mut A,
+        reason: &ExitReason,
+        ctx: &mut Context<A>,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// Arguments, and nothing.
+struct Args<T>(T);
+
+impl<A: Actor> Origin<A> for Args<A::Args> {
+    fn begin(self, ctx: &mut Context<A>) -> impl Future<Output = Outcome<A>> + Send {
+        A::start(self.0, ctx)
+    }
+
+    fn end(
+        actor: &mut A,
+        reason: &ExitReason,
+        ctx: &mut Context<A>,
+    ) -> impl Future<Output = ()> + Send {
+        actor.stop(reason, ctx)
+    }
+}
+
+/// The whole life of an actor's process.
 pub(crate) fn run_actor<A: Actor>(
-    mut ctx: Context<A>,
+    ctx: Context<A>,
     args: A::Args,
 ) -> impl Future<Output = ExitReason> + Send {
+    run_from(ctx, Args(args))
+}
+
+/// The same from another origin. Its size is paid by every process of the kind: see `messages.rs`.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its parameters twice")]
+pub(crate) fn run_from<A: Actor, O: Origin<A>>(
+    mut ctx: Context<A>,
+    origin: O,
+) -> impl Future<Output = ExitReason> + Send {
     async move {
-        let mut actor = match A::start(args, &mut ctx).await {
+        let mut actor = match origin.begin(&mut ctx).await {
             Ok(actor) => actor,
             Err(Interrupt(Kind::Ignore)) => {
                 ctx.process.set_ignored();
@@ -496,7 +543,7 @@ pub(crate) fn run_actor<A: Actor>(
         };
         ctx.process.set_exit(&reason);
         if reason.is_orderly() {
-            actor.stop(&reason, &mut ctx).await;
+            O::end(&mut actor, &reason, &mut ctx).await;
         }
         reason
     }

@@ -60,8 +60,23 @@ counters! {
     keyed_passivated = "keyed.passivated",
     /// Keyed processes that were ended because their key has another owner.
     keyed_moved = "keyed.moved",
-    /// Nodes that did not let go of a key in time, so that it may have had two processes.
+    /// Of these, those whose state went to the new owner.
+    keyed_handed_over = "keyed.handed_over",
+    /// Keys that were not let go of in time, so that they may have had two processes and their state
+    /// is not where it should be.
+    keyed_handoff_timeout = "keyed.handoff_timeout",
+    /// Nodes that could not be asked to let go of a key.
     keyed_not_released = "keyed.not_released",
+    /// States of keyed processes that were stored.
+    keyed_saved = "keyed.saved",
+    /// States of keyed processes that are lost, for they could not be stored.
+    keyed_not_saved = "keyed.not_saved",
+    /// Keyed processes that began with a state.
+    keyed_restored = "keyed.restored",
+    /// Keyed processes that did not begin, for their state could not be loaded or understood.
+    keyed_not_restored = "keyed.not_restored",
+    /// Keys that are not remembered, for the node has too many entries.
+    keyed_not_remembered = "keyed.not_remembered",
     /// Exclusive processes that were ended because this node does not hold their keys any more.
     exclusive_ended = "exclusive.ended",
     /// Messages for keys that were sent on to their owner.

@@ -235,16 +235,16 @@ impl Drop for Entered {
 }
 
 pin_project! {
-    /// The body of an exclusive process: it does not run after the lease.
+    /// The body of a keyed process; an exclusive one, which is named, does not run after the lease.
     pub(crate) struct Leased<F> {
         #[pin]
         body: F,
-        process: Arc<Process>,
+        process: Option<Arc<Process>>,
     }
 }
 
 impl<F> Leased<F> {
-    pub(crate) fn new(process: Arc<Process>, body: F) -> Self {
+    pub(crate) fn new(process: Option<Arc<Process>>, body: F) -> Self {
         Self { body, process }
     }
 }
@@ -254,7 +254,8 @@ impl<F: Future<Output = ExitReason>> Future for Leased<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ExitReason> {
         let this = self.project();
-        let runtime = &this.process.runtime;
+        let Some(process) = this.process else { return this.body.poll(cx) };
+        let runtime = &process.runtime;
         let until = runtime.0.exclusive.until.load(Ordering::SeqCst);
         if until != u64::MAX && runtime.nanos(Instant::now()) >= until {
             runtime.counters().exclusive_ended.add();

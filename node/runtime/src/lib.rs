@@ -71,6 +71,7 @@ mod watched;
 pub use purlin_proto::{
     CallError, ChildId, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown,
     Message, Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference,
+    Snapshot,
     SpawnError,
 };
 
@@ -82,6 +83,9 @@ pub use crate::entries::children::{ChildSeen, ChildTable};
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
 pub use crate::exclusive::Holding;
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
+pub use crate::keyed::moved::KEYS_IN_MOTION;
+pub use crate::keyed::stateful::{OldState, StateError, Stateful};
+pub use crate::keyed::store::{MemoryStore, Store, StoreError, StoreFuture};
 pub use crate::keyed::{Keyed, KeyedActor, KeyedKinds};
 pub use crate::kind::Kinds;
 pub use crate::mailbox::{Mailbox, WhenFull};

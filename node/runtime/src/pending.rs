@@ -40,6 +40,11 @@ impl Pending {
         lock(&self.0).insert(reference, Entry { node, wanted });
     }
 
+    /// How many wait for an answer.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
     /// Takes what waits for this answer, if it comes from the node that was asked.
     pub(crate) fn take(&self, reference: Reference, from: NodeId) -> Option<Wanted> {
         let mut entries = lock(&self.0);

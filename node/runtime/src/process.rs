@@ -423,6 +423,11 @@ impl Process {
         state.exit.is_some() || state.phase == Phase::Dead
     }
 
+    /// Why it is ending, or has ended.
+    pub(crate) fn exit_reason(&self) -> Option<ExitReason> {
+        self.lock().exit.clone()
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         self.lock().phase
     }
@@ -494,6 +499,13 @@ impl Process {
             Self::end_with(state, &self.urgency, ExitReason::Shutdown);
         }
         idle && !owes
+    }
+
+    /// Ends it from within before it has begun; what waits for it is handed out, for somebody else.
+    pub(crate) fn evict(&self) -> Queue {
+        let mut state = self.lock();
+        state.exit.get_or_insert(ExitReason::Shutdown);
+        std::mem::take(&mut state.mailbox)
     }
 
     /// A reply was dropped while the process ends: its caller waits for the exit reason.

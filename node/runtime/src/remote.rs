@@ -74,6 +74,13 @@ pub trait Remote: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Other nodes that can be reached and would own a key of this one next, or did before it: those
+    /// that may know something of it, whenever that was.
+    fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
+        let _ = key;
+        Vec::new()
+    }
+
     /// The node that owns a key of what runs at most once, by the newest ring view that this node
     /// knows; `None` if it knows none.
     fn exclusive_owner(&self, key: &[u8]) -> Option<NodeName> {
@@ -244,8 +251,10 @@ impl Runtime {
         match &to {
             Target::Many(to) => return self.receive_many(inbound, sender, to, &signal),
             Target::Topic(topic) => return self.receive_published(inbound, topic, signal),
-            Target::Key { .. } => return self.receive_keyed(inbound, sender, &to, signal),
-            Target::Serial(_) | Target::Name(_) | Target::Node => {}
+            Target::Key { .. } if !matches!(signal, Signal::Monitor { .. }) => {
+                return self.receive_keyed(inbound, sender, &to, signal);
+            }
+            Target::Key { .. } | Target::Serial(_) | Target::Name(_) | Target::Node => {}
         }
         match signal {
             Signal::Send { message, payload, waits } => {
@@ -294,7 +303,10 @@ impl Runtime {
         match target {
             Target::Serial(serial) => Some(*serial),
             Target::Name(name) => self.serial_of(name),
-            Target::Node | Target::Many(_) | Target::Topic(_) | Target::Key { .. } => None,
+            Target::Key { kind, key, .. } => {
+                self.find_keyed(kind, key).map(|process| process.serial)
+            }
+            Target::Node | Target::Many(_) | Target::Topic(_) => None,
         }
     }
 
@@ -385,7 +397,7 @@ impl Runtime {
             Signal::Link | Signal::Join { .. } => self.relate(&process, from.node.name),
             Signal::Monitor { reference } => {
                 self.relate(&process, from.node.name);
-                if matches!(to, Target::Name(_)) {
+                if matches!(to, Target::Name(_) | Target::Key { .. }) {
                     lock(&self.0.watched_by_name).insert((from, *reference), process.serial);
                     if self.process(process.serial).is_none() {
                         // It has ended meanwhile; the answer below says so.

@@ -16,7 +16,6 @@ use purlin_proto::admin::What;
 use purlin_proto::{Dest, ExitReason, Name, NodeEvent, NodeId, NodeName, Pid, Reference, Signal};
 
 use rustc_hash::FxHashMap;
-use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 use crate::counters::Counters;
@@ -26,6 +25,8 @@ use crate::exclusive::Exclusive;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::keyed::KeyedKinds;
+use crate::keyed::moved::{KEYS_IN_MOTION, Moves};
+use crate::keyed::store::{MemoryStore, Store};
 use crate::keyed::table::Table as Keyed;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
@@ -56,6 +57,8 @@ pub struct Config {
     pub kinds: Kinds,
     /// The kinds of which there is one process for each key.
     pub keyed: KeyedKinds,
+    /// Where the state of those is kept; in memory unless said otherwise.
+    pub store: Arc<dyn Store>,
     /// Told what happens.
     pub observer: Option<Observer>,
     /// The most messages that wait in one mailbox; [`MAILBOX_LIMIT`] unless said otherwise.
@@ -67,6 +70,9 @@ pub struct Config {
     pub process_limit: usize,
     /// Which of two holders of a global name is kept.
     pub resolver: Resolver,
+    /// How many keys this node hands over at once, [`KEYS_IN_MOTION`](crate::KEYS_IN_MOTION) unless
+    /// said otherwise.
+    pub keys_in_motion: usize,
     /// The time of day, in milliseconds since 1970; the system's unless said otherwise.
     pub wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -78,11 +84,13 @@ impl Config {
             id,
             kinds: Kinds::default(),
             keyed: KeyedKinds::default(),
+            store: Arc::new(MemoryStore::default()),
             observer: None,
             mailbox_limit: MAILBOX_LIMIT,
             inflow_bytes: INFLOW_BYTES,
             process_limit: PROCESS_LIMIT,
             resolver: Resolver::default(),
+            keys_in_motion: KEYS_IN_MOTION,
             wall_ms: Arc::new(system_ms),
         }
     }
@@ -103,7 +111,8 @@ pub(crate) struct Shared {
     pub(crate) kinds: Kinds,
     /// The processes of keys, by kind.
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
-    pub(crate) owners_changed: Arc<Notify>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) moves: Moves,
     pub(crate) exclusive: Exclusive,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
@@ -184,7 +193,8 @@ impl Runtime {
             names: Mutex::default(),
             kinds: config.kinds,
             keyed: config.keyed.into_tables(),
-            owners_changed: Arc::default(),
+            store: config.store,
+            moves: Moves::new(config.keys_in_motion),
             exclusive: Exclusive::default(),
             pending: Pending::default(),
             index: Mutex::default(),
@@ -209,6 +219,7 @@ impl Runtime {
         }));
         runtime.begin_passivation();
         runtime.begin_moving();
+        runtime.begin_remembering();
         runtime
     }
 
@@ -241,6 +252,12 @@ impl Runtime {
     /// The kinds that can be started by name.
     pub fn kinds(&self) -> &Kinds {
         &self.0.kinds
+    }
+
+    /// How many calls and spawns to other nodes are out: of processes here, and of those whose
+    /// messages this node sends on.
+    pub fn calls_out(&self) -> usize {
+        self.0.pending.len()
     }
 
     /// Gives the runtime its way to other nodes; only the first time counts.

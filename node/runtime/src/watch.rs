@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use purlin_proto::{Dest, Down, Envelope, ExitReason, Pick, Pid, Reference, Signal, Target};
+use purlin_proto::{
+    Dest, Down, Envelope, ExitReason, NodeName, Pick, Pid, Reference, Signal, Target,
+};
 use tokio::sync::oneshot;
 
 use crate::mutant::is_planted;
@@ -61,6 +63,12 @@ impl Runtime {
                 return reference;
             }
             Dest::Local(name) | Dest::Remote(name, _) => name.clone(),
+            Dest::Key { kind, key } if self.key_owner(kind, key) != self.name() => {
+                let (node, kind, key) = (self.key_owner(kind, key), kind.clone(), key.clone());
+                let to = Target::Key { kind, key, forwarded: true };
+                self.monitor_there(watcher, reference, target, node, to);
+                return reference;
+            }
             _ => {
                 let address = self.one_of(&target).unwrap_or(NOBODY);
                 self.monitor_address(watcher, reference, target, address);
@@ -72,11 +80,24 @@ impl Runtime {
             self.monitor_address(watcher, reference, target, address);
             return reference;
         };
+        self.monitor_there(watcher, reference, target, node, Target::Name(name));
+        reference
+    }
+
+    /// Monitors who has a name, or a key, on another node.
+    fn monitor_there(
+        &self,
+        watcher: &Arc<Process>,
+        reference: Reference,
+        target: Dest,
+        node: NodeName,
+        to: Target,
+    ) {
         let monitoring = Box::new(Monitoring { target, address: None, node: Some(node) });
         watcher.relations(|relations| relations.monitors.insert(reference, monitoring));
         self.relate(watcher, node);
         let signal = Signal::Monitor { reference };
-        let envelope = Envelope { to: Target::Name(name), from: watcher.serial, signal };
+        let envelope = Envelope { to, from: watcher.serial, signal };
         let answer = match self.send_remote(Peer::Name(node), &envelope, Priority::System) {
             Sent::Accepted | Sent::Full | Sent::NotEncodable => None,
             Sent::Unreachable => for_the_unreachable(&envelope.signal),
@@ -85,7 +106,6 @@ impl Runtime {
         if let Some(answer) = answer {
             watcher.apply(Address::Local(0), answer);
         }
-        reference
     }
 
     fn monitor_address(

@@ -152,6 +152,29 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Show the keyed processes of a node: which keys are in use, and where.
+    ///
+    /// IDLE is for how long a process has handled nothing, as far as anybody has looked.
+    #[command(after_help = "\
+Examples:
+  purlin keyed --all
+  purlin keyed cart --on b --limit 50
+  purlin ring cart/anna")]
+    Keyed {
+        /// Of this kind only.
+        kind: Option<Name>,
+        /// Of the whole cluster.
+        #[arg(long)]
+        all: bool,
+        /// Of this node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE", conflicts_with = "all")]
+        on: Option<NodeName>,
+        /// Show so many at most.
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        limit: usize,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Start a process.
     #[command(after_help = "\
 Examples:
@@ -255,7 +278,26 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Make a node leave the cluster and stop.
+    /// Take a node out of service: move its keyed processes with their state, then leave and stop.
+    ///
+    /// Prints what moves where, and returns when all has moved. While it moves, `purlin members` shows
+    /// the node as draining, and calls to keys of available kinds go on without an error.
+    #[command(after_help = "\
+Examples:
+  purlin drain --node b --dry-run
+  purlin drain --node b")]
+    Drain {
+        /// This node, instead of the one that is asked.
+        #[arg(long, value_name = "NODE")]
+        node: Option<NodeName>,
+        /// Print what would move where, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Make a node leave the cluster and stop. It moves what can move first, as `purlin drain` does;
+    /// this does not wait for it.
     #[command(after_help = "Example:\n  purlin leave --at 127.0.0.1:7401")]
     Leave {
         /// This node, instead of the one that is asked.
@@ -368,6 +410,8 @@ impl Command {
             | Self::Publish { ask, .. }
             | Self::Subscribe { ask, .. }
             | Self::Ring { ask, .. }
+            | Self::Keyed { ask, .. }
+            | Self::Drain { ask, .. }
             | Self::Spawn { ask, .. }
             | Self::Call { ask, .. }
             | Self::Send { ask, .. }
@@ -628,6 +672,10 @@ pub(crate) struct StartArgs {
     /// Declare a silent member down within so many seconds [default: 5].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) detect_in: Option<Duration>,
+    /// When told to end, take so many seconds at most to move what runs here to other members
+    /// [default: 20].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) drain_limit: Option<Duration>,
     /// What to log to stderr, as `info` or `purlin=debug,warn` [default: info].
     #[arg(long, env = "PURLIN_LOG", hide_env_values = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,

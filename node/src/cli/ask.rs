@@ -13,7 +13,7 @@ use tokio::runtime::Builder;
 use super::args::{AskArgs, ChildCommand, Command, Format};
 use super::cert::{is_soon, when};
 use super::output::{json, milliseconds, note, percent, print, span, table};
-use super::{Failure, bench, children, entries, exclusive, executor, watch, why};
+use super::{Failure, bench, children, entries, exclusive, executor, keyed, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -81,6 +81,10 @@ async fn run_on(
             sent.map_err(|error| call_failed(&topic, &error))
         }
         Command::Ring { key, .. } => ring(client, key, ask).await,
+        Command::Keyed { kind, all, on, limit, .. } => {
+            keyed::list(client, kind, all, on, limit, ask).await
+        }
+        Command::Drain { node, dry_run, .. } => keyed::drain(client, node, dry_run, ask).await,
         Command::Spawn { kind, name, global, groups, on, .. } => {
             let on = match on {
                 None => None,
@@ -297,13 +301,14 @@ pub(super) fn state(state: MemberState) -> &'static str {
         MemberState::Suspect => "suspect",
         MemberState::Down => "down",
         MemberState::Left => "left",
+        MemberState::Draining => "draining",
     }
 }
 
 async fn ps(client: &Client, all: bool, ask: &AskArgs) -> Result<(), Failure> {
     let nodes = if all {
         let members = call(client, system(None), admin::ListMembers).await?;
-        members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| Some(m.name)).collect()
+        members.into_iter().filter(|m| m.state.answers()).map(|m| Some(m.name)).collect()
     } else {
         vec![None]
     };

@@ -27,6 +27,8 @@ struct ConfigFile {
     labels: BTreeMap<String, String>,
     /// In seconds.
     detect_in: Option<f64>,
+    /// In seconds.
+    drain_limit: Option<f64>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     #[serde(default)]
@@ -104,6 +106,10 @@ pub(super) fn merge(mut args: StartArgs) -> Result<StartArgs, Failure> {
     let detect_in = detect_in
         .map_err(|error| Failure::Usage(format!("{}: detect_in: {error}", path.display())))?;
     args.detect_in = args.detect_in.or(detect_in);
+    let drain_limit = file.drain_limit.map(check_seconds).transpose();
+    let drain_limit = drain_limit
+        .map_err(|error| Failure::Usage(format!("{}: drain_limit: {error}", path.display())))?;
+    args.drain_limit = args.drain_limit.or(drain_limit);
     let place = |error| Failure::Usage(format!("{}: {error}", path.display()));
     file.network.check().map_err(place)?;
     args.network = file.network;

@@ -13,6 +13,7 @@ mod entries;
 mod exclusive;
 mod executor;
 mod join;
+mod keyed;
 mod output;
 mod start;
 mod token;

@@ -79,8 +79,12 @@ async fn serve(mut args: StartArgs, mut builder: NodeBuilder) -> Result<(), Fail
         }
         ended = run => ended,
     };
+    let leave = async {
+        node.drain().await;
+        node.stop().await;
+    };
     tokio::select! {
-        () = node.stop() => ended,
+        () = leave => ended,
         _ = interrupt.recv() => Err(Failure::Interrupted),
         _ = terminate.recv() => Err(Failure::Interrupted),
     }
@@ -101,6 +105,9 @@ fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
     }
     if let Some(detect_in) = args.detect_in {
         builder = builder.detect_in(detect_in);
+    }
+    if let Some(limit) = args.drain_limit {
+        builder = builder.drain_limit(limit);
     }
     if let Some(expect) = args.expect {
         builder = builder.expect(expect.into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use purlin_client::{CallError, Client, Events};
 use purlin_proto::NodeName;
-use purlin_proto::admin::{Event, MemberState, What};
+use purlin_proto::admin::{Event, What};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -49,7 +49,7 @@ async fn follow(
 ) -> Result<(), Failure> {
     let failed = |error: CallError| Failure::No(error.to_string());
     let members = client.members().await.map_err(failed)?;
-    let up = members.into_iter().filter(|m| m.state == MemberState::Up).map(|m| m.name);
+    let up = members.into_iter().filter(|m| m.state.answers()).map(|m| m.name);
     let mut nodes = Watched {
         on: on.to_vec(),
         up: up.collect(),

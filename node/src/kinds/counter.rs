@@ -42,6 +42,18 @@ impl KeyedActor for Counter {
     }
 }
 
+impl Stateful for Counter {
+    type State = i64;
+
+    fn snapshot(&self) -> i64 {
+        self.total
+    }
+
+    async fn restore(total: i64, _: Option<i64>, _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self { total })
+    }
+}
+
 impl Handler<Add> for Counter {
     async fn handle(&mut self, Add(n): Add, _: &mut Context<Self>) -> Outcome<i64> {
         self.total = self.total.checked_add(n).ok_or("the total overflows")?;

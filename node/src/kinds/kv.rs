@@ -65,6 +65,18 @@ impl KeyedActor for Kv {
     fn args(_: &Key) {}
 }
 
+impl Stateful for Kv {
+    type State = BTreeMap<String, String>;
+
+    fn snapshot(&self) -> Self::State {
+        self.values.clone()
+    }
+
+    async fn restore(values: Self::State, (): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self { values })
+    }
+}
+
 impl Handler<Put> for Kv {
     async fn handle(&mut self, put: Put, _: &mut Context<Self>) -> Outcome<Option<String>> {
         Ok(self.values.insert(put.key, put.value))

@@ -72,7 +72,7 @@ pub(crate) struct Entries {
     pub(crate) topics: Arc<Topics>,
     pub(crate) globals: Arc<Globals>,
     pub(crate) children: ChildTable,
-    news: Arc<News>,
+    pub(crate) news: Arc<News>,
     chance: AtomicU64,
 }
 
@@ -165,6 +165,12 @@ impl Runtime {
         }
     }
 
+    /// Tells the other nodes that this one is about to leave, or takes it back.
+    pub fn announce_draining(&self, draining: bool) {
+        self.say_draining(draining);
+        self.0.entries.news.note([EntryKey::Node]);
+    }
+
     /// Takes the entries of this node that have changed since this was last called, each as it is
     /// now; `None` if it is gone.
     pub fn take_entries(&self) -> Vec<(EntryKey, Option<EntryValue>)> {
@@ -189,6 +195,8 @@ impl Runtime {
                 entries.children.told(child).map(|record| EntryValue::Child(Box::new(record)))
             }
             EntryKey::ChildRun(child) => entries.children.own_run(child).map(EntryValue::ChildRun),
+            EntryKey::Key(kind, key) => self.remembers(kind, key).then_some(EntryValue::Remembered),
+            EntryKey::Node => self.says_draining().then_some(EntryValue::Draining),
         }
     }
 
@@ -216,6 +224,11 @@ impl Runtime {
                     self.children().run_told(of, &child, Some(run));
                 }
                 (EntryKey::ChildRun(child), None) => self.children().run_told(of, &child, None),
+                (EntryKey::Key(kind, key), value) => {
+                    self.remembered_by(of, &kind, key, value.is_some());
+                }
+                // Its owner's affair, as all that has to do with members.
+                (EntryKey::Node, _) => {}
                 (key, value) => tracing::debug!(%of, ?key, ?value, "an entry that makes no sense"),
             }
         }
@@ -228,5 +241,6 @@ impl Runtime {
         self.0.entries.topics.vanished(of);
         self.globals_vanished(of);
         self.children().vanished(of);
+        self.remembered_vanished(of);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use purlin_proto::{CallError, Envelope, Key, Name, NodeName, Pid, Signal, SpawnError, Target};
+use purlin_proto::{
+    CallError, Codec, Envelope, Key, Name, NodeName, Pid, Signal, SpawnError, Target,
+};
 
 use super::KeyedActor;
 use super::table::Table;
@@ -82,7 +84,7 @@ impl Runtime {
         self.0.keyed.get(kind.as_str())?.find(key)
     }
 
-    fn activate(&self, kind: &Name, key: &Key) -> Result<Arc<Process>, CallError> {
+    pub(super) fn activate(&self, kind: &Name, key: &Key) -> Result<Arc<Process>, CallError> {
         let Some(table) = self.0.keyed.get(kind.as_str()) else {
             let known = self.0.keyed.keys().map(|&kind| kind.to_owned()).collect();
             return Err(CallError::NotKeyed { kind: kind.to_string(), node: self.name(), known });
@@ -99,8 +101,9 @@ impl Runtime {
         item.fail(error);
     }
 
-    /// Puts a message into the mailbox of a key's process, which is started if need be. What may wait
-    /// for room is handed back, with the process that has none.
+    /// Puts a message into the mailbox of a key's process, which is started if need be; if the key has
+    /// another owner by now, sends it on. What may wait for room is handed back, with the process that
+    /// has none.
     pub(crate) fn offer_key(
         &self,
         kind: &Name,
@@ -108,6 +111,11 @@ impl Runtime {
         mut item: Item,
     ) -> Option<(Arc<Process>, Item)> {
         for _ in 0..ATTEMPTS {
+            let owner = self.key_owner(kind, key);
+            if owner != self.name() {
+                self.forward(owner, kind, key, false, item);
+                return None;
+            }
             let process = match self.activate(kind, key) {
                 Ok(process) => process,
                 Err(error) => {
@@ -172,15 +180,13 @@ impl Runtime {
         };
         match process {
             Ok(Some(process)) => self.arrive_keyed(inbound, target, process, waits, item),
-            Ok(None) if *forwarded => {
+            // While this node leaves it knows better than one that has not heard of it.
+            Ok(None) if *forwarded && !self.is_draining() => {
                 self.counters().dropped_not_owner.add();
                 let key = format!("key:{kind}/{key}");
                 item.fail(CallError::NotOwner { key, node: self.name() });
             }
-            Ok(None) => {
-                let (kind, key) = (kind.clone(), key.clone());
-                self.forward(owner, Target::Key { kind, key, forwarded: true }, item);
-            }
+            Ok(None) => self.forward(owner, kind, key, true, item),
             Err(error) => self.not_delivered(item, error),
         }
     }
@@ -198,6 +204,10 @@ impl Runtime {
             let (arrived, refused) = process.arrive_alone(inbound, target, waits, item);
             match refused {
                 Some(back) if arrived.dead => {
+                    let owner = self.key_owner(kind, key);
+                    if owner != self.name() {
+                        return self.forward(owner, kind, key, true, back);
+                    }
                     item = back;
                     process = match self.activate(kind, key) {
                         Ok(process) => process,
@@ -215,9 +225,25 @@ impl Runtime {
 
     /// Sends a message on to the owner of its key. All that this node sends on goes by one flow, in
     /// the order in which it came; it does not wait for room.
-    fn forward(&self, owner: NodeName, to: Target, item: Item) {
-        let Item::Encoded(message) = item else { return };
-        let EncodedMessage { name: message, payload, reply, charge: _charge } = *message;
+    pub(super) fn forward(
+        &self,
+        owner: NodeName,
+        kind: &Name,
+        key: &Key,
+        forwarded: bool,
+        item: Item,
+    ) {
+        let message = match item {
+            Item::Encoded(message) => *message,
+            Item::Local(message) => match message.encode(Codec::Bincode) {
+                Ok(message) => message,
+                // Its caller is told when the reply is dropped.
+                Err(_) => return self.counters().dropped_not_encodable.add(),
+            },
+            Item::Notice(_) => return,
+        };
+        let EncodedMessage { name: message, payload, reply, charge: _charge } = message;
+        let to = Target::Key { kind: kind.clone(), key: key.clone(), forwarded };
         let peer = Peer::Name(owner);
         self.counters().keyed_forwarded.add();
         let Some(reply) = reply else {

@@ -19,9 +19,12 @@
 //!   that gets such a one and is not the owner either refuses: `NotOwner`, or counted.
 //! - *the owner is down*: calls that are out end with `NoConnection`. When it has left the ring, the
 //!   next message finds the next owner, which starts the process there.
-//! - *a key gets another owner* because a node has joined or come back: its process here ends when it
-//!   is idle, and what comes for it here is sent on ([`moved`]). The new owner's process begins when
-//!   the old one has ended, or does not for too long ([`release`]).
+//! - *a key gets another owner* because a node has joined, come back or is drained: its process here
+//!   ends when it is idle, and what comes for it here is sent on ([`moved`]). The new owner's process
+//!   begins when the old one has ended, with its state if the kind has one ([`stateful`]), or does not
+//!   for too long ([`release`]). What comes meanwhile waits in its mailbox, within the mailbox's bound.
+//! - *the owner changes while a process begins*: it ends without having begun, and what waits for it is
+//!   sent on.
 //! - *two nodes are owners*, each by its own view, during a split or while a change of members
 //!   spreads: then a key of the *available* kind has two processes.
 //!
@@ -53,8 +56,12 @@
 
 pub(crate) mod deliver;
 mod idle;
-mod moved;
+mod info;
+pub(crate) mod moved;
 mod release;
+mod remember;
+pub(crate) mod stateful;
+pub(crate) mod store;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
@@ -62,16 +69,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::{Key, SpawnError};
+use purlin_proto::{ExitReason, Key, Snapshot, SpawnError};
 use tokio::sync::oneshot;
 
 use crate::actor::Actor;
-use crate::context::{Context, run_actor};
+use crate::context::{Context, run_actor, run_from};
 use crate::exclusive::Leased;
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
 use deliver::ring_key;
+use release::Found;
+use stateful::{Resumed, Stateful};
 use table::{Slot, Table};
 
 /// An actor of which there is one process for each key that is used.
@@ -145,8 +154,13 @@ pub trait KeyedActor: Actor {
 #[must_use]
 pub struct Keyed {
     passivate_after: Option<Duration>,
+    handoff_timeout: Option<Duration>,
+    remember: bool,
     exclusive: bool,
 }
+
+/// How long a new owner of a key waits for the old one.
+const HANDOFF_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Default for Keyed {
     fn default() -> Self {
@@ -166,13 +180,13 @@ impl Keyed {
     /// exclusive processes, and messages to them wait at the owner or fail. A process knows its
     /// [`fence`](Context::fence).
     pub fn exclusive() -> Self {
-        Self { passivate_after: None, exclusive: true }
+        Self { passivate_after: None, handoff_timeout: None, remember: false, exclusive: true }
     }
 
     /// A key has a process wherever its owner is asked for it: in each part of a split cluster, and
     /// for a while perhaps two when members come or go. It asks nobody, and goes on in every part.
     pub fn available() -> Self {
-        Self { passivate_after: None, exclusive: false }
+        Self { exclusive: false, ..Self::exclusive() }
     }
 
     /// Ends a process in good order ([`Actor::stop`], reason `Shutdown`) when it has handled nothing
@@ -180,9 +194,27 @@ impl Keyed {
     /// [deferred](Context::defer) reply. At least 1 ms.
     ///
     /// A message that comes just then is not lost: it starts the process anew. What the process knew
-    /// is gone, unless it has saved it in its `stop`.
+    /// is gone, unless the kind has a state ([`Stateful`]) or it has saved it in its `stop`.
     pub fn passivate_after(mut self, idle: Duration) -> Self {
         self.passivate_after = Some(idle.max(Duration::from_millis(1)));
+        self
+    }
+
+    /// Keeps used keys running: a key that was used once is started again, without waiting for a
+    /// message, after its process or its node has crashed or was restarted, until its process ends
+    /// itself with the reason `Normal`. [`passivate_after`](Self::passivate_after) does not apply.
+    ///
+    /// After a crash of its node a key runs elsewhere as soon as the node is declared down, and a
+    /// second more; many are started a few at a time.
+    pub fn remember(mut self) -> Self {
+        self.remember = true;
+        self
+    }
+
+    /// How long the new owner of a key waits until the old one has ended its process and handed over
+    /// its state; 5 s unless said otherwise. Then it begins without.
+    pub fn handoff_timeout(mut self, limit: Duration) -> Self {
+        self.handoff_timeout = Some(limit);
         self
     }
 }
@@ -196,17 +228,32 @@ pub struct KeyedKinds(BTreeMap<&'static str, Declared>);
 pub(crate) struct Declared {
     keyed: Keyed,
     launch: Launch,
+    stateful: bool,
 }
 
 /// Makes the process of a key and its task.
-type Launch = fn(&Runtime, &Slot) -> Result<Arc<Process>, SpawnError>;
+type Launch = fn(&Runtime, &Arc<Slot>) -> Result<Arc<Process>, SpawnError>;
 
 impl KeyedKinds {
     /// Adds a kind; one of the same name is replaced.
     #[must_use]
     pub fn with<A: KeyedActor>(mut self, keyed: Keyed) -> Self {
-        self.0.insert(A::KIND, Declared { keyed, launch: launch::<A> });
+        self.0.insert(A::KIND, Declared { keyed, launch: launch::<A>, stateful: false });
         self
+    }
+
+    /// Adds a kind whose state is kept while its processes do not run; one of the same name is
+    /// replaced.
+    #[must_use]
+    pub fn with_state<A: Stateful>(mut self, keyed: Keyed) -> Self {
+        let launch = launch_with_state::<A>;
+        self.0.insert(A::KIND, Declared { keyed, launch, stateful: true });
+        self
+    }
+
+    /// Whether there is one with state.
+    pub fn any_with_state(&self) -> bool {
+        self.0.values().any(|declared| declared.stateful)
     }
 
     /// Whether one of them is exclusive.
@@ -225,12 +272,40 @@ impl fmt::Debug for KeyedKinds {
     }
 }
 
-fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>, SpawnError> {
-    let (key, turn, exclusive) = (slot.key.clone(), Arc::clone(&slot.turn), slot.exclusive);
-    let (counters, of) = (runtime.clone(), key.clone());
+fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Arc<Slot>) -> Result<Arc<Process>, SpawnError> {
+    launch_by::<A, _>(runtime, slot, |process, slot, _| {
+        let args = A::args(&slot.key);
+        run_actor::<A>(Context::new(process), args)
+    })
+}
+
+fn launch_with_state<A: Stateful>(
+    runtime: &Runtime,
+    slot: &Arc<Slot>,
+) -> Result<Arc<Process>, SpawnError> {
+    launch_by::<A, _>(runtime, slot, |process, slot, found| {
+        let slot = Arc::clone(slot);
+        run_from::<A, _>(Context::new(process), Resumed { slot, found })
+    })
+}
+
+fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
+    runtime: &Runtime,
+    slot: &Arc<Slot>,
+    run: impl FnOnce(Arc<Process>, &Arc<Slot>, Option<Snapshot>) -> Fut + Send + 'static,
+) -> Result<Arc<Process>, SpawnError> {
+    let (counters, of) = (runtime.clone(), slot.key.clone());
     // Nobody waits for the start itself.
     let announce = Announce::new(move |started| {
-        if let Err(error) = started {
+        if started.is_ok()
+            && let Some(table) = counters.0.keyed.get(A::KIND)
+        {
+            counters.remember(table, &of);
+        }
+        // What is ignored is not this node's to start, and is started elsewhere.
+        if let Err(error) = started
+            && error != SpawnError::Ignored
+        {
             counters.counters().keyed_not_started.add();
             tracing::warn!(kind = A::KIND, key = %of, %error, "a keyed process did not start");
         }
@@ -238,20 +313,32 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>,
     let options = SpawnOptions { announce: Some(announce), ..SpawnOptions::default() };
     let (starter, _) = oneshot::channel();
     let class = const { &Class::of::<A>() };
+    let slot = Arc::clone(slot);
+    let exclusive = runtime.0.keyed.get(A::KIND).is_some_and(|table| table.exclusive);
     runtime.launch(class, options, Some(starter), false, |process| async move {
-        let _turn = turn.lock_owned().await;
-        if exclusive {
-            let ring_key = ring_key(A::KIND, &key);
-            let _entered = match Runtime::enter_exclusive(&process, ring_key).await {
-                Ok(entered) => entered,
-                Err(reason) => return reason,
-            };
-            let args = A::args(&key);
-            let leased = Arc::clone(&process);
-            return Leased::new(leased, run_actor::<A>(Context::new(process), args)).await;
-        }
-        process.runtime.wait_for_release(A::KIND, &key).await;
-        let args = A::args(&key);
-        run_actor::<A>(Context::new(process), args).await
+        let _turn = Arc::clone(&slot.turn).lock_owned().await;
+        let entered = match exclusive {
+            true => {
+                let key = ring_key(A::KIND, &slot.key);
+                match Runtime::enter_exclusive(&process, key).await {
+                    Ok(entered) => Some(entered),
+                    Err(reason) if process.runtime.is_ours(A::KIND, &slot.key) => return reason,
+                    Err(_) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
+                }
+            }
+            false => None,
+        };
+        // Boxed, for it is large, and over before the process's own life begins.
+        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key)).await {
+            Ok(Found::Free(found)) => found,
+            Ok(Found::NotOwner) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
+            Err(reason) => return reason,
+        };
+        let leased = exclusive.then(|| Arc::clone(&process));
+        let life = run(process, &slot, found);
+        drop(slot);
+        let reason = Leased::new(leased, life).await;
+        drop(entered);
+        reason
     })
 }

@@ -4,11 +4,13 @@ use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use purlin_proto::{Key, Name, SpawnError};
+use purlin_proto::{Key, Name, Snapshot, SpawnError};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Declared, Launch};
+use super::remember::Remembered;
+use super::{Declared, HANDOFF_TIMEOUT, Launch};
 use crate::process::Process;
 use crate::registry::Cleanup;
 use crate::runtime::{Runtime, lock};
@@ -17,9 +19,14 @@ use crate::runtime::{Runtime, lock};
 const SHARDS: usize = 16;
 
 pub(crate) struct Table {
-    kind: &'static str,
+    pub(super) kind: &'static str,
     pub(super) passivate_after: Option<Duration>,
+    pub(super) handoff_timeout: Duration,
+    /// Whether its processes have a state that outlives them.
+    pub(super) stateful: bool,
     pub(super) exclusive: bool,
+    /// Which keys are to be running, if that is so for this kind.
+    pub(super) remembered: Option<Remembered>,
     launch: Launch,
     shards: [Mutex<FxHashMap<Key, Entry>>; SHARDS],
 }
@@ -34,18 +41,31 @@ struct Entry {
 
 /// What the processes that a key has one after the other share.
 pub(crate) struct Slot {
-    table: Weak<Table>,
+    pub(super) table: Weak<Table>,
     pub(super) key: Key,
-    pub(super) exclusive: bool,
+    /// Who is to have the state of the process that ends, instead of the store.
+    pub(super) taker: Mutex<Option<oneshot::Sender<Snapshot>>>,
     /// Held by the one that runs: the next one waits for its end.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Table {
     pub(super) fn new(kind: &'static str, declared: Declared) -> Arc<Self> {
-        let Declared { keyed, launch } = declared;
-        let (passivate_after, exclusive) = (keyed.passivate_after, keyed.exclusive);
-        Arc::new(Self { kind, passivate_after, exclusive, launch, shards: Default::default() })
+        let Declared { keyed, launch, stateful } = declared;
+        let exclusive = keyed.exclusive;
+        let passivate_after = keyed.passivate_after.filter(|_| !keyed.remember);
+        let remembered = keyed.remember.then(Remembered::default);
+        let handoff_timeout = keyed.handoff_timeout.unwrap_or(HANDOFF_TIMEOUT);
+        Arc::new(Self {
+            kind,
+            passivate_after,
+            handoff_timeout,
+            stateful,
+            exclusive,
+            remembered,
+            launch,
+            shards: Default::default(),
+        })
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, FxHashMap<Key, Entry>> {
@@ -72,8 +92,8 @@ impl Table {
             Some(entry) => Arc::clone(&entry.slot),
             None => {
                 let table = Arc::downgrade(self);
-                let (key, exclusive) = (key.clone(), self.exclusive);
-                Arc::new(Slot { table, key, exclusive, turn: Arc::default() })
+                let (turn, taker) = (Arc::default(), Mutex::default());
+                Arc::new(Slot { table, key: key.clone(), turn, taker })
             }
         };
         let process = (self.launch)(runtime, &slot)?;
@@ -95,12 +115,14 @@ impl Table {
 
     /// The process of a key, if it has one that is not ending.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Process>> {
-        self.entry(key).filter(|process| !process.is_ending())
+        let (process, _) = self.entry(key)?;
+        (!process.is_ending()).then_some(process)
     }
 
     /// The last process of a key, also if it is ending.
-    pub(super) fn entry(&self, key: &Key) -> Option<Arc<Process>> {
-        self.shard(key).get(key).map(|entry| Arc::clone(&entry.process))
+    pub(super) fn entry(&self, key: &Key) -> Option<(Arc<Process>, Arc<Slot>)> {
+        let shard = self.shard(key);
+        shard.get(key).map(|entry| (Arc::clone(&entry.process), Arc::clone(&entry.slot)))
     }
 
     /// Those of one part of the table that have handled nothing for so long.
@@ -117,16 +139,28 @@ impl Table {
         idle.collect()
     }
 
+    /// Those of one part of the table that are not ending, and for how long each has handled nothing,
+    /// as far as anybody has looked.
+    pub(super) fn look(&self, part: usize) -> Vec<(Key, Arc<Process>, Duration)> {
+        let now = Instant::now();
+        let mut shard = lock(&self.shards[part % SHARDS]);
+        let running = shard.iter_mut().filter(|(_, entry)| !entry.process.is_ending());
+        let looked = running.map(|(key, entry)| {
+            let handled = entry.process.handled();
+            if entry.handled != handled {
+                (entry.handled, entry.since) = (handled, now);
+            }
+            (key.clone(), Arc::clone(&entry.process), now - entry.since)
+        });
+        looked.collect()
+    }
+
     /// Those of one part of the table whose keys have another owner now, and that are not ending.
-    /// Exclusive ones are ended elsewhere ([`Runtime::settle`]).
-    pub(super) fn not_owned(&self, runtime: &Runtime, part: usize) -> Vec<Arc<Process>> {
-        if self.exclusive {
-            return Vec::new();
-        }
+    pub(super) fn not_owned(&self, runtime: &Runtime, part: usize) -> Vec<(Key, Arc<Process>)> {
         let Ok(kind) = Name::new(self.kind) else { return Vec::new() };
         let moved = |(key, process): (Key, Arc<Process>)| {
             let here = runtime.key_owner(&kind, &key) == runtime.name() || process.is_ending();
-            (!here).then_some(process)
+            (!here).then_some((key, process))
         };
         self.part(part).into_iter().filter_map(moved).collect()
     }
@@ -148,8 +182,10 @@ impl Cleanup for Slot {
         let Some(table) = self.table.upgrade() else { return };
         let mut shard = table.shard(&self.key);
         let present = shard.get(&self.key).is_some_and(|entry| entry.process.serial == serial);
-        let entry = present.then(|| shard.remove(&self.key));
+        let entry = present.then(|| shard.remove(&self.key)).flatten();
         drop(shard);
-        drop(entry);
+        if let Some(entry) = entry {
+            entry.process.runtime.ended(&table, &self.key, &entry.process);
+        }
     }
 }

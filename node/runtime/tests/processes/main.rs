@@ -6,6 +6,7 @@ mod calls;
 mod exclusive;
 mod exits;
 mod keyed;
+mod keyed_state;
 mod mailboxes;
 mod monitors;
 mod names_and_timers;
