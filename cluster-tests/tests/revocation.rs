@@ -66,11 +66,11 @@ fn a_revoked_clients_connection_is_closed_at_every_member_and_others_go_on() {
     cluster.until_up(&a, 2, SOON);
     let laptop = joined(&cluster, &a, &["--role", "operator"]);
     let _watching = laptop.watch_at(&b.address, &["--on", "b"]);
-    let begun = Instant::now();
     cluster.ok(&a, &["spawn", "counter", "--on", "b", "--name", "hits"]);
 
     // Through the member that laptop is not connected to.
     let text = revoke(&cluster, &a, "operator:laptop");
+    let begun = Instant::now();
 
     assert!(text.contains("told the cluster, 1 of it news"), "{text}");
     let log = b.until_logged("its certificate is revoked", SOON);
@@ -94,8 +94,8 @@ fn a_revoked_node_is_cut_off_and_says_why_and_the_others_go_on() {
     cluster.until_up(&a, 3, SOON);
     cluster.until_up(&c, 3, SOON);
 
-    let begun = Instant::now();
     revoke(&cluster, &c, "node:b");
+    let begun = Instant::now();
 
     let log = b.until_logged("this node is shut out", SOON);
     assert!(log.contains("ERROR") && log.contains("has been revoked"), "{log}");
