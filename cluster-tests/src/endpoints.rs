@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use purlin::proto::{Name, NodeHello, NodeId, NodeName, Refusal, Role};
 use purlin_transport::{
-    Closed, Config, DialError, Endpoint, Environment, Events, Flow, Frames, Link, Peer, Receiver,
-    WireConfig,
+    Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Flow, Frames, Link,
+    Peer, Receiver, WireConfig,
 };
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub enum Told {
     Up(NodeName),
     Down(NodeName, Closed),
     Frame(Flow, Bytes, Instant),
+    Control(Bytes),
+    Datagram(Bytes),
 }
 
 /// What an endpoint is told from now on.
@@ -33,10 +35,18 @@ impl Log {
 
     /// The next frame; nothing else may come.
     pub async fn frame(&mut self) -> (Flow, Bytes, Instant) {
-        match self.next().await {
-            Told::Frame(flow, frame, at) => (flow, frame, at),
-            other => panic!("{other:?}"),
+        loop {
+            match self.next().await {
+                Told::Frame(flow, frame, at) => return (flow, frame, at),
+                Told::Control(_) | Told::Datagram(_) => {}
+                other => panic!("{other:?}"),
+            }
         }
+    }
+
+    /// What has come by now and was not asked for.
+    pub fn so_far(&mut self) -> Vec<Told> {
+        std::iter::from_fn(|| self.0.try_recv().ok()).collect()
     }
 }
 
@@ -47,9 +57,17 @@ pub fn endpoint(
     change: impl FnOnce(&mut Config),
 ) -> (Endpoint, Log) {
     let credentials = cluster.credentials(name.into(), Role::Node);
-    let mut config = Config::new(credentials, Name::from("test"));
-    let address = SocketAddr::from(([127, 0, 0, 1], 1));
-    config.node = Some(NodeHello { id: NodeId::new(name.into(), 1), address });
+    endpoint_of(credentials, |config| {
+        config.cluster = Name::from("test");
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        config.node = Some(NodeHello { id: NodeId::new(name.into(), 1), address });
+        change(config);
+    })
+}
+
+/// An endpoint of anybody on a free port of loopback; of a client unless it is changed.
+pub fn endpoint_of(credentials: Credentials, change: impl FnOnce(&mut Config)) -> (Endpoint, Log) {
+    let mut config = Config::new(credentials, Name::from("purlin"));
     change(&mut config);
     let (tell, told) = mpsc::unbounded_channel();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -92,7 +110,11 @@ impl Receiver for Ear {
         }
     }
 
-    fn control(&self, _: Bytes) {}
+    fn control(&self, frame: Bytes) {
+        self.tell(Told::Control(frame));
+    }
 
-    fn datagram(&self, _: Bytes) {}
+    fn datagram(&self, frame: Bytes) {
+        self.tell(Told::Datagram(frame));
+    }
 }

@@ -6,11 +6,13 @@
 //! this process on real sockets, over roads ([`relay::Relay`]) that can be made bad. [`hosts::Hosts`]
 //! are network namespaces, for real processes with addresses of their own. [`simulation::run`] is a
 //! whole run of a simulated cluster from a seed, with faults, checked by [`invariants`].
+//! [`hostile::Evil`] is a member that does what no member does, and [`hostile::frames`] what it may say.
 
 #![expect(missing_docs, reason = "read by those who write tests; names say it")]
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 pub mod endpoints;
+pub mod hostile;
 pub mod hosts;
 pub mod invariants;
 pub mod memory;

@@ -81,14 +81,20 @@ impl Cluster {
 
     /// Starts one of the examples that have the whole command line.
     pub fn start_example(&self, example: &str, name: &str) -> Node {
+        Self::start_with(self.example(example), name, "127.0.0.1:0", &[])
+    }
+
+    /// The command that runs an example with this cluster's credentials.
+    pub fn example(&self, example: &str) -> Command {
         let example = binary().with_file_name("examples").join(example);
         assert!(example.exists(), "run `cargo build -p purlin --examples`");
         let mut command = Command::new(example);
         command.env("PURLIN_HOME", self.data_dir()).env_remove("PURLIN_AT");
-        Self::start_with(command, name, "127.0.0.1:0", &[])
+        command
     }
 
-    fn start_with(mut command: Command, name: &str, listen: &str, more: &[&str]) -> Node {
+    /// Starts a node by a command that takes the arguments of the command line.
+    pub fn start_with(mut command: Command, name: &str, listen: &str, more: &[&str]) -> Node {
         let mut child = command
             .args(["start", "--name", name, "--listen", listen])
             .args(more)
@@ -229,6 +235,11 @@ impl Node {
         let signal = format!("-{name}");
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([&signal, &pid]).status().unwrap().success());
+    }
+
+    /// Of the operating system.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The next line that it prints.

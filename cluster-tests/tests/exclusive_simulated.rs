@@ -292,8 +292,8 @@ fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> Strin
             }
             let running = cluster.running();
             let from = running.first().copied().unwrap_or(name);
-            let calls = call_all(cluster, from, test);
-            drop(calls.await);
+            // Some may fail now; what counts is who runs.
+            call_all(cluster, from, test).await;
             cluster.advance(Duration::from_millis(500 * (1 + chance.below(12)))).await;
         }
         cluster.heal();

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
@@ -77,6 +78,30 @@ fn every_dependency_is_named_in_the_workspace_table_alone() {
         let text = std::fs::read_to_string(manifest).expect("a manifest");
         assert!(!text.contains("version = \""), "{folder} names a version of its own");
         assert!(!text.contains("path = \""), "{folder} names a path of its own");
+    }
+}
+
+/// How many other crates one of ours brings along.
+fn brings(package: &str) -> usize {
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal", "--prefix", "none"])
+        .args(["--package", package])
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8(tree.stdout).expect("text");
+    let crates: BTreeSet<_> =
+        text.lines().filter_map(|line| Some(line.split_once(' ')?.0)).collect();
+    crates.len() - 1
+}
+
+#[test]
+fn what_other_programs_compile_is_as_much_as_is_said() {
+    let map = std::fs::read_to_string(root().join("node/ARCHITECTURE.md")).expect("the map");
+    for package in ["purlin-proto", "purlin-client"] {
+        let said = format!("`{package}` brings {} other crates", brings(package));
+        assert!(map.contains(&said), "node/ARCHITECTURE.md should say: {said}");
     }
 }
 

@@ -105,25 +105,32 @@ impl Driver {
         let mut next = Some(first);
         for _ in 0..BATCH {
             match next {
-                Some(Told::Input(input)) => {
-                    let connected = match &input {
-                        Input::Connected { peer, .. } => Some(*peer),
-                        _ => None,
-                    };
-                    self.handle(input);
-                    self.work_off();
-                    if let Some(peer) = connected {
-                        self.spread.connected(peer);
-                    }
-                }
+                Some(Told::Input(input)) => self.take_input(input),
+                Some(Told::Said(input, _said)) => self.take_input(input),
                 Some(Told::Entries) => self.spread.own_changed(),
-                Some(Told::Owned { from, bytes }) => self.spread.said(from, bytes),
+                Some(Told::Owned { from, bytes, said: _said }) => self.spread.said(from, bytes),
                 Some(Told::Open(gate)) => gate.open(),
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
                 None => return,
             }
             next = self.inputs.try_recv().ok();
+        }
+    }
+
+    fn take_input(&mut self, input: Input) {
+        let (connected, disconnected) = match &input {
+            Input::Connected { peer, .. } => (Some(*peer), None),
+            Input::Disconnected { peer, .. } => (None, Some(*peer)),
+            _ => (None, None),
+        };
+        self.handle(input);
+        self.work_off();
+        if let Some(peer) = connected {
+            self.spread.connected(peer);
+        }
+        if let Some(peer) = disconnected {
+            self.spread.disconnected(peer);
         }
     }
 

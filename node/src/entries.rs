@@ -47,6 +47,10 @@ impl Spread {
         self.handle(Input::Connected(node));
     }
 
+    pub(crate) fn disconnected(&mut self, node: NodeId) {
+        self.handle(Input::Disconnected(node));
+    }
+
     pub(crate) fn said(&mut self, from: NodeId, bytes: Bytes) {
         self.handle(Input::Said { from, bytes });
     }

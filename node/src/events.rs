@@ -1,11 +1,12 @@
 //! What the transport tells a node, handed on: frames to the runtime, the rest to the driver.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
+use purlin_proto::limits::STATE_BYTES;
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
@@ -16,13 +17,15 @@ use crate::session;
 use crate::tokens::desk::Desk;
 
 /// Inputs of membership wait here for the driver. Unbounded, because a lost one would be a lost
-/// member; what comes in is bounded by the transport's own bounds.
+/// member; how much of it each node may cause is bounded by its [`Backlog`].
 pub(crate) type Inputs = mpsc::UnboundedSender<Told>;
 
 /// What the driver is told.
 pub(crate) enum Told {
     /// Something for membership.
     Input(Input),
+    /// The same, of what a node has said.
+    Said(Input, Said),
     /// Entries of this node have changed.
     Entries,
     /// A node says something about entries.
@@ -31,6 +34,8 @@ pub(crate) enum Told {
         from: NodeId,
         /// What.
         bytes: Bytes,
+        /// Counts them until they have been read.
+        said: Said,
     },
     /// Membership knows of a life by now: what it sends may be delivered.
     Open(Arc<Gate>),
@@ -38,13 +43,65 @@ pub(crate) enum Told {
     Done(oneshot::Sender<()>),
 }
 
+/// What one node has said on the control stream may wait for the driver up to so many bytes: four
+/// full states. A node that is further ahead is cut off.
+const BACKLOG: usize = 4 * STATE_BYTES;
+
+/// Its datagrams only while less than this waits; what comes beyond is lost, as datagrams may be.
+const GOSSIP_BACKLOG: usize = 1 << 20;
+
+/// What something that waits takes up besides its bytes.
+const OVERHEAD: usize = 128;
+
+/// How much of what one node has said waits for the driver.
+#[derive(Default)]
+struct Backlog(AtomicUsize);
+
+/// A part of a backlog, until it is dropped.
+pub(crate) struct Said {
+    backlog: Arc<Backlog>,
+    bytes: usize,
+}
+
+impl Backlog {
+    /// Counts bytes that are to wait, if no more than `most` do so far.
+    fn add(self: &Arc<Self>, bytes: usize, most: usize) -> Option<Said> {
+        let bytes = bytes + OVERHEAD;
+        if self.0.fetch_add(bytes, Ordering::Relaxed) > most {
+            self.0.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(Said { backlog: Arc::clone(self), bytes })
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        self.backlog.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a new life may send before the driver has come to know it.
+const HELD_BYTES: usize = 256 << 20;
+
 /// Holds what a new life sends until the node knows that it is up, so that `NodeEvent::Up` comes
 /// before any message of it.
 pub(crate) struct Gate {
     inbound: Inbound,
     open: AtomicBool,
-    /// At most what arrives within one turn of the driver.
-    held: Mutex<Vec<Envelope>>,
+    /// What arrives within one turn of the driver, and how many bytes it was.
+    held: Mutex<(Vec<Envelope>, usize)>,
+}
+
+/// Why something was not taken.
+#[derive(Debug, thiserror::Error)]
+enum TooMuch {
+    #[error(transparent)]
+    Flood(#[from] Flood),
+    #[error("{0} bytes before it was known to be up")]
+    Early(usize),
+    #[error("it says more than can be read: {0} bytes wait")]
+    Said(usize),
 }
 
 impl Gate {
@@ -58,20 +115,25 @@ impl Gate {
 
     /// Delivers an envelope, now or when the gate opens; in order either way, because what is held
     /// is delivered under the lock.
-    fn pass(&self, envelope: Envelope) -> Result<(), Flood> {
+    fn pass(&self, envelope: Envelope, bytes: usize) -> Result<(), TooMuch> {
         if !self.is_open() {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
             if !self.is_open() {
-                held.push(envelope);
+                let (envelopes, waiting) = &mut *held;
+                *waiting += bytes + OVERHEAD;
+                if *waiting > HELD_BYTES {
+                    return Err(TooMuch::Early(*waiting));
+                }
+                envelopes.push(envelope);
                 return Ok(());
             }
         }
-        self.inbound.envelope(envelope)
+        Ok(self.inbound.envelope(envelope)?)
     }
 
     pub(crate) fn open(&self) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for envelope in held.drain(..) {
+        for envelope in std::mem::take(&mut held.0) {
             // Far less can have been held than would be too much.
             drop(self.inbound.envelope(envelope));
         }
@@ -150,6 +212,7 @@ impl Events for Ear {
                     from: node.id,
                     link: link.clone(),
                     gate: Arc::new(Gate::new(inbound)),
+                    backlog: Arc::default(),
                 });
                 // As for `tell`.
                 let _ = self.inputs.send(Told::Open(Arc::clone(&receiver.gate)));
@@ -187,6 +250,7 @@ struct NodeReceiver {
     from: NodeId,
     link: Link,
     gate: Arc<Gate>,
+    backlog: Arc<Backlog>,
 }
 
 impl NodeReceiver {
@@ -195,25 +259,40 @@ impl NodeReceiver {
         self.link.close(&Refusal::Protocol { detail });
     }
 
-    fn check(&self, taken: Result<(), Flood>) {
-        if let Err(flood) = taken {
-            self.violation(flood.to_string());
+    fn check<E: std::fmt::Display>(&self, taken: Result<(), E>) {
+        if let Err(much) = taken {
+            self.violation(much.to_string());
+        }
+    }
+
+    /// Tells the driver something that the node has said, unless too much of it waits already.
+    fn said(&self, bytes: usize, told: impl FnOnce(Said) -> Told) {
+        match self.backlog.add(bytes, BACKLOG) {
+            // The driver ends with the node; then nobody wants to know.
+            Some(said) => drop(self.inputs.send(told(said))),
+            None => self.check(Err(TooMuch::Said(BACKLOG))),
         }
     }
 
     fn take(&self, frame: Bytes) {
+        let length = frame.len();
         match Frame::decode(frame) {
-            Ok(Frame::Envelope(envelope)) => self.check(self.gate.pass(envelope)),
+            Ok(Frame::Envelope(envelope)) => self.check(self.gate.pass(envelope, length)),
             Ok(Frame::Stop(target)) => self.gate.inbound.stop(target),
             Ok(Frame::GoOn(target)) => self.gate.inbound.go_on(&target),
             Ok(Frame::Gossip(bytes)) => {
-                let _ = self.inputs.send(Told::Input(Input::Datagram { from: self.from, bytes }));
+                // Lost otherwise, as a datagram may be.
+                if let Some(said) = self.backlog.add(length, GOSSIP_BACKLOG) {
+                    let input = Input::Datagram { from: self.from, bytes };
+                    drop(self.inputs.send(Told::Said(input, said)));
+                }
             }
             Ok(Frame::State(bytes)) => {
-                let _ = self.inputs.send(Told::Input(Input::State { from: self.from, bytes }));
+                let input = Input::State { from: self.from, bytes };
+                self.said(length, |said| Told::Said(input, said));
             }
             Ok(Frame::Owned(bytes)) => {
-                let _ = self.inputs.send(Told::Owned { from: self.from, bytes });
+                self.said(length, |said| Told::Owned { from: self.from, bytes, said });
             }
             Ok(Frame::Exclusive(bytes)) => self.exclusive.said(self.from, bytes),
             Ok(Frame::Ping) => {}

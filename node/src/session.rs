@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
-use purlin_proto::{CallError, Codec, ExitReason, Frame, Reference, Refusal};
+use purlin_proto::{CallError, Codec, ExitReason, Frame, Payload, Reference, Refusal, SpawnError};
 use purlin_runtime::{Ended, Outcome, RawContext, RawKind, Received, Runtime};
 use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
@@ -20,6 +22,21 @@ static SESSION: RawKind = RawKind::new("session");
 /// Requests of one client that wait for its session; a client that is further ahead is cut off.
 const REQUESTS: usize = 65_536;
 
+/// Bytes that one client's requests may take up on this node: while they wait for its session, in
+/// mailboxes, on their way. Beyond it, its calls are answered with `Overloaded` and its messages are
+/// dropped and counted, until some have been handled.
+const REQUEST_BYTES: usize = 2 * FRAME_BYTES;
+
+/// And bytes that may wait for its session; a client that is further ahead is cut off.
+const AHEAD_BYTES: usize = 2 * REQUEST_BYTES;
+
+/// What a request takes up besides its body.
+const OVERHEAD: usize = 256;
+
+/// Calls and spawns of one client that go on at once, and monitors that it has; more are `Overloaded`,
+/// or cut it off.
+const AT_ONCE: usize = 65_536;
+
 /// How long a session that is ended waits for answers that are still to come.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -27,16 +44,55 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 pub(crate) fn open(runtime: &Runtime, link: &Link) -> Arc<dyn Receiver> {
     let (requests, waiting) = mpsc::channel(REQUESTS);
     let session_link = link.clone();
-    let spawned = runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting).run());
+    let held = Arc::new(Held::default());
+    let counted = Arc::clone(&held);
+    let spawned =
+        runtime.spawn_raw(&SESSION, |ctx| Session::new(ctx, session_link, waiting, counted).run());
     if spawned.is_err() {
         link.close(&Refusal::Stopping);
     }
-    Arc::new(ClientReceiver { link: link.clone(), requests })
+    Arc::new(ClientReceiver { link: link.clone(), requests, held })
+}
+
+/// What a client's requests take up here.
+#[derive(Default)]
+struct Held {
+    bytes: AtomicUsize,
+}
+
+/// The body of a request, counted as long as anybody has it.
+struct Body {
+    bytes: Bytes,
+    held: Arc<Held>,
+}
+
+impl Held {
+    fn add(self: &Arc<Self>, bytes: Bytes) -> Body {
+        self.bytes.fetch_add(bytes.len() + OVERHEAD, Ordering::Relaxed);
+        Body { bytes, held: Arc::clone(self) }
+    }
+
+    fn is_over(&self, most: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed) > most
+    }
+}
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.held.bytes.fetch_sub(self.bytes.len() + OVERHEAD, Ordering::Relaxed);
+    }
 }
 
 struct ClientReceiver {
     link: Link,
     requests: mpsc::Sender<Request>,
+    held: Arc<Held>,
 }
 
 impl Receiver for ClientReceiver {
@@ -56,8 +112,17 @@ impl Receiver for ClientReceiver {
 impl ClientReceiver {
     fn take(&self, frame: Bytes) {
         match Frame::decode(frame) {
-            Ok(Frame::Request(request)) => {
-                if let Err(mpsc::error::TrySendError::Full(_)) = self.requests.try_send(request) {
+            Ok(Frame::Request(mut request)) => {
+                if let Some(payload) = body_of(&mut request) {
+                    let body = self.held.add(std::mem::take(&mut payload.bytes));
+                    payload.bytes = Bytes::from_owner(body);
+                }
+                let full = match self.requests.try_send(request) {
+                    Err(mpsc::error::TrySendError::Full(_)) => true,
+                    // A session that has ended has closed the link, or is about to.
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => false,
+                };
+                if full || self.held.is_over(AHEAD_BYTES) {
                     tracing::warn!(client = %self.link.peer().name, "client too far ahead");
                     self.link.close(&Refusal::Busy);
                 }
@@ -74,6 +139,15 @@ impl ClientReceiver {
     }
 }
 
+/// What of a request takes up memory for as long as it is not done.
+fn body_of(request: &mut Request) -> Option<&mut Payload> {
+    match request {
+        Request::Send { payload, .. } | Request::Call { payload, .. } => Some(payload),
+        Request::Spawn { args, .. } => Some(args),
+        _ => None,
+    }
+}
+
 struct Session {
     ctx: RawContext,
     link: Link,
@@ -82,12 +156,18 @@ struct Session {
     theirs: BTreeMap<Reference, Reference>,
     ours: BTreeMap<Reference, Reference>,
     answers: JoinSet<Update>,
+    held: Arc<Held>,
 }
 
 impl Session {
-    fn new(ctx: RawContext, link: Link, requests: mpsc::Receiver<Request>) -> Self {
+    fn new(
+        ctx: RawContext,
+        link: Link,
+        requests: mpsc::Receiver<Request>,
+        held: Arc<Held>,
+    ) -> Self {
         let (theirs, ours) = (BTreeMap::new(), BTreeMap::new());
-        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new() }
+        Self { ctx, link, requests, theirs, ours, answers: JoinSet::new(), held }
     }
 
     async fn run(mut self) -> Outcome {
@@ -169,7 +249,35 @@ impl Session {
         }
     }
 
+    /// Whether a request is not to be done, because what the client has asked for before takes up
+    /// all it may; it is told so.
+    fn is_too_much(&self, request: &Request) -> bool {
+        let much = self.held.is_over(REQUEST_BYTES) || self.answers.len() >= AT_ONCE;
+        match request {
+            Request::Send { .. } if self.held.is_over(REQUEST_BYTES) => {
+                self.ctx.runtime().counters().client_ahead();
+            }
+            Request::Call { reference, .. } if much => {
+                let result = Err(CallError::Overloaded);
+                self.tell(Update::Reply { reference: *reference, result });
+            }
+            Request::Spawn { reference, .. } if much => {
+                let result = Err(SpawnError::Overloaded);
+                self.tell(Update::Spawned { reference: *reference, result });
+            }
+            Request::Monitor { .. } if self.ours.len() >= AT_ONCE => {
+                tracing::warn!(client = %self.link.peer().name, "client has too many monitors");
+                self.link.close(&Refusal::Busy);
+            }
+            _ => return false,
+        }
+        true
+    }
+
     fn request(&mut self, request: Request) {
+        if self.is_too_much(&request) {
+            return;
+        }
         let runtime = self.ctx.runtime().clone();
         match request {
             Request::Send { to, message, payload } => runtime.send_encoded(to, message, payload),

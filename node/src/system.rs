@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
@@ -14,9 +15,9 @@ use purlin_proto::admin::{
     WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
-use purlin_proto::{Message, Pid};
+use purlin_proto::{ExitReason, Message, Pid};
 use purlin_runtime::{Answer, Outcome, RawContext, RawKind, Received, Runtime, Untyped};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
@@ -31,18 +32,56 @@ const JOINS: usize = 64;
 /// How many successors of an owner are told.
 const SUCCESSORS: usize = 3;
 
-/// Starts it; its name is taken before anything else can be.
+/// How long it is gone when somebody has ended it.
+const BACK_AFTER: Duration = Duration::from_millis(100);
+
+/// Starts it; its name is taken before anything else can be. Whoever may end processes may end this
+/// one too, and a node that cannot be asked anything cannot be told to leave either; so it comes back
+/// until the node stops.
 pub(crate) fn start(node: &Arc<Shared>) -> Result<(), crate::StartError> {
+    let mut ended = begin(node)?;
+    let weak = Arc::downgrade(node);
+    node.net.handle().spawn(async move {
+        loop {
+            // Nothing is ever sent: it is dropped with the process.
+            let _ = ended.await;
+            ended = loop {
+                tokio::time::sleep(BACK_AFTER).await;
+                let Some(node) = weak.upgrade().filter(|node| !node.runtime.is_stopping()) else {
+                    return;
+                };
+                match begin(&node) {
+                    Ok(ended) => break ended,
+                    Err(error) => tracing::warn!(%error, "the node cannot be asked anything"),
+                }
+            };
+            tracing::warn!("the node's own process was ended, and is back");
+        }
+    });
+    Ok(())
+}
+
+/// Starts it once; what is returned says when it has ended.
+fn begin(node: &Arc<Shared>) -> Result<oneshot::Receiver<()>, crate::StartError> {
     let weak = Arc::downgrade(node);
     let events = node.events.subscribe();
     let clock = WallClock::clone(&node.clock);
     let runtime = &node.runtime;
     let failed = |error: String| crate::StartError::System(error);
+    let (alive, ended) = oneshot::channel::<()>();
     let pid = runtime
-        .spawn_raw(&SYSTEM, move |ctx| System::new(ctx, weak, events, clock).run())
+        .spawn_raw(&SYSTEM, move |ctx| async move {
+            let _alive = alive;
+            System::new(ctx, weak, events, clock).run().await
+        })
         .map_err(|error| failed(error.to_string()))?;
     let name = admin::SYSTEM.parse().map_err(|error| failed(format!("{error}")))?;
-    runtime.register(name, pid).map_err(|error| failed(error.to_string()))
+    let registered = runtime.register(name, pid);
+    if registered.is_err() {
+        runtime.exit(pid, ExitReason::Killed);
+    }
+    registered.map_err(|error| failed(error.to_string()))?;
+    Ok(ended)
 }
 
 struct System {

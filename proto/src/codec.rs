@@ -96,26 +96,42 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<()
     Ok(())
 }
 
-/// As [`encode`], but gives up as soon as the value turns out to have more than `most` bytes; then
-/// the buffer is as it was, and `false` is returned.
+/// As [`encode`], if the value has `most` bytes at most; else the buffer is as it was.
 pub fn encode_within<T: Serialize + ?Sized>(
     value: &T,
     out: &mut BytesMut,
     most: usize,
-) -> Result<bool, EncodeError> {
+) -> Result<Fit, EncodeError> {
     let before = out.len();
-    let mut within = Within { out, most: before + most, exceeded: false };
+    let mut within = Within { out, most: before + most, beyond: 0, pieces: 0 };
     let encoded =
         bincode::serde::encode_into_writer(value, Writer(&mut within), config::<FRAME_BYTES>());
-    let exceeded = within.exceeded;
+    let beyond = within.beyond;
+    if beyond > 0 {
+        let at_least = out.len() - before + beyond;
+        out.truncate(before);
+        return Ok(Fit::TooLarge { at_least });
+    }
     match encoded {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Fit::Whole),
         Err(error) => {
             out.truncate(before);
-            let error = EncodeError::Value { detail: error.to_string() };
-            if exceeded { Ok(false) } else { Err(error) }
+            Err(EncodeError::Value { detail: error.to_string() })
         }
     }
+}
+
+/// Whether a value has found room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It has.
+    Whole,
+    /// It has not.
+    TooLarge {
+        /// Its size, if it consists of few pieces, as strings and bytes do; else so much of it as
+        /// was quickly counted.
+        at_least: usize,
+    },
 }
 
 /// The value as bytes of its own.
@@ -153,21 +169,29 @@ pub fn borrow_from_bytes<'de, T: Deserialize<'de>>(
     }
 }
 
-/// A buffer that takes so much and no more.
+/// A buffer that takes so much and no more; what is beyond is counted.
 struct Within<'a> {
     out: &'a mut BytesMut,
     most: usize,
-    exceeded: bool,
+    beyond: usize,
+    pieces: usize,
 }
+
+/// What is beyond is counted as long as it has few pieces: then that costs nothing.
+const PIECES: usize = 1000;
 
 impl std::io::Write for Within<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.out.len() + bytes.len() > self.most {
-            self.exceeded = true;
-            return Err(std::io::ErrorKind::FileTooLarge.into());
+        if self.beyond == 0 && self.out.len() + bytes.len() <= self.most {
+            self.out.extend_from_slice(bytes);
+            return Ok(bytes.len());
         }
-        self.out.extend_from_slice(bytes);
-        Ok(bytes.len())
+        self.beyond += bytes.len();
+        self.pieces += 1;
+        match self.pieces <= PIECES {
+            true => Ok(bytes.len()),
+            false => Err(std::io::ErrorKind::FileTooLarge.into()),
+        }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

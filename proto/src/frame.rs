@@ -19,7 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, DecodeError, EncodeError};
-use crate::limits::{FRAME_BYTES, STATE_BYTES};
+use crate::limits::{EXCLUSIVE_BYTES, FRAME_BYTES, STATE_BYTES};
 use crate::session::{Request, Update};
 use crate::signal::{Envelope, Target};
 
@@ -96,8 +96,11 @@ impl Frame {
             STOP => Target::decode_one(frame).map(Self::Stop),
             GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
-            STATE | OWNED | EXCLUSIVE if frame.len() > STATE_BYTES => {
+            STATE | OWNED if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
+            }
+            EXCLUSIVE if frame.len() > EXCLUSIVE_BYTES => {
+                Err(DecodeError::TooLarge { bytes: frame.len(), limit: EXCLUSIVE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
             OWNED => Ok(Self::Owned(frame)),

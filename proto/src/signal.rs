@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, DecodeError, EncodeError};
+use crate::codec::{self, DecodeError, EncodeError, Fit};
 use crate::error::{CallError, SpawnError};
 use crate::id::{Pid, Reference};
 use crate::key::Key;
@@ -262,19 +262,27 @@ impl<T: Serialize> Direct<'_, T> {
     /// Appends the frame to a buffer if it is a small one, of
     /// [`SMALL_FRAME_BYTES`](crate::limits::SMALL_FRAME_BYTES) at most; else, and on an error, the
     /// buffer is as it was.
-    pub fn encode_small(&self, out: &mut BytesMut) -> Result<bool, EncodeError> {
+    pub fn encode_small(&self, out: &mut BytesMut) -> Result<Fit, EncodeError> {
         let before = out.len();
         let codec = self.put_head(out);
-        let room = SMALL_FRAME_BYTES.saturating_sub(out.len() - before);
+        let head = out.len() - before;
+        let room = SMALL_FRAME_BYTES.saturating_sub(head);
         let encoded = match codec {
             Codec::Bincode => codec::encode_within(self.value, out, room),
             // Rare, and its size is not known before its end.
-            Codec::Json => Ok(false),
+            Codec::Json => Ok(Fit::TooLarge { at_least: 0 }),
         };
-        if !matches!(encoded, Ok(true)) {
-            out.truncate(before);
+        match encoded {
+            Ok(Fit::Whole) => Ok(Fit::Whole),
+            Ok(Fit::TooLarge { at_least }) => {
+                out.truncate(before);
+                Ok(Fit::TooLarge { at_least: head + at_least })
+            }
+            Err(error) => {
+                out.truncate(before);
+                Err(error)
+            }
         }
-        encoded
     }
 
     /// Appends all but the value, whose codec is returned.

@@ -232,7 +232,10 @@ fn a_truncated_frame_is_an_error_wherever_it_ends() {
             // A payload has no length of its own: it may only become shorter.
             assert!(
                 match &short {
-                    Err(_) | Ok(Frame::Gossip(_) | Frame::State(_) | Frame::Owned(_)) => true,
+                    Err(_)
+                    | Ok(
+                        Frame::Gossip(_) | Frame::State(_) | Frame::Owned(_) | Frame::Exclusive(_),
+                    ) => true,
                     Ok(Frame::Envelope(envelope)) => matches!(
                         envelope.signal,
                         Signal::Send { .. } | Signal::Call { .. } | Signal::Reply { .. }
@@ -557,6 +560,7 @@ proptest! {
 
 #[test]
 fn what_is_too_large_for_a_small_frame_leaves_no_trace() {
+    use purlin_proto::codec::Fit;
     use purlin_proto::limits::SMALL_FRAME_BYTES;
     use purlin_proto::{Direct, DirectKind};
 
@@ -565,11 +569,14 @@ fn what_is_too_large_for_a_small_frame_leaves_no_trace() {
         let value = serde_bytes::ByteBuf::from(vec![7; bytes]);
         let direct = Direct { to: &to, from: 3, what: DirectKind::Send("a.b"), value: &value };
         let mut out = BytesMut::from(&b"before"[..]);
-        let small = direct.encode_small(&mut out).unwrap();
-        if !small {
+        let fit = direct.encode_small(&mut out).unwrap();
+        if let Fit::TooLarge { at_least } = fit {
             assert_eq!(&out[..], b"before");
+            let mut whole = BytesMut::new();
+            direct.encode(&mut whole).unwrap();
+            assert_eq!(at_least, whole.len(), "bytes are one piece");
         }
-        small
+        fit == Fit::Whole
     };
     // Head, name, codec and the length of the value.
     let around = 18 + 4 + 1 + 8;
@@ -603,6 +610,7 @@ fn a_message_read_in_place_says_what_its_envelope_says() {
 
 #[test]
 fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
+    use purlin_proto::codec::Fit;
     use purlin_proto::{Direct, DirectKind};
 
     let value = ("some".to_owned(), 7_u64, vec![1_u8, 2, 3]);
@@ -638,9 +646,9 @@ fn what_is_encoded_straight_into_a_frame_has_the_same_bytes_as_its_envelope() {
             assert_eq!(one, other, "{what:?}");
             let mut small = BytesMut::from(&b"before"[..]);
             match direct.encode_small(&mut small).unwrap() {
-                true => assert_eq!(small[6..], one[..], "{what:?}"),
+                Fit::Whole => assert_eq!(small[6..], one[..], "{what:?}"),
                 // Its size is not known before its end.
-                false => assert_eq!(codec, Codec::Json),
+                Fit::TooLarge { .. } => assert_eq!(codec, Codec::Json),
             }
         }
     }

@@ -27,6 +27,9 @@ use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// A time-out beyond what the clock can count never comes; thirty years are as good.
+const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
+
 /// A connection to a cluster. Cheap to clone; ends, in the background, when the last clone is
 /// dropped: [`close`](Self::close) waits for the end.
 #[derive(Clone)]
@@ -272,7 +275,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Payload, CallError> {
         let to = to.into();
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST);
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
@@ -314,7 +317,7 @@ impl Client {
         options: SpawnOptions,
     ) -> Result<Pid, SpawnError> {
         let timeout = options.timeout.unwrap_or(self.0.patience);
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST);
         if !self.connected(deadline).await {
             return Err(SpawnError::NoConnection);
         }

@@ -19,9 +19,10 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::actor::{Actor, Handler, Interrupt, Kind, Outcome};
+use crate::aside::aside;
 use crate::item::{BoxFuture, Delivery, Item, Notice, Via};
 use crate::mailbox::{Batch, inner};
-use crate::messages::sealed::{Encoded, Local};
+use crate::messages::sealed::{Encoded, Handled, Local, Unfinished};
 use crate::messages::{Messages, via};
 use crate::panics;
 use crate::process::Process;
@@ -351,27 +352,8 @@ impl<A: Actor> Context<A> {
         self.process.begin(index, deadline);
     }
 
-    pub(crate) fn end(&self) {
-        self.process.end();
-    }
-
-    pub(crate) fn settle_deferred<R>(&mut self, reply: Reply<R>) -> Result<(), ExitReason>
-    where
-        R: serde::Serialize + Send + 'static,
-    {
-        let slot =
-            self.more().deferred.take().and_then(|slot| slot.downcast::<Arc<Slot<R>>>().ok());
-        match slot {
-            Some(slot) => {
-                slot.put_reply(reply);
-                Ok(())
-            }
-            None => {
-                let reason = Interrupt::no_reply().into_reason();
-                reply.fail(CallError::Exited(reason.clone()));
-                Err(reason)
-            }
-        }
+    fn take_deferred(&mut self) -> Option<Box<dyn Any + Send>> {
+        self.more_if_any()?.deferred.take()
     }
 
     pub(crate) fn count_expired(&self) {
@@ -380,7 +362,7 @@ impl<A: Actor> Context<A> {
 
     /// The next thing in the mailbox, or the reason to end. Others get their turn after a while,
     /// however full the mailbox is.
-    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Item, ExitReason>> {
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Next<A>, ExitReason>> {
         if let Some(reason) = self.more_if_any().and_then(|more| more.stopping.take()) {
             return Poll::Ready(Err(reason));
         }
@@ -399,18 +381,18 @@ impl<A: Actor> Context<A> {
             return Poll::Pending;
         }
         if let Some(item) = self.more_if_any().and_then(|more| more.next.pop_front()) {
-            return Poll::Ready(Ok(item));
+            return Poll::Ready(Ok(Next::Item(item)));
         }
-        let item = loop {
-            if let Some(item) = self.pop() {
-                break item;
+        let next = loop {
+            if let Some(next) = self.pop() {
+                break next;
             }
             match self.process.poll_take(cx, &mut self.batch) {
                 Poll::Ready(taken) => taken?,
                 Poll::Pending => {
                     let idle = self.more_if_any().and_then(|more| more.idle.as_mut());
                     let Some(idle) = idle else { return Poll::Pending };
-                    return idle.poll(cx).map(Ok);
+                    return idle.poll(cx).map(|item| Ok(Next::Item(item)));
                 }
             }
         };
@@ -418,27 +400,22 @@ impl<A: Actor> Context<A> {
             idle.note_busy();
         }
         self.process.note_taken(self.batch.len());
-        Poll::Ready(Ok(item))
+        Poll::Ready(Ok(next))
     }
 
     /// The next of the batch. A small message of another node is decoded where it lies; one that is
     /// none of this actor's is passed over.
-    fn pop(&mut self) -> Option<Item> {
+    fn pop(&mut self) -> Option<Next<A>> {
         loop {
-            let opened = self.batch.read(&self.process, A::Messages::open);
-            match opened {
-                Some(Some(Local(message))) => return Some(Item::Local(message)),
+            match self.batch.read(&self.process, A::Messages::decode) {
+                Some(Some(message)) => return Some(Next::Message(message)),
                 Some(None) => {}
-                None => return self.batch.pop(&self.process),
+                None => return self.batch.pop(&self.process).map(Next::Item),
             }
         }
     }
 
-    fn handle_notice<'a>(
-        &'a mut self,
-        actor: &'a mut A,
-        notice: Notice,
-    ) -> BoxFuture<'a, Result<(), ExitReason>> {
+    fn handle_notice<'a>(&'a mut self, actor: &'a mut A, notice: Notice) -> BoxFuture<'a, Handled> {
         let ignored = || Box::pin(std::future::ready(Ok(())));
         let Some(more) = self.more_if_any() else { return ignored() };
         let (on_down, on_node, on_link_down) = (more.on_down, more.on_node, more.on_link_down);
@@ -455,7 +432,7 @@ impl<A: Actor> Context<A> {
             Notice::LinkDown(LinkDown { pid, reason }) | Notice::Exit { from: pid, reason }
                 if self.is_parent(pid) || (pid.serial == 0 && reason.is_orderly()) =>
             {
-                Box::pin(std::future::ready(Err(reason)))
+                Box::pin(std::future::ready(Err(Unfinished::Exit(reason))))
             }
             Notice::LinkDown(link_down) => self.run(on_link_down, actor, link_down),
             Notice::Exit { from, reason } => {
@@ -474,7 +451,7 @@ impl<A: Actor> Context<A> {
         via: Option<Via>,
         actor: &'a mut A,
         message: M,
-    ) -> BoxFuture<'a, Result<(), ExitReason>> {
+    ) -> BoxFuture<'a, Handled> {
         match via {
             Some(via) => {
                 let delivery = Delivery { message: Some(message), reply: Reply::None, via: None };
@@ -504,11 +481,17 @@ pub(crate) fn run_actor<A: Actor>(
         ctx.process.set_started();
         let reason = loop {
             let handled = match poll_fn(|cx| ctx.poll_next(cx)).await {
-                Ok(item) => handle_item(&mut actor, item, &mut ctx),
+                Ok(next) => handle_next(&mut actor, next, &mut ctx),
                 Err(reason) => break reason,
             };
-            if let Err(reason) = handled.await {
-                break reason;
+            match handled.await {
+                Ok(()) => {}
+                Err(Unfinished::Exit(reason)) => break reason,
+                Err(Unfinished::Deferred(deferral)) => {
+                    if let Err(reason) = deferral(ctx.take_deferred()) {
+                        break reason;
+                    }
+                }
             }
         };
         ctx.process.set_exit(&reason);
@@ -519,20 +502,31 @@ pub(crate) fn run_actor<A: Actor>(
     }
 }
 
-fn handle_item<'a, A: Actor>(
+/// What a process takes out of its mailbox.
+enum Next<A: Actor> {
+    Item(Item),
+    /// A small message of another node, decoded where it lay.
+    Message(<A::Messages as Messages<A>>::One),
+}
+
+fn handle_next<'a, A: Actor>(
     actor: &'a mut A,
-    item: Item,
+    next: Next<A>,
     ctx: &'a mut Context<A>,
-) -> impl Future<Output = Result<(), ExitReason>> + Send + 'a {
-    let message = match item {
-        Item::Local(message) => Some(Local(message)),
-        Item::Encoded(mut message) => {
+) -> impl Future<Output = Handled> + Send + 'a {
+    let message = match next {
+        Next::Message(message) => Some(message),
+        Next::Item(Item::Local(message)) => Some(A::Messages::find(Local(message))),
+        Next::Item(Item::Encoded(mut message)) => {
             let reply = message.reply.take();
             let (name, payload) = (message.name.as_str().as_bytes(), &message.payload);
             let (codec, body) = (payload.codec, &payload.bytes[..]);
-            A::Messages::open(Encoded { name, codec, body, reply, process: &ctx.process })
+            let encoded = Encoded { name, codec, body, reply, process: &ctx.process };
+            aside(body.len(), || A::Messages::decode(encoded))
         }
-        Item::Notice(notice) => return Either::Left(ctx.handle_notice(actor, *notice)),
+        Next::Item(Item::Notice(notice)) => {
+            return Either::Left(ctx.handle_notice(actor, *notice));
+        }
     };
     match message {
         Some(message) => Either::Right(A::Messages::dispatch(actor, message, ctx)),

@@ -30,6 +30,8 @@ counters! {
     dropped_mailbox_full = "dropped.mailbox_full",
     /// The queue to the receiver's node was full.
     dropped_link_full = "dropped.link_full",
+    /// What a client had sent before took up all that a client's messages may.
+    dropped_client_ahead = "dropped.client_ahead",
     /// The message could not be encoded.
     dropped_not_encodable = "dropped.not_encodable",
     /// The receiver does not accept the message, or its body has another form.
@@ -42,6 +44,8 @@ counters! {
     late_replies = "replies.late",
     /// Something came from, or was meant for, a life of a node that is over.
     dropped_old_life = "dropped.old_life",
+    /// A node told the end of another node's process.
+    dropped_forged = "dropped.forged",
     /// Handlers that have held a worker thread for 100 ms or more without an `await`.
     held_workers = "handlers.held_worker",
     /// Processes that ended with an abnormal reason.
@@ -62,6 +66,13 @@ counters! {
     exclusive_ended = "exclusive.ended",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
+}
+
+impl Counters {
+    /// A client's message was dropped, because what it had sent before takes up all it may.
+    pub fn client_ahead(&self) {
+        self.dropped_client_ahead.add();
+    }
 }
 
 /// One count.

@@ -17,6 +17,7 @@ use purlin_proto::{
 
 use crate::entries::monitors::Monitor;
 use crate::inflow::Charge;
+use crate::messages::sealed::Handled;
 use crate::reply::{EncodedReply, Reply};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,7 +50,7 @@ pub(crate) type Via = for<'a> fn(
     &'a mut (dyn Any + Send),
     Box<dyn LocalMessage>,
     &'a mut (dyn Any + Send),
-) -> BoxFuture<'a, Result<(), ExitReason>>;
+) -> BoxFuture<'a, Handled>;
 
 /// A typed message and who waits for its reply.
 pub(crate) struct Delivery<M: Message> {

@@ -29,6 +29,7 @@
 
 mod actor;
 mod arrivals;
+mod aside;
 mod context;
 mod counters;
 mod current;

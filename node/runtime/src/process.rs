@@ -617,6 +617,16 @@ impl Process {
         }
     }
 
+    /// Whether this is a monitor of something that is not on the node of `from`, so that it is not for
+    /// that to say how it ended. Monitors of other nodes' processes that come by `watched.rs` are
+    /// answered to the node, never to a process.
+    pub(crate) fn watches_elsewhere(&self, reference: Reference, from: Pid) -> bool {
+        let state = self.lock();
+        let monitors = state.relations.as_ref().map(|relations| &relations.monitors);
+        let monitoring = monitors.and_then(|monitors| monitors.get(&reference));
+        monitoring.is_some_and(|monitoring| monitoring.node != Some(from.node.name))
+    }
+
     /// Somebody asks it to end (OTP: `exit/2`).
     fn exit(&self, from: Address, reason: ExitReason) {
         let state = self.lock();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use purlin_proto::codec::EncodeError;
+use purlin_proto::codec::{EncodeError, Fit};
 use purlin_proto::limits::SMALL_FRAME_BYTES;
 use purlin_proto::{
     CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
@@ -13,6 +13,7 @@ use purlin_proto::{
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::aside::aside;
 use crate::exclusive::Holding;
 use crate::inflow::{Charge, Inbound, OVERHEAD};
 use crate::item::{BoxFuture, EncodedMessage, Item};
@@ -193,11 +194,12 @@ impl Runtime {
         priority: Priority,
     ) -> Result<Sent, EncodeError> {
         let mut failed = None;
-        let mut large = false;
+        let mut large = None;
         let encode = &mut |out: &mut BytesMut| match direct.encode_small(out) {
-            Ok(small) => {
-                large = !small;
-                small
+            Ok(Fit::Whole) => true,
+            Ok(Fit::TooLarge { at_least }) => {
+                large = Some(at_least);
+                false
             }
             Err(error) => {
                 failed = Some(error);
@@ -205,11 +207,9 @@ impl Runtime {
             }
         };
         let sent = self.send_frame(to, direct.from, priority, encode);
-        if !large {
-            return failed.map_or(Ok(sent), Err);
-        }
-        let mut frame = BytesMut::new();
-        direct.encode(&mut frame)?;
+        let Some(size) = large else { return failed.map_or(Ok(sent), Err) };
+        let mut frame = BytesMut::with_capacity(size);
+        aside(size, || direct.encode(&mut frame))?;
         Ok(self.send_large(to, direct.from, priority, frame.freeze()))
     }
 
@@ -379,6 +379,9 @@ impl Runtime {
             return;
         };
         match &signal {
+            Signal::Down { reference, .. } if process.watches_elsewhere(*reference, from) => {
+                return self.0.counters.dropped_forged.add();
+            }
             Signal::Link | Signal::Join { .. } => self.relate(&process, from.node.name),
             Signal::Monitor { reference } => {
                 self.relate(&process, from.node.name);

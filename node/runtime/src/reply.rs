@@ -4,16 +4,19 @@
 //! because its process is ending, the caller is told the exit reason instead, as soon as that is
 //! known: until then it is an orphan of the process.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use purlin_proto::{
-    CallError, Codec, Direct, DirectKind, Envelope, NodeId, Payload, Reference, Signal, Target,
+    CallError, Codec, Direct, DirectKind, Envelope, ExitReason, NodeId, Payload, Reference, Signal,
+    Target,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::actor::Interrupt;
 use crate::current;
 use crate::runtime::Runtime;
 
@@ -242,6 +245,11 @@ enum SlotState<R> {
     Done,
 }
 
+/// A reply whose handler has returned without it: takes the slot that the handler has made, an
+/// `Arc<Slot<R>>`, and puts the reply there. Without one, the process has broken its word.
+pub(crate) type Deferral =
+    Box<dyn FnOnce(Option<Box<dyn Any + Send>>) -> Result<(), ExitReason> + Send>;
+
 /// What the process keeps of the replies it has deferred, without their types.
 pub(crate) trait FailLater: Send + Sync {
     fn fail(&self, error: CallError);
@@ -256,6 +264,20 @@ impl<R: Serialize + Send + 'static> Slot<R> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *state, SlotState::Done);
         *state = next(before);
+    }
+
+    pub(crate) fn deferral(reply: Reply<R>) -> Deferral {
+        Box::new(move |slot| match slot.and_then(|slot| slot.downcast::<Arc<Self>>().ok()) {
+            Some(slot) => {
+                slot.put_reply(reply);
+                Ok(())
+            }
+            None => {
+                let reason = Interrupt::no_reply().into_reason();
+                reply.fail(CallError::Exited(reason.clone()));
+                Err(reason)
+            }
+        })
     }
 
     /// The handler has returned: the way back is known.

@@ -26,6 +26,7 @@ use crate::remote::{Peer, Priority, Sent};
 use crate::reply::{EncodedReply, Reply, Sink, remaining};
 use crate::runtime::Runtime;
 use crate::spawn::Forget;
+use crate::timer::LONGEST;
 
 /// Where a destination leads.
 pub(crate) enum Route {
@@ -445,7 +446,8 @@ impl Runtime {
 
 /// The deadline of a call: its own, or that of the call in hand if that is sooner.
 fn deadline(timeout: Duration) -> Instant {
-    let own = Instant::now() + timeout;
+    // What a client says is left may be anything.
+    let own = Instant::now() + timeout.min(LONGEST);
     let inherited = current::with(|process| process.deadline()).flatten();
     inherited.map_or(own, |inherited| own.min(inherited))
 }

@@ -298,7 +298,8 @@ impl Runtime {
         self.0.table.len() >= self.0.process_limit
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Whether it takes no new processes any more, because it is to end.
+    pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Acquire)
     }
 

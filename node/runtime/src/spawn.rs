@@ -33,6 +33,7 @@ use crate::registry::clean_up;
 use crate::relations::{Address, Monitoring};
 use crate::remote::{Peer, Priority, Sent};
 use crate::runtime::{Runtime, lock};
+use crate::timer::LONGEST;
 use crate::watchdog::Polling;
 
 /// What a new process is to be to others.
@@ -148,7 +149,7 @@ impl Runtime {
         timeout: Duration,
         newborn: Newborn,
     ) -> Result<Pid, SpawnError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST);
         let reference = self.reference();
         let (sender, receiver) = oneshot::channel();
         self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));

@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::reply::Reply;
 
 /// A delay beyond what the clock can count never comes; thirty years are as good.
-const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
+pub(crate) const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
 
 /// A message on its way to the process that asked for it; see
 /// [`Context::send_after`](crate::Context::send_after).

@@ -83,12 +83,12 @@ fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
             settle.settle();
         }
     }
-    let small = if frames.is_empty() {
-        Bytes::new()
-    } else {
-        at_once(lane.take()).unwrap_or_else(|_| panic!("nobody has asked for the end"))
-    };
-    (small, bulk.freeze())
+    let mut small = Vec::new();
+    if !frames.is_empty() {
+        let taken = at_once(lane.take(&mut small));
+        taken.unwrap_or_else(|_| panic!("nobody has asked for the end"));
+    }
+    (small.concat().into(), bulk.freeze())
 }
 
 /// The far end of one lane and its bulk, as a link puts them together.

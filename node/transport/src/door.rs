@@ -5,11 +5,12 @@
 //! first stream to its end; a second stream ends the connection. What a request means is the
 //! owner's ([`Events::join`]); it is answered with one stream.
 //!
-//! What a joiner may send unread: QUIC has granted it the streams and windows of a peer, 8 MiB with
-//! the defaults, before it has said that it is none. [`AT_ONCE`] bounds that to 128 MiB in all.
+//! What a joiner may send unread is what anybody may who has not been admitted: the little of
+//! `wire/quic.rs` `STRANGERS_BYTES`, and as many datagrams as the buffer for them has room for. That
+//! is 1.2 MiB each; [`AT_ONCE`] bounds it to 20 MiB in all.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use purlin_proto::Refusal;
 use purlin_proto::limits::JOIN_REQUEST_BYTES;
 
+use crate::crowd::source_of;
 use crate::endpoint::Events;
 use crate::handshake::HANDSHAKE_TIMEOUT;
 
@@ -96,16 +98,6 @@ impl Drop for Place<'_> {
     }
 }
 
-/// Whoever has an IPv6 address has at least 64 bits of them.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-    }
-}
-
 async fn read(joiner: &quinn::Connection) -> Result<Bytes, Refusal> {
     let mut stream = joiner.accept_uni().await.map_err(|error| violation(error.to_string()))?;
     let request = stream.read_to_end(JOIN_REQUEST_BYTES).await;
@@ -144,14 +136,5 @@ mod tests {
         assert!(door.enter(from(1)).is_some());
         drop(others);
         assert!(door.inside.lock().expect("not poisoned").is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_source() {
-        let one: IpAddr = "2001:db8:0:1::1".parse().expect("an address");
-        let same: IpAddr = "2001:db8:0:1:ffff::2".parse().expect("an address");
-        let other: IpAddr = "2001:db8:0:2::1".parse().expect("an address");
-        assert_eq!(source_of(one), source_of(same));
-        assert_ne!(source_of(one), source_of(other));
     }
 }

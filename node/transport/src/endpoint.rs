@@ -19,6 +19,7 @@ use purlin_proto::{
 };
 
 use crate::credentials::Credentials;
+use crate::crowd::{Crowd, Place, Verdict};
 use crate::door::{Answering, Door};
 use crate::error::{BindError, Closed, DialError};
 use crate::executor::Executor;
@@ -63,7 +64,8 @@ pub struct Config {
     pub mtu: u16,
     /// Bytes of one stream that may be under way; [`WINDOW`] unless said otherwise.
     pub window: u32,
-    /// Connections at most, whoever began them; 4,096 unless said otherwise.
+    /// Connections at most, whoever began them; 4,096 unless said otherwise. Clients have no more than
+    /// seven eighths of them.
     pub max_connections: usize,
 }
 
@@ -143,6 +145,7 @@ struct Shared {
     clients: Mutex<Vec<Link>>,
     connections: AtomicU64,
     associations: AtomicU64,
+    crowd: Crowd,
     door: Door,
     stats: Stats,
     closing: AtomicBool,
@@ -194,6 +197,7 @@ impl Endpoint {
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
             associations: AtomicU64::new(first_association),
+            crowd: Crowd::default(),
             door: Door::default(),
             stats: Stats::default(),
             closing: AtomicBool::new(false),
@@ -466,21 +470,20 @@ impl Endpoint {
     }
 
     /// Handles one connection that somebody began.
-    async fn welcome(&self, incoming: Incoming) {
+    async fn welcome(&self, incoming: Incoming, proved: bool) {
         let address = incoming.address();
+        let place = self.0.crowd.place(address.ip(), proved);
         let connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming.complete()).await {
             Ok(Ok(Arrived::Peer(connection))) => connection,
-            Ok(Ok(Arrived::Joiner(joiner))) => return self.open_door(address, &joiner).await,
-            Ok(Err(error)) => {
-                count(&self.0.stats.handshakes_failed);
-                tracing::warn!(%address, %error, "connection refused");
-                return;
+            Ok(Ok(Arrived::Joiner(joiner))) => {
+                return self.open_door(address, &joiner, &place).await;
             }
-            Err(_) => {
-                count(&self.0.stats.handshakes_failed);
-                tracing::debug!(%address, "handshake not completed");
-                return;
+            Ok(Ok(Arrived::Nobody(detail))) => {
+                let error = DialError::TheirCertificate(detail);
+                return self.turned_away(address, &place, true, &error);
             }
+            Ok(Err(error)) => return self.turned_away(address, &place, false, &error),
+            Err(_) => return self.turned_away(address, &place, false, &DialError::NoAnswer),
         };
         if let Err(error) = self.admit(address, &connection).await {
             count(&self.0.stats.refused);
@@ -498,10 +501,28 @@ impl Endpoint {
         }
     }
 
+    /// A handshake has failed; `completed` if not before its end. Logged as often as a source may
+    /// fail.
+    fn turned_away(
+        &self,
+        address: SocketAddr,
+        place: &Place<'_>,
+        completed: bool,
+        error: &DialError,
+    ) {
+        count(&self.0.stats.handshakes_failed);
+        place.failed(completed, Instant::now());
+        match error {
+            DialError::NoAnswer => tracing::debug!(%address, "handshake not completed"),
+            _ => tracing::warn!(%address, %error, "connection refused"),
+        }
+    }
+
     /// Serves one who has no certificate yet.
-    async fn open_door(&self, address: SocketAddr, joiner: &quinn::Connection) {
+    async fn open_door(&self, address: SocketAddr, joiner: &quinn::Connection, place: &Place<'_>) {
         let served = self.0.door.serve(address, joiner, &*self.0.events).await;
         if let Err(why) = served {
+            place.failed(true, Instant::now());
             count(&self.0.stats.joins_rejected);
             tracing::warn!(%address, %why, "joining refused");
             quic::close(joiner, &why);
@@ -515,9 +536,10 @@ impl Endpoint {
         let peer = Peer::of(&theirs, address, theirs.association, false);
         let refused = DialError::Unacceptable;
         handshake::check(&theirs, &ours, proved).map_err(refused)?;
-        let full =
-            self.0.connections.load(Ordering::Relaxed) >= self.0.config.max_connections as u64;
-        if full {
+        let most = self.0.config.max_connections;
+        // Clients leave room for nodes.
+        let most = if peer.role == Role::Client { most - most / 8 } else { most };
+        if self.0.connections.load(Ordering::Relaxed) >= most as u64 {
             return Err(refused(Refusal::Busy));
         }
         if self.0.closing.load(Ordering::Acquire) {
@@ -538,6 +560,7 @@ impl Endpoint {
             .as_ref()
             .map(|node| OnDrop(|| lock(&self.0.peers).welcomed(node.id.name, theirs.association)));
         let ended = |error: crate::error::StreamEnded| DialError::Lost(error.to_string());
+        connection.widen();
         let writer = handshake::say_hello(connection, &ours).await.map_err(ended)?;
         count(&self.0.stats.accepted);
         self.establish(peer, connection.clone(), ControlStreams { writer, reader });
@@ -679,19 +702,26 @@ const DIALS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Accepts until the endpoint is gone; each handshake is a task of its own.
 async fn accept(endpoint: Weak<Shared>) {
-    /// Handshakes that go on at once; more are dropped until some are done.
-    const HANDSHAKES: usize = 256;
     let mut handshakes = JoinSet::new();
     loop {
         let Some(shared) = endpoint.upgrade() else { return };
         let Some(incoming) = shared.wire.accept().await else { return };
         while handshakes.try_join_next().is_some() {}
-        if handshakes.len() >= HANDSHAKES {
-            count(&shared.stats.refused);
-            continue;
+        let proved = incoming.is_proved();
+        match shared.crowd.judge(incoming.address().ip(), proved, Instant::now()) {
+            Verdict::Enter => {
+                let endpoint = Endpoint(shared);
+                handshakes.spawn(async move { endpoint.welcome(incoming, proved).await });
+            }
+            Verdict::Prove => {
+                count(&shared.stats.handshakes_retried);
+                incoming.ask_for_proof();
+            }
+            Verdict::Ignore => {
+                count(&shared.stats.handshakes_ignored);
+                incoming.ignore();
+            }
         }
-        let endpoint = Endpoint(shared);
-        handshakes.spawn(async move { endpoint.welcome(incoming).await });
     }
 }
 

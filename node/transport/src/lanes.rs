@@ -82,8 +82,8 @@ pub(crate) struct Lane {
 }
 
 struct State {
-    buffer: BytesMut,
-    /// What of the buffer is of which group of flows.
+    ready: Ready,
+    /// What of it is of which group of flows.
     groups: [usize; GROUPS],
     /// Bytes taken by the writer that the stream has not accepted yet.
     writing: usize,
@@ -108,9 +108,55 @@ pub(crate) enum Put {
     Jammed,
 }
 
+/// A chunk of entries while more than one is ready, and the first one.
+const CHUNK: usize = 64 << 10;
+const FIRST_CHUNK: usize = 4 << 10;
+
+/// Room that an entry of unknown size is given.
+const ENTRY: usize = 512;
+
+/// Entries that are ready to be written, in chunks: so none is copied because others come, and the
+/// allocator has the same few sizes again and again.
+#[derive(Default)]
+struct Ready {
+    full: Vec<Bytes>,
+    full_bytes: usize,
+    open: BytesMut,
+    /// The size of the entry before, which the next is probably like.
+    last: usize,
+}
+
+impl Ready {
+    fn len(&self) -> usize {
+        self.full_bytes + self.open.len()
+    }
+
+    /// Where the next entry is to be appended.
+    fn entry(&mut self) -> &mut BytesMut {
+        let wanted = (2 * self.last).max(ENTRY);
+        if self.open.capacity() - self.open.len() < wanted {
+            let size = if self.len() == 0 { FIRST_CHUNK } else { CHUNK };
+            let full = std::mem::replace(&mut self.open, BytesMut::with_capacity(size.max(wanted)));
+            if !full.is_empty() {
+                self.full_bytes += full.len();
+                self.full.push(full.freeze());
+            }
+        }
+        &mut self.open
+    }
+
+    fn take(&mut self, batch: &mut Vec<Bytes>) {
+        batch.append(&mut self.full);
+        self.full_bytes = 0;
+        if !self.open.is_empty() {
+            batch.push(self.open.split().freeze());
+        }
+    }
+}
+
 impl State {
     fn small(&self) -> usize {
-        self.buffer.len() + self.writing
+        self.ready.len() + self.writing
     }
 
     /// Whether users of a flow may put a frame in, as far as can be told before it is made.
@@ -133,10 +179,11 @@ impl State {
             self.bulk_wanted.insert(flow);
             return Put::Refused(Sent::Full);
         }
-        self.buffer.put_u64_le(u64::from(flow.0) << 32 | u64::from(MARKER));
         let id = id();
-        self.buffer.put_u64_le(id);
-        self.buffer.put_u32_le(u32::try_from(body.len()).expect("FRAME_BYTES fits"));
+        let entry = self.ready.entry();
+        entry.put_u64_le(u64::from(flow.0) << 32 | u64::from(MARKER));
+        entry.put_u64_le(id);
+        entry.put_u32_le(u32::try_from(body.len()).expect("FRAME_BYTES fits"));
         self.bulk += body.len();
         *self.bulk_of.entry(flow).or_default() += body.len();
         self.bulk_wanted.remove(&flow);
@@ -151,7 +198,7 @@ fn group(flow: Flow) -> usize {
 impl Lane {
     pub(crate) fn new(limit: usize) -> Self {
         let state = State {
-            buffer: BytesMut::new(),
+            ready: Ready::default(),
             groups: [0; GROUPS],
             writing: 0,
             bulk: 0,
@@ -180,24 +227,27 @@ impl Lane {
             Ok(bulk_limit) => bulk_limit,
             Err(refused) => return refused,
         };
-        let start = state.buffer.len();
-        state.buffer.put_u64_le(u64::from(flow.0) << 32);
-        let encoded = encode(&mut state.buffer);
-        let length = state.buffer.len() - start - HEAD;
+        let before = state.ready.len();
+        let entry = state.ready.entry();
+        let start = entry.len();
+        entry.put_u64_le(u64::from(flow.0) << 32);
+        let encoded = encode(entry);
+        let length = entry.len() - start - HEAD;
         if !encoded || length > FRAME_BYTES {
-            state.buffer.truncate(start);
+            entry.truncate(start);
             return Put::Refused(Sent::NotEncodable);
         }
         let length_word = u32::try_from(length).expect("FRAME_BYTES fits");
         let put = if length <= LARGE {
-            set_length(&mut state.buffer, start, length_word);
+            set_length(entry, start, length_word);
+            state.ready.last = HEAD + length;
             Put::Done
         } else {
-            let body = state.buffer.split_off(start + HEAD).freeze();
-            state.buffer.truncate(start);
+            let body = entry.split_off(start + HEAD).freeze();
+            entry.truncate(start);
             state.mark(flow, bulk_limit, id, body)
         };
-        self.added(state, flow, start);
+        self.added(state, flow, before);
         put
     }
 
@@ -214,9 +264,9 @@ impl Lane {
             Ok(bulk_limit) => bulk_limit,
             Err(refused) => return refused,
         };
-        let start = state.buffer.len();
+        let before = state.ready.len();
         let put = state.mark(flow, bulk_limit, id, frame);
-        self.added(state, flow, start);
+        self.added(state, flow, before);
         put
     }
 
@@ -236,31 +286,31 @@ impl Lane {
         }
     }
 
-    /// Counts what was added to the buffer, and wakes the writer if it was empty: else whoever found
-    /// it empty has, and the writer takes all there is.
-    fn added(&self, mut state: MutexGuard<'_, State>, flow: Flow, start: usize) {
-        let added = state.buffer.len() - start;
+    /// Counts what was added, and wakes the writer if there was nothing before: else whoever found
+    /// nothing has, and the writer takes all there is.
+    fn added(&self, mut state: MutexGuard<'_, State>, flow: Flow, before: usize) {
+        let added = state.ready.len() - before;
         state.groups[group(flow)] += added;
         drop(state);
-        if start == 0 && added > 0 {
+        if before == 0 && added > 0 {
             self.wake.notify_one();
         }
     }
 
-    /// Everything that is ready, for the writer; waits for something. When nothing is ready and the
-    /// stream is to be finished, whom to tell.
-    pub(crate) async fn take(&self) -> Result<Bytes, Finished> {
+    /// Moves everything that is ready into `batch`, for the writer; waits for something. When nothing
+    /// is ready and the stream is to be finished, whom to tell.
+    pub(crate) async fn take(&self, batch: &mut Vec<Bytes>) -> Result<(), Finished> {
         loop {
             {
                 let mut state = self.lock();
                 state.writing = 0;
-                if !state.buffer.is_empty() {
-                    let batch = state.buffer.split().freeze();
-                    state.writing = batch.len();
+                if state.ready.len() > 0 {
+                    state.writing = state.ready.len();
+                    state.ready.take(batch);
                     state.groups = [0; GROUPS];
                     drop(state);
                     self.room.notify_waiters();
-                    return Ok(batch);
+                    return Ok(());
                 }
             }
             if let Some(finished) = self.finish.wanted() {
@@ -401,6 +451,9 @@ fn parse(bytes: &[u8], at: usize, size: usize) -> Entry {
     }
 }
 
+/// What a frame takes up besides its bytes while it waits; an empty one does, too.
+const WAITING_BYTES: usize = 64;
+
 /// The flows of one lane that wait for a large frame, and what waits behind it.
 #[derive(Default)]
 pub(crate) struct Held {
@@ -415,7 +468,7 @@ enum Waiting {
 }
 
 impl Held {
-    /// How many bytes wait.
+    /// How many bytes wait, with what keeping them costs.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -427,13 +480,13 @@ impl Held {
 
     /// A frame of a flow that is held has come.
     pub(crate) fn frame(&mut self, flow: Flow, frame: Bytes) {
-        self.bytes += frame.len();
+        self.bytes += frame.len() + WAITING_BYTES;
         self.flows.entry(flow).or_default().push_back(Waiting::Frame(frame));
     }
 
     /// A marker of this flow has come, with its bytes if they are complete already.
     pub(crate) fn marker(&mut self, flow: Flow, id: u64, bytes: Option<Bytes>) {
-        self.bytes += bytes.as_ref().map_or(0, Bytes::len);
+        self.bytes += bytes.as_ref().map_or(0, Bytes::len) + WAITING_BYTES;
         self.flows.entry(flow).or_default().push_back(Waiting::Bulk { id, bytes });
     }
 
@@ -467,7 +520,7 @@ impl Held {
                 return None;
             }
         };
-        self.bytes -= frame.len();
+        self.bytes -= frame.len() + WAITING_BYTES;
         if queue.is_empty() {
             self.flows.remove(&flow);
         }

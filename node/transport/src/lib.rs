@@ -22,6 +22,7 @@ mod bulk;
 mod chopping;
 mod control;
 mod credentials;
+mod crowd;
 mod door;
 mod endpoint;
 mod environment;

@@ -155,6 +155,10 @@ const LANE_PRIORITY: i32 = 0;
 /// What may wait behind markers in one lane before the lane is not read any more.
 const HELD_BYTES: usize = FRAME_BYTES;
 
+/// Markers of one connection that may wait for their bytes. A far end with full lanes of the usual
+/// size has 8,192 at most.
+const MARKERS: usize = 65_536;
+
 /// A graceful end is given up when nothing has got through for so long,
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -445,9 +449,14 @@ impl Link {
         let number = u8::try_from(index).expect("MAX_LANES fits");
         let mut stream = self.0.connection.open(LANE_PRIORITY).await?;
         stream.write(Bytes::copy_from_slice(&[kind::LANE, number])).await?;
+        let mut batch = Vec::new();
         loop {
-            match self.0.lanes[index].take().await {
-                Ok(batch) => stream.write(batch).await?,
+            match self.0.lanes[index].take(&mut batch).await {
+                Ok(()) => {
+                    for chunk in batch.drain(..) {
+                        stream.write(chunk).await?;
+                    }
+                }
                 Err(finished) => return finish(stream, finished).await,
             }
         }
@@ -591,6 +600,9 @@ impl Link {
                 return Err(BadEntry("a marker of another length".to_owned()));
             }
             Some(bytes) => incoming.complete_bytes -= bytes.len(),
+            None if incoming.markers.len() >= MARKERS => {
+                return Err(BadEntry("too many markers without their large frames".to_owned()));
+            }
             None => {
                 incoming.markers.insert(id, (flow, lane));
             }

@@ -9,17 +9,21 @@ pub struct Stats {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
+    pub(crate) handshakes_retried: AtomicU64,
+    pub(crate) handshakes_ignored: AtomicU64,
     pub(crate) dials_failed: AtomicU64,
     pub(crate) joins_rejected: AtomicU64,
 }
 
 impl Stats {
     /// All counts, by name.
-    pub fn snapshot(&self) -> [(&'static str, u64); 5] {
+    pub fn snapshot(&self) -> [(&'static str, u64); 7] {
         [
             ("connections.accepted", self.accepted.load(Ordering::Relaxed)),
             ("connections.refused", self.refused.load(Ordering::Relaxed)),
             ("connections.handshake_failed", self.handshakes_failed.load(Ordering::Relaxed)),
+            ("handshakes.retried", self.handshakes_retried.load(Ordering::Relaxed)),
+            ("handshakes.ignored", self.handshakes_ignored.load(Ordering::Relaxed)),
             ("connections.dial_failed", self.dials_failed.load(Ordering::Relaxed)),
             ("joins.rejected", self.joins_rejected.load(Ordering::Relaxed)),
         ]

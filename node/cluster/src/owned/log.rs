@@ -174,11 +174,13 @@ pub(super) struct Replica {
     /// A full copy that is not complete yet. What is in the log stays until it is, so that nobody
     /// sees entries go and come back.
     copy: Option<Log>,
+    /// Whether something of it was read from another than its owner.
+    hearsay: bool,
 }
 
 impl Replica {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { log: Log::new(bounds), copy: None }
+        Self { log: Log::new(bounds), copy: None, hearsay: false }
     }
 
     /// What can be served to others.
@@ -194,20 +196,29 @@ impl Replica {
         }
     }
 
-    /// Takes a page, from whomever.
-    pub(super) fn take(&mut self, page: Page) -> Result<Read, Invalid> {
+    /// The owner can be asked: what others have said of it is read anew.
+    pub(super) fn verify(&mut self) {
+        if std::mem::take(&mut self.hearsay) {
+            self.copy = Some(Log::new(self.log.bounds));
+        }
+    }
+
+    /// Takes a page, from the owner or from another.
+    pub(super) fn take(&mut self, page: Page, owner: bool) -> Result<Read, Invalid> {
         check(&page)?;
-        if page.fresh && page.head > self.log.head {
+        self.hearsay |= !owner;
+        if page.fresh && (page.head > self.log.head || self.copy.is_some()) {
             self.copy = Some(Log { floor: page.floor, ..Log::new(self.log.bounds) });
         }
         let position = self.position().after;
         if page.after > position {
             return Ok(Read::Gap);
         }
-        if page.upto <= position {
+        let complete = page.upto == page.head;
+        // A copy of nothing is complete at once.
+        if page.upto < position || (page.upto == position && !(complete && self.copy.is_some())) {
             return Ok(Read::Known);
         }
-        let complete = page.upto == page.head;
         match &mut self.copy {
             None => {
                 let changes = self.log.read(page)?;

@@ -25,6 +25,9 @@
 //! - *a peer sees us as live later than we see it*: it ignores what we said until then; when it sees
 //!   us, it sends its log and asks for ours.
 //! - *something is lost all the same*: the next comparison finds it.
+//! - *a peer lies about another's log*: where there is a link to the owner, nobody else is believed;
+//!   and what others said while there was none is read anew from the owner when there is one. It
+//!   takes the place of the old in one step, so that nobody sees entries go and come back.
 //! - *a peer sends what no log has*: [`Output::Violation`]; the link is to be closed. What cannot be
 //!   decoded in an entry is its reader's affair, so that newer nodes may say more than older ones
 //!   understand.
@@ -38,7 +41,7 @@
 mod log;
 mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +70,8 @@ pub enum Input {
     Down(NodeId),
     /// There is a new link to a node.
     Connected(NodeId),
+    /// The link to a node is lost.
+    Disconnected(NodeId),
     /// A node says something.
     Said {
         /// Which, proved.
@@ -118,6 +123,8 @@ pub struct Owned {
     own: Log,
     /// The nodes that are live.
     peers: BTreeMap<NodeId, Peer>,
+    /// The nodes that there is a link to.
+    linked: BTreeSet<NodeId>,
     chance: StdRng,
     next_sync: Time,
     outputs: VecDeque<Output>,
@@ -140,6 +147,7 @@ impl Owned {
             bounds,
             own: Log::new(bounds),
             peers: BTreeMap::new(),
+            linked: BTreeSet::new(),
             chance: StdRng::seed_from_u64(seed),
             next_sync: now + SYNC_EVERY,
             outputs: VecDeque::new(),
@@ -183,7 +191,14 @@ impl Owned {
                     self.outputs.push_back(Output::Vanished(peer));
                 }
             }
-            Input::Connected(peer) => self.greet(peer),
+            Input::Connected(peer) => {
+                self.linked.insert(peer);
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.replica.verify();
+                }
+                self.greet(peer);
+            }
+            Input::Disconnected(peer) => drop(self.linked.remove(&peer)),
             Input::Said { from, bytes } => self.said(from, &bytes),
             Input::Own(changes) => {
                 for (key, value) in changes {
@@ -214,7 +229,9 @@ impl Owned {
     /// Sends a peer the next page of our log, unless it is still reading one.
     fn push(&mut self, to: NodeId) {
         let Some(peer) = self.peers.get_mut(&to) else { return };
-        if peer.reading.is_none() && peer.at.after < self.own.head() {
+        // Who copies wants to hear its end, also of nothing.
+        let lacks = peer.at.after < self.own.head() || peer.at.copy.is_some();
+        if peer.reading.is_none() && lacks {
             let page = self.own.page(peer.at);
             peer.reading = Some(page.upto);
             self.say(to, &Said::Page { owner: self.me, page });
@@ -305,7 +322,11 @@ impl Owned {
 
     fn read(&mut self, from: NodeId, owner: NodeId, page: Page) {
         let Some(peer) = self.peers.get_mut(&owner) else { return };
-        let read = match peer.replica.take(page) {
+        if owner != from && self.linked.contains(&owner) {
+            tracing::debug!(%from, %owner, "entries of a node that speaks for itself");
+            return;
+        }
+        let read = match peer.replica.take(page, owner == from) {
             Ok(read) => read,
             Err(invalid) => return self.violation(from, invalid),
         };

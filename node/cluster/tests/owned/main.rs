@@ -157,3 +157,37 @@ fn nobody_is_believed_who_is_no_member() {
     world.deliver_all();
     assert_eq!(world.seen(0, stranger), world.own(stranger));
 }
+
+#[test]
+fn nobody_is_believed_about_a_node_that_speaks_for_itself() {
+    let mut world = World::with(3);
+    world.join(0, 1);
+    world.set(0, "a", Some("1"));
+    world.deliver_all();
+
+    world.lie(2, 1, 0);
+    world.deliver_all();
+
+    assert_eq!(world.seen(1, 0), world.own(0));
+}
+
+#[test]
+fn a_lie_about_a_node_out_of_reach_lasts_until_it_can_be_asked() {
+    let mut world = World::with(4);
+    // The other has nothing to say.
+    world.set(0, "a", Some("1"));
+    world.deliver_all();
+    for about in [0, 2] {
+        world.cut(about, 1);
+        world.lie(3, 1, about);
+        assert!(world.seen(1, about).contains_key(&b"forged"[..]), "it is believed meanwhile");
+
+        world.join(about, 1);
+        world.deliver_all();
+
+        assert_eq!(world.seen(1, about), world.own(about));
+        world.set(about, "b", Some("2"));
+        world.deliver_all();
+        assert_eq!(world.seen(1, about), world.own(about));
+    }
+}

@@ -131,6 +131,8 @@ impl World {
         self.cuts.extend([(a, b), (b, a)]);
         let ends = [self.nodes[a].id, self.nodes[b].id];
         self.wires.retain(|frame| !(ends.contains(&frame.from) && ends.contains(&frame.to)));
+        self.input(a, Input::Disconnected(ends[1]));
+        self.input(b, Input::Disconnected(ends[0]));
     }
 
     /// There is a new link between two.
@@ -145,6 +147,17 @@ impl World {
     pub(crate) fn set(&mut self, node: usize, key: &str, value: Option<&str>) {
         let blob = |text: &str| Blob::from(text.as_bytes());
         self.input(node, Input::Own(vec![(blob(key), value.map(blob))]));
+    }
+
+    /// A liar says that the log of an owner is this one entry, and far ahead of what it is.
+    pub(crate) fn lie(&mut self, liar: usize, to: usize, owner: usize) {
+        let (from, owner) = (self.nodes[liar].id, self.nodes[owner].id);
+        let key = serde_bytes::ByteBuf::from(*b"forged");
+        let op = (1_000_000_u64, key.clone(), Some(key));
+        let page = (true, 0_u64, 1_000_000_u64, 1_000_000_u64, 0_u64, vec![op]);
+        // A `Said::Page` as it is on the wire.
+        let bytes = purlin_proto::codec::to_bytes(&(2_u32, owner, page)).unwrap();
+        self.input(to, Input::Said { from, bytes });
     }
 
     pub(crate) fn say_raw(&mut self, from: usize, to: usize, bytes: &'static [u8]) {

@@ -114,6 +114,8 @@ pub(crate) enum Arrived {
     Peer(Connection),
     /// One that has none, and may ask for one.
     Joiner(quinn::Connection),
+    /// One that has none and wants to be a peer, or what it has names nobody; it has been told.
+    Nobody(String),
 }
 
 impl Incoming {
@@ -121,6 +123,31 @@ impl Incoming {
         match self {
             Self::Quic(incoming) => socket::canonical(incoming.remote_address()),
             Self::Memory(connection) => connection.remote_address(),
+        }
+    }
+
+    /// Whether it has proved that it is where its packets come from.
+    pub(crate) fn is_proved(&self) -> bool {
+        match self {
+            Self::Quic(incoming) => incoming.remote_address_validated(),
+            Self::Memory(_) => true,
+        }
+    }
+
+    /// Asks it to prove that, and to begin again.
+    pub(crate) fn ask_for_proof(self) {
+        match self {
+            // It can be asked once; who is asked has not been, and a network in memory cannot lie.
+            Self::Quic(incoming) => drop(incoming.retry()),
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// Gives it no answer, and forgets it.
+    pub(crate) fn ignore(self) {
+        match self {
+            Self::Quic(incoming) => incoming.ignore(),
+            Self::Memory(_) => {}
         }
     }
 
@@ -145,6 +172,14 @@ impl Connection {
         match self {
             Self::Quic(connection) => quic::identity(connection),
             Self::Memory(connection) => Ok(connection.identity()),
+        }
+    }
+
+    /// Lets the far end send as much as one that has been admitted may.
+    pub(crate) fn widen(&self) {
+        match self {
+            Self::Quic(connection) => quic::widen(connection),
+            Self::Memory(_) => {}
         }
     }
 

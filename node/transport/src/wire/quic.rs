@@ -39,6 +39,19 @@ const CLOSE_CODE: u32 = 1;
 /// Streams that the far end may have open: control, lanes, bulk, and a few to grow.
 const STREAMS: u32 = 32;
 
+/// And before it has been admitted: its first one, and one more, by which a joiner betrays itself.
+const STRANGERS_STREAMS: u32 = 2;
+
+/// What the far end may have sent and we not read, in all; before it has been admitted. Afterwards
+/// its streams bound it. More than any greeting or request, so that neither waits for the window.
+const STRANGERS_BYTES: u32 = 128 << 10;
+
+/// First packets that wait until the endpoint looks at them, and what may come after each, and after
+/// all of them. It looks at once; this is for when it does not.
+const WAITING: usize = 1_024;
+const WAITING_BYTES: u64 = 64 << 10;
+const ALL_WAITING_BYTES: u64 = 16 << 20;
+
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
 /// Packets of the largest size that may be under way before any was acknowledged. quinn's 12,000
@@ -59,9 +72,14 @@ impl Wire {
         events: Arc<dyn Events>,
     ) -> Result<Self, BindError> {
         let bad = |error: String| BindError::Credentials(error);
-        let transport = Arc::new(transport(config));
-        let client = client_config(&config.credentials, environment, &transport).map_err(bad)?;
-        let server = server_config(&config.credentials, environment, &transport).map_err(bad)?;
+        let dialed = Arc::new(transport(config));
+        let mut accepted = transport(config);
+        accepted
+            .max_concurrent_uni_streams(VarInt::from_u32(STRANGERS_STREAMS))
+            .receive_window(VarInt::from_u32(STRANGERS_BYTES));
+        let accepted = Arc::new(accepted);
+        let client = client_config(&config.credentials, environment, &dialed).map_err(bad)?;
+        let server = server_config(&config.credentials, environment, &accepted).map_err(bad)?;
         let mut endpoint_config = seeded::endpoint(environment);
         let largest = endpoint_config.max_udp_payload_size(config.mtu);
         largest.map_err(|error| bad(error.to_string()))?;
@@ -135,7 +153,7 @@ pub(crate) async fn complete(incoming: quinn::Incoming) -> Result<Arrived, DialE
         Ok(_) => Ok(Arrived::Peer(Connection::Quic(connection))),
         Err(detail) => {
             close(&connection, &Refusal::Identity { detail: detail.clone() });
-            Err(DialError::TheirCertificate(detail))
+            Ok(Arrived::Nobody(detail))
         }
     }
 }
@@ -146,6 +164,12 @@ pub(crate) fn identity(connection: &quinn::Connection) -> Result<Identity, Strin
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| "its certificate is of an unknown kind")?;
     Identity::of(chain.first().ok_or("it has no certificate")?)
+}
+
+/// Grants a connection that somebody else began what it would have had if we had.
+pub(crate) fn widen(connection: &quinn::Connection) {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS));
+    connection.set_receive_window(VarInt::MAX);
 }
 
 pub(crate) fn close(connection: &quinn::Connection, why: &Refusal) {
@@ -341,6 +365,10 @@ fn server_config(
     let tls = QuicServerConfig::try_from(tls).map_err(|error| error.to_string())?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(Arc::clone(transport));
+    config
+        .max_incoming(WAITING)
+        .incoming_buffer_size(WAITING_BYTES)
+        .incoming_buffer_size_total(ALL_WAITING_BYTES);
     config.time_source(Arc::new(Clock(Arc::clone(&environment.time))));
     seeded::server(&mut config, environment);
     Ok(config)

@@ -1,80 +1,22 @@
 //! The door for those without a certificate: whom they tell what they know, and what they may do.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod crowd;
+mod raw;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::limits::JOIN_REQUEST_BYTES;
 use purlin_proto::{Refusal, Role};
-use purlin_transport::{Credentials, DialError, Environment, Identity, ask_to_join};
-use quinn::crypto::rustls::QuicClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use purlin_transport::{Credentials, DialError, Identity, ask_to_join};
 
+use self::raw::stranger;
 use crate::support::{Authority, Fabric, Seen, World};
 
 const KNOCK: Bytes = Bytes::from_static(b"knock");
 
 fn node(name: &'static str) -> Identity {
     Identity { name: name.into(), role: Role::Node }
-}
-
-/// Believes everyone and has no certificate.
-#[derive(Debug)]
-struct Gullible;
-
-impl ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ECDSA_NISTP384_SHA384]
-    }
-}
-
-/// A connection without a certificate, over a protocol.
-async fn stranger(to: SocketAddr, protocol: &[u8]) -> (quinn::Endpoint, quinn::Connection) {
-    let crypto = Environment::system().crypto;
-    let mut tls = rustls::ClientConfig::builder_with_provider(crypto)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![protocol.to_vec()];
-    let tls = QuicClientConfig::try_from(tls).unwrap();
-    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let config = quinn::ClientConfig::new(Arc::new(tls));
-    let connection = endpoint.connect_with(config, to, "node.purlin").unwrap().await.unwrap();
-    (endpoint, connection)
 }
 
 /// Waits for the far end to close, and says what for.

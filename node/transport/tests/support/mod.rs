@@ -287,6 +287,15 @@ impl World {
         creation: u64,
         change: impl FnOnce(&mut Config),
     ) -> Node {
+        Self::endpoint_on(self.fabric.wire(), credentials, creation, change)
+    }
+
+    pub(crate) fn endpoint_on(
+        wire: WireConfig,
+        credentials: Credentials,
+        creation: u64,
+        change: impl FnOnce(&mut Config),
+    ) -> Node {
         let id = NodeId::new(credentials.identity().name, creation);
         let mut config = Config::new(credentials, "test".parse().unwrap());
         config.node = Some(NodeHello { id, address: "127.0.0.1:1".parse().unwrap() });
@@ -295,7 +304,7 @@ impl World {
         change(&mut config);
         let record = Arc::new(Record::default());
         let events = Arc::new(Recorder(Arc::clone(&record)));
-        let endpoint = Endpoint::bind(config, self.fabric.wire(), events).unwrap();
+        let endpoint = Endpoint::bind(config, wire, events).unwrap();
         Node { endpoint, record, id }
     }
 }
