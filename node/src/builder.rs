@@ -43,7 +43,6 @@ use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
 use crate::store::DiskStore;
-use crate::system;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;

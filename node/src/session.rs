@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use purlin_proto::admin::children::{EndChild, HandOverChildren, HostChild, KeepChildren};
 use purlin_proto::admin::{self, DropSnapshot, KeepSnapshot, ReleaseKey, TakeKey};
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
@@ -23,9 +24,18 @@ use tokio::task::JoinSet;
 
 use crate::guard::{Counts, Guard};
 
-/// What nodes ask of each other when keys move: it would let a client take states away, or forge them.
-const BETWEEN_NODES: [&str; 4] =
-    [ReleaseKey::NAME, TakeKey::NAME, KeepSnapshot::NAME, DropSnapshot::NAME];
+/// What nodes ask of each other when keys and children move: it would let a client take states away,
+/// or forge them.
+const BETWEEN_NODES: [&str; 8] = [
+    ReleaseKey::NAME,
+    TakeKey::NAME,
+    KeepSnapshot::NAME,
+    DropSnapshot::NAME,
+    KeepChildren::NAME,
+    HostChild::NAME,
+    EndChild::NAME,
+    HandOverChildren::NAME,
+];
 
 static SESSION: RawKind = RawKind::new("session");
 

@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Believe, CALL_TIMEOUT, Drain, DropSnapshot, Event, GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey, Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Believe, Drain, DropSnapshot, Event, GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner,
+    GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave,
+    LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
+    ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey,
+    Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey,
+    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};

@@ -19,7 +19,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::codec::{self, DecodeError, EncodeError};
-use crate::limits::{FRAME_BYTES, STATE_BYTES};
+use crate::limits::{EXCLUSIVE_BYTES, FRAME_BYTES, STATE_BYTES};
 use crate::session::{Request, Update};
 use crate::signal::{Envelope, Target};
 
@@ -102,6 +102,9 @@ impl Frame {
             GOSSIP => Ok(Self::Gossip(frame)),
             STATE | OWNED | EXCLUSIVE | CERTIFICATES if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
+            }
+            EXCLUSIVE if frame.len() > EXCLUSIVE_BYTES => {
+                Err(DecodeError::TooLarge { bytes: frame.len(), limit: EXCLUSIVE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
             OWNED => Ok(Self::Owned(frame)),

@@ -82,6 +82,9 @@ pub const DATAGRAM_BYTES: usize = 1_100;
 /// Largest membership state sent on a stream: 1,000 members with full labels fit.
 pub const STATE_BYTES: usize = 16 << 20;
 
+/// Largest frame about leases and of voters: a ring view of as many members as there may be fits.
+pub const EXCLUSIVE_BYTES: usize = 512 << 10;
+
 /// Most entries in one page of an administration answer (`ps`, `names`).
 pub const PAGE_ENTRIES: usize = 10_000;
 

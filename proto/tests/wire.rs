@@ -232,7 +232,10 @@ fn a_truncated_frame_is_an_error_wherever_it_ends() {
             // A payload has no length of its own: it may only become shorter.
             assert!(
                 match &short {
-                    Err(_) | Ok(Frame::Gossip(_) | Frame::State(_) | Frame::Owned(_)) => true,
+                    Err(_)
+                    | Ok(
+                        Frame::Gossip(_) | Frame::State(_) | Frame::Owned(_) | Frame::Exclusive(_),
+                    ) => true,
                     Ok(Frame::Envelope(envelope)) => matches!(
                         envelope.signal,
                         Signal::Send { .. } | Signal::Call { .. } | Signal::Reply { .. }

@@ -71,8 +71,7 @@ mod watched;
 pub use purlin_proto::{
     CallError, ChildId, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown,
     Message, Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference,
-    Snapshot,
-    SpawnError,
+    Snapshot, SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};

@@ -32,10 +32,6 @@ pub(crate) struct Newborn {
 }
 
 impl Pending {
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.0).len()
-    }
-
     pub(crate) fn insert(&self, reference: Reference, node: NodeName, wanted: Wanted) {
         lock(&self.0).insert(reference, Entry { node, wanted });
     }

@@ -247,7 +247,7 @@ impl Runtime {
                         Ok(entered) => entered,
                         Err(reason) => return reason,
                     };
-                    let leased = Arc::clone(&process);
+                    let leased = Some(Arc::clone(&process));
                     Leased::new(leased, run_actor::<A>(Context::new(process), args)).await
                 })?
             }

@@ -37,10 +37,10 @@ use tokio::time::{Duration, Instant};
 pub(crate) use task::{Settings, Task};
 
 /// What other nodes say and is not read yet; more is dropped, as if it were lost on the way.
-const INBOX: usize = 4_096;
+const INBOX: usize = 512;
 
-/// How long a node that stops tries to give its lease back.
-const LEAVING: Duration = Duration::from_secs(2);
+/// How long a node that stops tries to give its lease back, and a voter to hand its vote on.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// What the task is told.
 pub(crate) enum Told {

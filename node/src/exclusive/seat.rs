@@ -35,7 +35,10 @@ pub(super) struct Seat {
     pub(super) id: u64,
     pub(super) store: Store,
     pub(super) raft: Raft,
-    pub(super) opened: Duration,
+    /// When another voter last asked it something, or it was opened.
+    pub(super) asked_at: Duration,
+    /// Since when the leader says that it does not vote, and asks it nothing.
+    pub(super) unwanted: Option<Duration>,
     times: Times,
     /// The term in which it leads, and what it knows since.
     pub(super) leading: Option<(u64, Keeper)>,
@@ -69,7 +72,8 @@ impl Seat {
             id,
             store,
             raft,
-            opened: now,
+            asked_at: now,
+            unwanted: None,
             times,
             leading: None,
             pending: BTreeMap::new(),
@@ -100,6 +104,16 @@ impl Seat {
                 self.pending.clear();
             }
         }
+    }
+
+    /// Whether it is to be given up: for long the leader has not counted it among the voters. One that
+    /// is about to become a voter is asked things all the time.
+    pub(super) fn is_unwanted(&mut self, now: Duration, votes: bool, after: Duration) -> bool {
+        if votes || now < self.asked_at + after {
+            self.unwanted = None;
+            return false;
+        }
+        now >= *self.unwanted.get_or_insert(now) + after
     }
 
     /// Who leads, as this voter sees it.

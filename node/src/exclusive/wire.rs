@@ -11,7 +11,7 @@ use openraft::{BasicNode, SnapshotMeta};
 use purlin_cluster::exclusive::{AuthorityId, Grant, Renewal};
 use purlin_proto::NodeName;
 use purlin_proto::codec::{self, DecodeError, EncodeError};
-use purlin_proto::limits::STATE_BYTES;
+use purlin_proto::limits::EXCLUSIVE_BYTES;
 use serde::{Deserialize, Serialize};
 
 use super::raft::{Views, Vote};
@@ -134,7 +134,7 @@ impl Say {
         let Some((&kind, body)) = bytes.split_first() else {
             return Err(DecodeError::Malformed { detail: "nothing said".to_owned() });
         };
-        let limit = STATE_BYTES;
+        let limit = EXCLUSIVE_BYTES;
         Ok(Some(match kind {
             HERE => Self::Here(codec::from_bytes(body, limit)?),
             RENEW => Self::Renew(codec::from_bytes(body, limit)?),

@@ -26,7 +26,7 @@ pub struct StartClusterChild {
     /// Whether a node has sent this on already.
     pub forwarded: bool,
 }
-message!(StartClusterChild, "children.start", Result<StartedChild, ClusterChildError>);
+message!(StartClusterChild, "node.children_start", Result<StartedChild, ClusterChildError>);
 
 /// What [`StartClusterChild`] has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct StopClusterChild {
     /// Whether a node has sent this on already.
     pub forwarded: bool,
 }
-message!(StopClusterChild, "children.stop", Result<(), ClusterChildError>);
+message!(StopClusterChild, "node.children_stop", Result<(), ClusterChildError>);
 
 /// Start a child again that was given up or is done; what was counted against it is forgotten.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub struct RestartClusterChild {
     /// Whether a node has sent this on already.
     pub forwarded: bool,
 }
-message!(RestartClusterChild, "children.restart", Result<(), ClusterChildError>);
+message!(RestartClusterChild, "node.children_restart", Result<(), ClusterChildError>);
 
 /// Which children are there, as the asked node sees it? At most [`CHILDREN_PAGE`] a page, by id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub struct ListClusterChildren {
     /// Only those behind this one.
     pub after: Option<ChildId>,
 }
-message!(ListClusterChildren, "children.list", Vec<ClusterChildInfo>);
+message!(ListClusterChildren, "node.children_list", Vec<ClusterChildInfo>);
 
 /// What is this child doing, as the asked node sees it, and why does it run where it runs?
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ pub struct GetClusterChild {
     /// Which.
     pub child: ChildId,
 }
-message!(GetClusterChild, "children.why", Option<ClusterChildWhy>);
+message!(GetClusterChild, "node.children_why", Option<ClusterChildWhy>);
 
 /// One child of a cluster supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -207,7 +207,7 @@ pub struct KeepChildren {
     /// At most [`CHILDREN_PAGE`].
     pub records: Vec<(ChildId, ChildRecord)>,
 }
-message!(KeepChildren, "children.keep", ());
+message!(KeepChildren, "node.children_keep", ());
 
 /// Start a child on the asked node. Answered when it has started, or could not be: the node says
 /// which by its entry. Asking again for the same generation does nothing more.
@@ -224,7 +224,7 @@ pub struct HostChild {
     /// How many members the asking node sees.
     pub view: u32,
 }
-message!(HostChild, "children.host", Result<(), HostRefusal>);
+message!(HostChild, "node.children_host", Result<(), HostRefusal>);
 
 /// Why a node does not start a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -255,7 +255,7 @@ pub struct EndChild {
     /// Which one was kept, if it is ended because there are two.
     pub kept: Option<Pid>,
 }
-message!(EndChild, "children.end", ());
+message!(EndChild, "node.children_end", ());
 
 /// Hand over the records that the asked node has written and the asking one is to decide about now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -265,7 +265,7 @@ pub struct HandOverChildren {
     /// Only those behind this one.
     pub after: Option<ChildId>,
 }
-message!(HandOverChildren, "children.hand_over", HandedOver);
+message!(HandOverChildren, "node.children_hand_over", HandedOver);
 
 /// Answers [`HandOverChildren`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,11 @@
 //! Judges a client's request by its permissions.
 
+use crate::admin::children::{GetClusterChild, ListClusterChildren};
 use crate::admin::{
-    GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy, ListGlobalNames,
-    ListGroupMembers, ListGroups, ListMembers, ListNames, ListProcesses, ListRevocations,
-    ListTopics, Place, Renew, Subscribe, SubscribeTopic, UnsubscribeTopic, WhereIs, WhereIsGlobal,
+    GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
+    ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
+    ListProcesses, ListRevocations, ListTopics, Place, Renew, Subscribe, SubscribeTopic,
+    UnsubscribeTopic, WhereIs, WhereIsGlobal,
 };
 use crate::dest::Dest;
 use crate::group::{Group, Pick};
@@ -51,7 +53,7 @@ enum Own {
 }
 
 /// All that is read and nothing else.
-const READING: [&str; 14] = [
+const READING: [&str; 19] = [
     GetStatus::NAME,
     ListMembers::NAME,
     ListProcesses::NAME,
@@ -66,6 +68,11 @@ const READING: [&str; 14] = [
     ListTopics::NAME,
     ListGlobalNames::NAME,
     ListRevocations::NAME,
+    ListKeyed::NAME,
+    GetDrainPlan::NAME,
+    GetExclusive::NAME,
+    ListClusterChildren::NAME,
+    GetClusterChild::NAME,
 ];
 
 /// What the act needs.
@@ -113,6 +120,9 @@ impl Permissions {
             }
             Request::Monitor { target, .. } => self.dest(Need::Monitor, target, asker, kind),
             Request::Exit { target, .. } => self.dest(Need::Exit, target, asker, kind),
+            Request::MonitorGroup { group, .. } => {
+                self.dest(Need::Monitor, &Dest::group(group.clone()), asker, None)
+            }
             Request::Demonitor { .. } => Verdict::Allowed,
             Request::Spawn { kind: wanted, name, on, .. } => {
                 let on = on.unwrap_or(asker.node);

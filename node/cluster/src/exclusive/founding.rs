@@ -30,6 +30,8 @@ pub struct Situation<'a> {
     pub expect: usize,
     /// The others that are live and have said that they know of no authority.
     pub without: &'a [NodeId],
+    /// How many others are live and take no part.
+    pub company: usize,
     /// Others that are live and have not said so: they know of one, or have not spoken yet.
     pub unclear: usize,
 }
@@ -43,14 +45,14 @@ pub struct Founding {
 impl Founding {
     /// Whether to found now.
     pub fn look(&mut self, now: Time, situation: &Situation<'_>) -> bool {
-        let Situation { us, seeds, remembers, expect, without, unclear } = *situation;
-        let enough = 1 + without.len() >= expect.max(if seeds { 2 } else { 1 });
+        let Situation { us, seeds, remembers, expect, without, company, unclear } = *situation;
+        let enough = 1 + without.len() + company >= expect.max(if seeds { 2 } else { 1 });
         let oldest = without.iter().all(|o| (us.creation, us.name) < (o.creation, o.name));
         if remembers || !enough || !oldest || unclear > 0 {
             self.ready = None;
             return false;
         }
-        if !seeds && without.is_empty() {
+        if !seeds && without.is_empty() && company == 0 {
             return true;
         }
         match &self.ready {

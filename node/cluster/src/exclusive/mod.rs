@@ -40,6 +40,8 @@
 //!   is above it, so that [`Fence`](purlin_proto::Fence)s rise.
 //! - *a voter is lost*: when it is out of the view another node takes its place, the most senior one
 //!   where labels are spread best.
+//! - *a voter leaves* in good order: it stays until it is out of the view and another one votes in its
+//!   place, for a few seconds at most.
 //! - *a voter comes back* with its disk: it votes on. Without it: it is another voter, and has to be
 //!   chosen anew; it could not know what it has promised.
 //! - *the majority is lost*: no leader confirms, leases run out, everything exclusive stops within

@@ -22,7 +22,7 @@ fn run(seed: u64, mutant: Mutant) -> World {
 
 /// How many schedules; as many as `PURLIN_SCHEDULES` says, for a longer run.
 fn schedules() -> u64 {
-    std::env::var("PURLIN_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+    std::env::var("PURLIN_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
 }
 
 #[test]

@@ -30,12 +30,13 @@ impl Task {
                 }
             }
             Say::Ask(Ask { number, authority, voter, question }) => {
-                let ours = |seat: &&Seat| seat.authority == authority && seat.id == voter;
-                let Some(raft) = self.seat.as_ref().filter(ours).map(|seat| seat.raft.clone())
-                else {
+                let ours = |seat: &&mut Seat| seat.authority == authority && seat.id == voter;
+                let Some(seat) = self.seat.as_mut().filter(ours) else {
                     let none = Err("that voter is not here".to_owned());
                     return self.say(from.name, Say::Answer(number, none));
                 };
+                seat.asked_at = now;
+                let raft = seat.raft.clone();
                 let mouth = self.mouth.clone();
                 self.spawn(async move {
                     let answer = seat::answer(raft, question).await;
@@ -102,13 +103,15 @@ impl Task {
         }
         self.leader = Some(from.name);
         self.answered_at = now;
-        let (changed, runs_until, seen) = self.shared.change(|state| {
-            let Some(holder) = &mut state.holder else { return (false, None, 0) };
-            (holder.granted(now, &grant), holder.runs_until(), holder.seen())
+        let (changed, seen) = self.shared.change(|state| {
+            let Some(holder) = &mut state.holder else { return (false, 0) };
+            let changed = holder.granted(now, &grant);
+            // Before anybody can see that something is held.
+            if let Some(until) = holder.runs_until() {
+                self.runtime.extend_lease(self.shared.start + until);
+            }
+            (changed, holder.seen())
         });
-        if let Some(until) = runs_until {
-            self.runtime.extend_lease(self.shared.start + until);
-        }
         let remembered = self.memory.clone();
         self.memory.seen = self.memory.seen.max(seen);
         if !voters.is_empty() {
@@ -120,9 +123,8 @@ impl Task {
         if changed {
             self.runtime.holdings_changed();
         }
-        let us = self.runtime.name();
-        let unwanted = self.seat.as_ref().is_some_and(|seat| now > seat.opened + UNWANTED);
-        if unwanted && !self.memory.voters.is_empty() && !self.memory.voters.contains(&us) {
+        let votes = self.memory.voters.contains(&self.runtime.name());
+        if self.seat.as_mut().is_some_and(|seat| seat.is_unwanted(now, votes, UNWANTED)) {
             self.stand_up().await;
         }
     }

@@ -87,24 +87,4 @@ impl Task {
             });
         }
     }
-
-    pub(super) async fn leave_as_leader(&mut self, us: NodeId, renewal: &Renewal) {
-        let (live, _) = self.live();
-        let now = self.now();
-        let Some(seat) = &mut self.seat else { return };
-        let (raft, store) = (seat.raft.clone(), seat.store.clone());
-        let limit = self.times.lease / 3;
-        let confirmed = tokio::time::timeout(limit, seat::confirm(raft.clone(), store)).await;
-        seat.look(now);
-        let view = seat.store.view();
-        let Some((term, keeper)) = &mut seat.leading else { return };
-        if confirmed.ok().flatten() != Some(*term) {
-            return;
-        }
-        keeper.answer(now, us, renewal, &view);
-        if let Some(next) = keeper.next(now, &view, &live) {
-            // Otherwise the next leader waits until the lease would have run out.
-            drop(tokio::time::timeout(limit, seat::write(raft, *term, next)).await);
-        }
-    }
 }

@@ -8,6 +8,7 @@ use purlin_proto::{NodeId, NodeName, codec};
 use super::{MEMORY, Memory, Task};
 use crate::builder::millis;
 use crate::exclusive::seat::{self, Seat};
+use crate::exclusive::store::Store;
 use crate::exclusive::wire::{Here, Known, Say};
 
 impl Task {
@@ -30,10 +31,19 @@ impl Task {
             }
         }
         let Some(authority) = self.memory.authority else { return };
+        let us = self.runtime.name();
         self.remembers = true;
         self.hold(authority);
         if let Some(id) = self.memory.seat {
             self.sit(authority, id).await;
+            // It may have crashed while it founded.
+            let blank = match &self.seat {
+                Some(seat) => matches!(seat.raft.is_initialized().await, Ok(false)),
+                None => false,
+            };
+            if blank && authority.founder == us && self.memory.voters == [us] {
+                self.initialize().await;
+            }
         }
     }
 
@@ -88,20 +98,41 @@ impl Task {
         tracing::info!(%authority, "founds an authority");
         self.memory.authority = Some(authority);
         self.memory.voters = vec![us];
+        if self.sit_anew(authority).await {
+            self.initialize().await;
+            self.hold(authority);
+        } else {
+            self.memory.authority = None;
+        }
+    }
+
+    /// Makes the log of the authority that this node founds say that it votes alone.
+    async fn initialize(&self) {
+        let Some(seat) = &self.seat else { return };
+        if let Err(error) = seat::found(&seat.raft, seat.id, self.runtime.name()).await {
+            tracing::error!(%error, "the authority is not founded");
+        }
+    }
+
+    /// Takes a seat that nobody has had; it is remembered before anything is promised in it.
+    async fn sit_anew(&mut self, authority: AuthorityId) -> bool {
+        let wiped = match Store::load(self.settings.disk.clone()) {
+            // What a crash has left of an earlier seat.
+            Ok(store) => store.wipe().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = wiped {
+            tracing::error!(%error, "this node cannot vote");
+            return false;
+        }
         let id = self.voter_id();
         self.memory.seat = Some(id);
         if !self.keep().await {
-            self.memory.authority = None;
             self.memory.seat = None;
-            return;
+            return false;
         }
         self.sit(authority, id).await;
-        let Some(seat) = &self.seat else { return };
-        if let Err(error) = seat::found(&seat.raft, id, us).await {
-            tracing::error!(%error, "the authority is not founded");
-            return;
-        }
-        self.hold(authority);
+        self.seat.is_some()
     }
 
     /// A number that no other voter has had.
@@ -148,17 +179,11 @@ impl Task {
     }
 
     pub(super) async fn invited(&mut self, from: NodeId, authority: AuthorityId) {
-        if self.authority() != Some(authority) || !self.settings.takes_part || self.left {
+        if self.authority() != Some(authority) || !self.settings.takes_part || self.left.is_some() {
             return;
         }
         if self.seat.is_none() {
-            let id = self.voter_id();
-            self.memory.seat = Some(id);
-            if !self.keep().await {
-                self.memory.seat = None;
-                return;
-            }
-            self.sit(authority, id).await;
+            self.sit_anew(authority).await;
         }
         if let Some(seat) = &self.seat {
             let id = seat.id;
@@ -171,10 +196,10 @@ impl Task {
         let (live, _) = self.live();
         let others: Vec<NodeId> = live.into_iter().filter(|id| *id != us).collect();
         let mut without = Vec::new();
-        let mut unclear = 0;
+        let (mut company, mut unclear) = (0, 0);
         for id in others {
             match self.heard.get(&id) {
-                Some(Here { takes_part: false, .. }) => {}
+                Some(Here { takes_part: false, .. }) => company += 1,
                 Some(Here { authority: None, .. }) => without.push(id),
                 Some(Here { authority: Some(_), .. }) | None => unclear += 1,
             }
@@ -185,6 +210,7 @@ impl Task {
             remembers: self.remembers,
             expect: self.settings.expect,
             without: &without,
+            company,
             unclear,
         };
         if self.founding.look(now, &situation) {

@@ -94,6 +94,13 @@ struct Settling {
     work: AbortHandle,
 }
 
+/// This node stops.
+struct Leaving {
+    /// What gives its lease back, if it may have one.
+    renewal: Option<Renewal>,
+    done: oneshot::Sender<()>,
+}
+
 /// The task.
 pub(crate) struct Task {
     shared: Arc<Exclusive>,
@@ -125,7 +132,7 @@ pub(crate) struct Task {
     /// What this node says to itself.
     own: VecDeque<Say>,
     work: JoinSet<Done>,
-    left: bool,
+    left: Option<Leaving>,
 }
 
 impl Task {
@@ -174,7 +181,7 @@ impl Task {
             settlings: 0,
             own: VecDeque::new(),
             work: JoinSet::new(),
-            left: false,
+            left: None,
         }
     }
 
@@ -198,7 +205,7 @@ impl Task {
                         Ok(None) => tracing::debug!(%from, "says what is of a later version"),
                         Err(error) => tracing::warn!(%from, %error, "malformed, about leases"),
                     },
-                    Some(Told::Leave(done)) => self.leave(done).await,
+                    Some(Told::Leave(done)) => self.leave(done),
                     None => return,
                 },
                 Some(done) = self.work.join_next() => {
@@ -290,14 +297,18 @@ impl Task {
         let now = self.now();
         self.speak();
         if !self.settings.takes_part {
-            return;
+            return self.gone().await;
+        }
+        if self.left.is_some() {
+            self.tend_leaving(now).await;
+            return self.lead(now);
         }
         if self.authority().is_none() {
             self.consider_founding(now).await;
         }
         self.watch_lease(now);
         self.settle();
-        if now >= self.renew_at && !self.left {
+        if now >= self.renew_at {
             self.renew_at = now + self.times.renew_every();
             self.renew(now);
         }
@@ -405,18 +416,41 @@ impl Task {
 
     // ----- the end -----
 
-    /// Everything exclusive has ended here: the lease goes back, and a leader takes itself out.
-    async fn leave(&mut self, done: oneshot::Sender<()>) {
-        self.left = true;
-        let renewal = self.shared.change(|state| Some(state.holder.as_mut()?.leave()));
-        let us = self.runtime.id();
-        if let Some(renewal) = renewal {
-            let voters: Vec<_> = self.memory.voters.iter().copied().chain(self.leader).collect();
-            for voter in voters.into_iter().filter(|voter| *voter != us.name) {
-                self.mouth.say(voter, &Say::Renew(renewal.clone()));
+    /// Everything exclusive has ended here: the lease goes back. A voter stays until others vote in
+    /// its place, if there are any.
+    fn leave(&mut self, done: oneshot::Sender<()>) {
+        let holder = self.shared.change(|state| Some(state.holder.as_mut()?.leave()));
+        self.left = Some(Leaving { renewal: holder, done });
+        self.renew_at = Duration::ZERO;
+    }
+
+    async fn tend_leaving(&mut self, now: Duration) {
+        let us = self.runtime.name();
+        let Some(Leaving { renewal: Some(renewal), .. }) = &self.left else {
+            return self.gone().await;
+        };
+        let renewal = renewal.clone();
+        if now >= self.renew_at {
+            self.renew_at = now + self.times.renew_every() / 4;
+            let voters: BTreeSet<_> =
+                self.memory.voters.iter().copied().chain(self.leader).collect();
+            for voter in voters {
+                self.say(voter, Say::Renew(renewal.clone()));
             }
-            self.leave_as_leader(us, &renewal).await;
         }
+        let alone = self.live().0.len() <= 1;
+        let out = |seat: &Seat| {
+            let view = seat.store.view();
+            view.named(us).is_none() && (alone || !seat.voters().contains_key(&us))
+        };
+        if self.seat.as_ref().is_none_or(out) {
+            self.gone().await;
+        }
+    }
+
+    async fn gone(&mut self) {
+        let Some(Leaving { done, .. }) = self.left.take() else { return };
+        self.settings.takes_part = false;
         if let Some(seat) = self.seat.take()
             && let Err(error) = seat.raft.shutdown().await
         {

@@ -189,8 +189,15 @@ fn voters_stay_as_long_as_they_are_members() {
 fn one_with_seeds_founds_in_company_alone() {
     let (a, b) = (life("a", 1), life("b", 2));
     let mut founding = Founding::default();
-    let alone =
-        Situation { us: a, seeds: false, remembers: false, expect: 1, without: &[], unclear: 0 };
+    let alone = Situation {
+        us: a,
+        seeds: false,
+        remembers: false,
+        expect: 1,
+        without: &[],
+        company: 0,
+        unclear: 0,
+    };
     assert!(founding.look(SECOND, &alone));
     assert!(!founding.look(SECOND, &Situation { seeds: true, ..alone }));
     assert!(!founding.look(SECOND, &Situation { remembers: true, ..alone }));
@@ -199,6 +206,8 @@ fn one_with_seeds_founds_in_company_alone() {
     assert!(!founding.look(SECOND, &pair) && founding.look(3 * SECOND, &pair));
     assert!(!founding.look(3 * SECOND, &Situation { unclear: 1, ..pair }));
     assert!(!founding.look(9 * SECOND, &Situation { expect: 3, ..pair }));
+    let beside = Situation { seeds: true, company: 1, ..alone };
+    assert!(!founding.look(10 * SECOND, &beside) && founding.look(12 * SECOND, &beside));
     let junior = [a];
     let mut founding = Founding::default();
     let second = Situation { us: b, without: &junior, ..pair };
