@@ -675,14 +675,8 @@ impl NodeBuilder {
         let leases = ground.net.handle().spawn(leases.run()).abort_handle();
         let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
         let gathered = Arc::new(watch::Sender::new(1));
-        let spread = Spread {
-            owned: Owned::new(id, owned::Bounds::default(), seed, started.elapsed()),
-            endpoint: endpoint.clone(),
-            runtime: runtime.clone(),
-            directory: Arc::clone(&directory),
-            start: started,
-            draining_changed: false,
-        };
+        let owned = Owned::new(id, owned::Bounds::default(), seed, started.elapsed());
+        let spread = Spread::new(owned, &endpoint, &runtime, &directory, started);
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,

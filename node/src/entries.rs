@@ -29,6 +29,18 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    pub(crate) fn new(
+        owned: Owned,
+        endpoint: &Endpoint,
+        runtime: &Runtime,
+        directory: &Arc<Directory>,
+        start: Instant,
+    ) -> Self {
+        let (endpoint, runtime) = (endpoint.clone(), runtime.clone());
+        let directory = Arc::clone(directory);
+        Self { owned, endpoint, runtime, directory, start, draining_changed: false }
+    }
+
     /// When [`tick`](Self::tick) is due, after the start.
     pub(crate) fn next_wake(&self) -> Duration {
         self.owned.next_wake()
