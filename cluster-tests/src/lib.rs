@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod hostile;
 pub mod hosts;
 pub mod invariants;
+pub mod jobs;
 pub mod memory;
 pub mod numbered;
 pub mod probe;

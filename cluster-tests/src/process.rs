@@ -166,6 +166,22 @@ impl Cluster {
         }
     }
 
+    /// Waits until a node has a lease, and knows so many members of the ring view and voters.
+    pub fn until_view(&self, at: &Node, members: usize, voters: usize, limit: Duration) {
+        let begun = Instant::now();
+        let count = |value: &Value| value.as_array().map_or(0, Vec::len);
+        loop {
+            let status = self.json(at, &["status"]);
+            let view = &status["exclusive"];
+            let fine = count(&view["members"]) == members && count(&view["voters"]) == voters;
+            if fine && !view["lease_s"].is_null() {
+                return;
+            }
+            assert!(begun.elapsed() < limit, "{} after {limit:?}: {view}", at.name);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until what `purlin members` shows at a node is as it should be.
     pub fn until(&self, at: &Node, what: &str, limit: Duration, fine: impl Fn(&[Value]) -> bool) {
         let begun = Instant::now();

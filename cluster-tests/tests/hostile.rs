@@ -92,7 +92,7 @@ async fn what_no_node_says_ends_the_connection_and_concerns_nobody_else() {
     let mut world = World::new().await;
     let request = Request::Exit { target: world.b.id().pid(1).into(), reason: ExitReason::Killed };
     let a_clients = Frame::Request(request).to_bytes().unwrap();
-    let large = vec![0x33; 70_000];
+    let large = vec![0x99; 70_000];
     let wrong: [&[u8]; 6] = [
         &[0x99, 1, 2, 3],
         &[],

@@ -18,11 +18,11 @@ use purlin_cluster_tests::process;
 const IDLE: Duration = Duration::from_mins(1);
 
 fn kinds(builder: NodeBuilder) -> NodeBuilder {
-    builder.keyed::<Counter>(Keyed::new())
+    builder.keyed::<Counter>(Keyed::available())
 }
 
 fn idle(builder: NodeBuilder) -> NodeBuilder {
-    builder.keyed::<Counter>(Keyed::new().passivate_after(IDLE))
+    builder.keyed::<Counter>(Keyed::available().passivate_after(IDLE))
 }
 
 fn counted(node: &Node, name: &str) -> u64 {
@@ -62,7 +62,7 @@ async fn a_key_has_one_process_at_its_owner_whoever_sends() {
 
 #[tokio::test(start_paused = true)]
 async fn what_one_sender_says_to_a_key_arrives_in_order_though_it_must_be_started_first() {
-    let cluster = Cluster::start(2, |b| b.keyed::<Kv>(Keyed::new())).await;
+    let cluster = Cluster::start(2, |b| b.keyed::<Kv>(Keyed::available())).await;
     let key = purlin::kinds::Get("last".into());
     for book in ["one", "two", "three", "four"] {
         let kv = cluster.nodes[0].keyed::<Kv>(book);
@@ -157,7 +157,7 @@ impl Handler<Add> for Account {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_old_owner_saves_the_new_one_finds_though_nobody_waits_for_the_move() {
-    let accounts = |builder: NodeBuilder| builder.keyed::<Account>(Keyed::new());
+    let accounts = |builder: NodeBuilder| builder.keyed::<Account>(Keyed::available());
     let mut cluster = Cluster::start(2, accounts).await;
     let add = |node: &Node, key: u64| {
         let account = node.keyed::<Account>(key);
@@ -210,7 +210,7 @@ async fn idle_ones_end_in_good_order_and_come_back() {
 async fn what_the_owner_does_not_know_as_keyed_is_said() {
     let mut cluster = Cluster::empty();
     cluster.join("n0", kinds).await;
-    cluster.join("n1", |builder| builder.keyed::<Kv>(Keyed::new())).await;
+    cluster.join("n1", |builder| builder.keyed::<Kv>(Keyed::available())).await;
     cluster.until_all_see(2).await;
     let [a, b] = &cluster.nodes[..] else { unreachable!() };
     let asked = a.keyed::<Counter>(key_of(b)).call(Read).await;
@@ -222,6 +222,10 @@ async fn what_the_owner_does_not_know_as_keyed_is_said() {
 fn keys_are_used_from_the_command_line_and_outlive_their_owner() {
     let cluster = process::Cluster::default();
     let [a, mut b, c] = cluster.three();
+    for node in [&a, &b, &c] {
+        // Until then keys go to those who come.
+        cluster.until_view(node, 3, 3, Duration::from_secs(30));
+    }
     for number in 1..=9 {
         let key = format!("key:counter/user:{number}@example.org");
         assert_eq!(cluster.ok(&a, &["call", &key, "counter.add", "5"]), "5");
@@ -236,6 +240,8 @@ fn keys_are_used_from_the_command_line_and_outlive_their_owner() {
     b.kill_9();
     cluster.until_up(&a, 2, Duration::from_secs(30));
     cluster.until_up(&c, 2, Duration::from_secs(30));
+    // When the lost node's lease has run out.
+    cluster.until_view(&a, 2, 1, Duration::from_secs(30));
     assert_eq!(cluster.ok(&a, &["call", &key, "counter.add", "1"]), "1", "it begins anew");
     assert_eq!(cluster.ok(&c, &["call", &key, "counter.read"]), "1");
 

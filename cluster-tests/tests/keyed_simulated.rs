@@ -86,7 +86,7 @@ fn is_loud(error: &CallError) -> bool {
 
 fn schedule(seed: u64) {
     let bad = Road { loss: 0.02, jitter: Duration::from_millis(3), ..Road::default() };
-    let keyed = Keyed::new().passivate_after(IDLE);
+    let keyed = Keyed::available().passivate_after(IDLE);
     let cluster = Cluster::builder(seed)
         .nodes(NODES.len())
         .roads(bad)

@@ -4,15 +4,19 @@
 
 use std::time::Duration;
 
-use purlin::kinds::{Counter, Read};
+use purlin::kinds::{Counter, Kv, Put, Read};
 use purlin::testing::{Cluster, Road};
 use purlin::{CallError, ExitReason, NodeBuilder};
 use tokio::time::Instant;
 
 const S: Duration = Duration::from_secs(1);
 
+fn kinds(node: NodeBuilder) -> NodeBuilder {
+    node.actor::<Counter>().actor::<Kv>()
+}
+
 fn cluster(seed: u64, nodes: usize) -> Cluster {
-    Cluster::builder(seed).nodes(nodes).with(NodeBuilder::actor::<Counter>).start()
+    Cluster::builder(seed).nodes(nodes).with(kinds).start()
 }
 
 #[test]
@@ -150,5 +154,53 @@ fn roads_are_as_bad_as_they_are_made_one_way_at_a_time() {
         for _ in 0..50 {
             took().await;
         }
+    });
+}
+
+#[test]
+fn a_process_that_is_killed_is_missed_at_once_since_its_machine_says_so() {
+    cluster(1, 5).run(async |cluster| {
+        let counter = cluster.node("n1").spawn::<Counter>(None).await.unwrap().pid();
+        let n0 = cluster.node("n0");
+        let down = n0.run(move |node| async move { node.runtime().down(counter).await });
+        let kill = async {
+            cluster.advance(S).await;
+            cluster.kill("n1");
+            cluster.now()
+        };
+        let (killed, down) = tokio::join!(kill, down);
+
+        assert_eq!(down.unwrap().reason, ExitReason::NoConnection);
+        let took = cluster.now().saturating_sub(killed);
+        assert!(took < S, "{took:?}");
+
+        cluster.restart("n1").await;
+        cluster.until_whole(10 * S).await;
+    });
+}
+
+#[test]
+fn a_narrow_road_delays_what_waits_and_loses_what_has_no_room() {
+    cluster(1, 2).run(async |cluster| {
+        let (n0, n1) = (cluster.node("n0"), cluster.node("n1"));
+        let kv = n1.spawn::<Kv>(()).await.unwrap();
+        let took = async |bytes: usize| {
+            let begun = cluster.now();
+            let put = Put { key: "k".into(), value: "x".repeat(bytes) };
+            n0.call(&kv, put).await.unwrap();
+            cluster.now().saturating_sub(begun)
+        };
+        assert!(took(500_000).await < S / 10);
+
+        let narrow = Road { bandwidth: Some(200_000), ..Road::default() };
+        cluster.set_road("n0", "n1", narrow.clone());
+        let slow = took(500_000).await;
+        assert!(slow > 2 * S && slow < 4 * S, "{slow:?}");
+
+        // QUIC sends again what found no room.
+        cluster.set_road("n0", "n1", Road { queue: 6_000, ..narrow });
+        let slower = took(500_000).await;
+        assert!(slower > 2 * S && slower < 5 * S, "{slower:?}");
+        assert_eq!(n0.members(), n1.members());
     });
 }

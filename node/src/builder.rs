@@ -25,20 +25,22 @@ use tokio::time::Instant;
 
 use crate::application::Applications;
 use crate::directory::Directory;
+use crate::disk::{Disk, DiskError};
 use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
 use crate::events::{Ear, Told};
+use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::home::{Home, HomeError, NodeLock};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::router::Router;
 use crate::seeds::{SeedResolver, Seeds, system_resolver};
 use crate::silence::Silence;
-use crate::system;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;
 use crate::tokens::{JoinError, Token};
+use crate::{children, system};
 
 /// How long a node tries to join with a token.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
@@ -111,6 +113,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// What this node has promised to other nodes cannot be read.
+    #[error("authority.redb in the node's data directory cannot be used: {0}")]
+    Disk(#[from] DiskError),
     /// The address to listen on is not one.
     #[error("cannot listen on {address:?}: {detail}; give HOST:PORT, as in 127.0.0.1:7400")]
     Listen {
@@ -311,7 +316,8 @@ impl NodeBuilder {
     #[must_use]
     pub fn memory(self, network: Network, address: SocketAddr, credentials: Credentials) -> Self {
         let wire = WireConfig::Memory { network, address };
-        self.given(Given { wire, credentials, next: Arc::new(|at_least| at_least) })
+        let (next, disk): (NextCreation, _) = (Arc::new(|at_least| at_least), Disk::default());
+        self.given(Given { wire, credentials, next, disk })
     }
 
     /// Puts the node on made-up ground instead of the system's, on the present tokio runtime.
@@ -403,9 +409,9 @@ impl NodeBuilder {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
-        if let Some(Given { wire, credentials, next }) = self.ground.clone() {
+        if let Some(Given { wire, credentials, next, disk }) = self.ground.clone() {
             let (creation, net) = (next(wall), Net::shared());
-            let ground = Ground { credentials, home: None, lock: None, creation, next, net };
+            let ground = Ground { credentials, home: None, lock: None, creation, next, net, disk };
             return self.build(name, ground, |_| Ok(wire.clone()));
         }
         let dir = Home::locate(self.data_dir.clone())?;
@@ -414,6 +420,11 @@ impl NodeBuilder {
         let (lock, credentials) = home.node(name)?;
         let creation = lock.next_creation(wall)?;
         let lock = Arc::new(lock);
+        // Nobody else has promised anything that it must not forget.
+        let disk = match self.keyed.any_exclusive() {
+            true => Disk::open(&lock.file("authority.redb"))?,
+            false => Disk::default(),
+        };
         let keeper = Arc::clone(&lock);
         let clock = Arc::clone(&self.clock);
         let next: NextCreation = Arc::new(move |at_least| {
@@ -425,7 +436,7 @@ impl NodeBuilder {
         });
         let net = Net::own(name.as_str()).map_err(StartError::Thread)?;
         let (home, lock) = (Some(home), Some(lock));
-        let ground = Ground { credentials, home, lock, creation, next, net };
+        let ground = Ground { credentials, home, lock, creation, next, net, disk };
         let listen = self.listen_addresses().await?;
         let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
         self.build(name, ground, |attempt| {
@@ -465,6 +476,30 @@ impl NodeBuilder {
             0 => Err(bad("it has no address".to_owned())),
             _ => Ok(list),
         })
+    }
+
+    fn runtime(&mut self, id: NodeId, observer: Observer) -> RuntimeConfig {
+        let mut config = RuntimeConfig::new(id);
+        config.kinds = std::mem::take(&mut self.kinds);
+        config.keyed = self.keyed.clone();
+        config.observer = Some(observer);
+        config.inflow_bytes = self.inflow_bytes;
+        config.resolver = std::mem::take(&mut self.resolver);
+        let clock = Arc::clone(&self.clock);
+        config.wall_ms = Arc::new(move || millis(&clock));
+        config
+    }
+
+    fn leases(&self, chance: u64, disk: Disk) -> Settings {
+        Settings {
+            takes_part: self.keyed.any_exclusive(),
+            seeds: !self.seeds.is_empty(),
+            expect: self.expect,
+            detect_in: self.patience(),
+            clock: Arc::clone(&self.clock),
+            chance,
+            disk,
+        }
     }
 
     /// Silence for so long is too long.
@@ -510,21 +545,14 @@ impl NodeBuilder {
         let publish = events.clone();
         // Nobody may be subscribed.
         let observer: Observer = Arc::new(move |what| drop(publish.send(what)));
-        let mut config = RuntimeConfig::new(id);
-        config.kinds = std::mem::take(&mut self.kinds);
-        config.keyed = std::mem::take(&mut self.keyed);
-        config.observer = Some(Arc::clone(&observer));
-        config.inflow_bytes = self.inflow_bytes;
-        config.resolver = std::mem::take(&mut self.resolver);
-        let clock = Arc::clone(&self.clock);
-        config.wall_ms = Arc::new(move || millis(&clock));
-        let runtime = Runtime::new(config);
+        let runtime = Runtime::new(self.runtime(id, Arc::clone(&observer)));
 
         let (inputs, waiting) = mpsc::unbounded_channel();
         let changed = inputs.clone();
         // The driver ends with the node; then nobody wants to know.
         runtime.on_entries(move || drop(changed.send(Told::Entries)));
         let membership = Arc::new(OnceLock::new());
+        let (exclusive, told) = Exclusive::new();
         let (tokens, cluster) = (ground.home.map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
         let desk = Desk::new(tokens, cluster, runtime.clone(), Arc::clone(&membership), clock);
@@ -533,6 +561,7 @@ impl NodeBuilder {
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
             desk: Arc::clone(&desk),
+            exclusive: Arc::clone(&exclusive),
         });
         let _net = ground.net.handle().enter();
         let endpoint = self.bind(&ground.credentials, &ear, wire)?;
@@ -540,7 +569,7 @@ impl NodeBuilder {
         endpoint.set_node(Some(NodeHello { id, address }));
 
         let (started, patience) = (Instant::now(), self.patience());
-        let me = Me { id, address, labels: self.labels };
+        let me = Me { id, address, labels: std::mem::take(&mut self.labels) };
         let config = ClusterConfig { detect_in: patience };
         let own = ground.creation ^ (u64::from(std::process::id()) << 32);
         let seed = self.chance.unwrap_or(own);
@@ -548,7 +577,16 @@ impl NodeBuilder {
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
         let directory = Arc::new(Directory::new(name));
-        runtime.set_remote(Arc::new(Router::new(endpoint.clone(), Arc::clone(&directory))));
+        let router = Router::new(endpoint.clone(), Arc::clone(&directory), Arc::clone(&exclusive));
+        runtime.set_remote(Arc::new(router));
+        let leases = ExclusiveTask::new(
+            Arc::clone(&exclusive),
+            told,
+            (endpoint.clone(), Arc::clone(&directory)),
+            (runtime.clone(), Arc::clone(&membership)),
+            self.leases(seed, ground.disk),
+        );
+        let leases = ground.net.handle().spawn(leases.run()).abort_handle();
         let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
         let gathered = Arc::new(watch::Sender::new(1));
         let spread = Spread {
@@ -591,16 +629,20 @@ impl NodeBuilder {
             net: ground.net,
             lock: ground.lock,
             driver,
+            exclusive,
+            leases,
             clock: self.clock,
             desk,
             applications: Applications::new(),
             seeds,
             expects: self.expect,
+            detect_in: patience,
             gathered,
             ready: AtomicBool::new(false),
             placed: AtomicUsize::new(0),
         });
         system::start(&shared)?;
+        children::start(&shared)?;
         if let Some(lock) = &shared.lock {
             lock.running(id, address)?;
         }
@@ -614,6 +656,7 @@ pub(crate) struct Given {
     pub(crate) wire: WireConfig,
     pub(crate) credentials: Credentials,
     pub(crate) next: NextCreation,
+    pub(crate) disk: Disk,
 }
 
 /// What a node stands on.
@@ -624,6 +667,7 @@ struct Ground {
     creation: u64,
     next: NextCreation,
     net: Net,
+    disk: Disk,
 }
 
 /// Milliseconds since 1970.

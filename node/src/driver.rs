@@ -158,6 +158,7 @@ impl Driver {
                     link.send_control(frame);
                 }
             }
+            Output::Disconnect { .. } if is_planted("resurrected") => {}
             Output::Disconnect { peer, why } => self.endpoint.close_peer(&peer, &why),
             Output::Event(event) => self.event(event),
             Output::Reincarnate { at_least } => self.reincarnate(at_least),
@@ -312,7 +313,9 @@ impl Driver {
         let members: Vec<_> = self.membership().live().collect();
         self.gathered.send_replace(members.len());
         self.directory.set_ring(Ring::new(members));
-        self.runtime.owners_changed();
+        if !is_planted("key-stays") {
+            self.runtime.owners_changed();
+        }
     }
 
     fn reincarnate(&mut self, at_least: u64) {

@@ -11,6 +11,7 @@ use purlin_cluster::owned::{Blob, Change, Input, Output};
 use purlin_proto::limits::OWNED_ENTRY_BYTES;
 use purlin_proto::{EntryKey, EntryValue, Frame, NodeId, Refusal, codec};
 use purlin_runtime::Runtime;
+use purlin_runtime::mutant::is_planted;
 use purlin_transport::{Endpoint, Flow, Priority};
 use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
@@ -79,6 +80,7 @@ impl Spread {
                 let changes = changes.iter().filter_map(decode).collect();
                 self.runtime.entries_changed(owner, changes);
             }
+            Output::Vanished(_) if is_planted("phantom-entries") => {}
             Output::Vanished(owner) => self.runtime.entries_vanished(owner),
             Output::Violation { peer, detail } => {
                 tracing::warn!(%peer, detail, "protocol violation");

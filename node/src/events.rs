@@ -12,6 +12,7 @@ use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::exclusive::Exclusive;
 use crate::session;
 use crate::tokens::desk::Desk;
 
@@ -146,6 +147,7 @@ pub(crate) struct Ear {
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Inputs,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) exclusive: Arc<Exclusive>,
 }
 
 impl Ear {
@@ -206,6 +208,7 @@ impl Events for Ear {
                 let inbound = self.runtime.inbound(node.id);
                 let receiver = Arc::new(NodeReceiver {
                     inputs: self.inputs.clone(),
+                    exclusive: Arc::clone(&self.exclusive),
                     from: node.id,
                     link: link.clone(),
                     gate: Arc::new(Gate::new(inbound)),
@@ -243,6 +246,7 @@ impl Events for Ear {
 /// Takes the frames of one life of another node.
 struct NodeReceiver {
     inputs: Inputs,
+    exclusive: Arc<Exclusive>,
     from: NodeId,
     link: Link,
     gate: Arc<Gate>,
@@ -290,6 +294,7 @@ impl NodeReceiver {
             Ok(Frame::Owned(bytes)) => {
                 self.said(length, |said| Told::Owned { from: self.from, bytes, said });
             }
+            Ok(Frame::Exclusive(bytes)) => self.exclusive.said(self.from, bytes),
             Ok(Frame::Ping) => {}
             Ok(_) => self.violation("a client's frame from a node".to_owned()),
             Err(error) => self.violation(error.to_string()),

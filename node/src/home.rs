@@ -273,6 +273,11 @@ impl Home {
 }
 
 impl NodeLock {
+    /// A file of this node alone.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// A creation larger than every one before, and at least `at_least`; remembered.
     pub(crate) fn next_creation(&self, at_least: u64) -> Result<u64, HomeError> {
         let path = self.dir.join("creation");

@@ -50,11 +50,14 @@
 mod application;
 mod authority;
 mod builder;
+mod children;
 pub mod cli;
 mod directory;
+mod disk;
 mod driver;
 mod entries;
 mod events;
+mod exclusive;
 mod home;
 pub mod kinds;
 mod net;
@@ -71,14 +74,17 @@ mod views;
 
 pub use purlin_cluster::{Ring, SHARDS};
 pub use purlin_proto as proto;
-pub use purlin_proto::{Placement, PlacementError};
+pub use purlin_proto::admin::children::{
+    ClusterChildError, ClusterChildInfo, ClusterChildState, StartedChild,
+};
+pub use purlin_proto::{ChildId, ChildPlacement, Holding, Mode, Placement, PlacementError};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,
-    Ended, EntryError, ExitReason, GlobalError, Group, GroupEvent, Handler, Holder, IdleTimeout,
-    Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit, Payload,
-    Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
+    Ended, EntryError, ExitReason, Fence, GlobalError, Group, GroupEvent, Handler, Holder,
+    IdleTimeout, Interrupt, Keep, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, Messages,
+    Name, NameConflict, NodeEvent, NodeId, NodeName, OnTimeout, Outcome, Partitions, PastExit,
+    Payload, Pick, Pid, RawContext, RawKind, Received, Ref, Reference, RegisterError, Registry,
     RegistryError, RegistryEvent, Resolver, Restart, Runtime, Shutdown, SpawnError,
     StartError as RegistryStartError, Strategy, StreamOptions, Supervisor, SupervisorRef, Task,
     TaskError, TaskStartError, TaskStream, TaskSupervisor, TaskSupervisorOptions, Timer, Untyped,
@@ -89,6 +95,8 @@ pub use purlin_transport::Network;
 pub use crate::application::Ended as ApplicationEnded;
 pub use crate::authority::AuthorityError;
 pub use crate::builder::{NodeBuilder, StartError, WallClock};
+pub use crate::children::{ClusterChild, ClusterSupervisor, ClusterSupervisorRef};
+pub use crate::disk::DiskError;
 pub use crate::home::{Home, HomeError};
 pub use crate::node::Node;
 pub use crate::seeds::{Lookup, SeedResolver};
@@ -99,9 +107,10 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        Actor, Backoff, CallError, ChildSpec, Context, Dest, Down, DynamicSupervisor, ExitReason,
-        Group, GroupEvent, Handler, IdleTimeout, Key, Keyed, KeyedActor, LinkDown, Mailbox,
-        Message, NameConflict, Node, NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart,
-        Shutdown, Strategy, Supervisor, SupervisorRef, WhenFull,
+        Actor, Backoff, CallError, ChildPlacement, ChildSpec, ClusterChild, ClusterSupervisor,
+        Context, Dest, Down, DynamicSupervisor, ExitReason, Group, GroupEvent, Handler,
+        IdleTimeout, Key, Keyed, KeyedActor, LinkDown, Mailbox, Message, NameConflict, Node,
+        NodeEvent, NodeName, Outcome, Pick, Pid, Ref, Restart, Shutdown, Strategy, Supervisor,
+        SupervisorRef, WhenFull,
     };
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use purlin_cluster::{Input, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Group, Key, Message, Name, NodeId, NodeName, Pid, Placement,
-    Refusal, SpawnError,
+    CallError, Dest, ExitReason, Group, Holding, Key, Message, Name, NodeId, NodeName, Pid,
+    Placement, Refusal, SpawnError,
 };
 use purlin_runtime::{Actor, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
@@ -21,6 +21,7 @@ use crate::application::{Applications, Ended as ApplicationEnded};
 use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::events::{Inputs, Told};
+use crate::exclusive::Exclusive;
 use crate::home::NodeLock;
 use crate::net::Net;
 use crate::seeds::Seeds;
@@ -55,11 +56,15 @@ pub(crate) struct Shared {
     pub(crate) net: Net,
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
+    pub(crate) exclusive: Arc<Exclusive>,
+    pub(crate) leases: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
     pub(crate) applications: Applications,
     pub(crate) seeds: Arc<Mutex<Seeds>>,
     pub(crate) expects: usize,
+    /// How long it takes to notice that a node is down.
+    pub(crate) detect_in: Duration,
     pub(crate) gathered: Arc<watch::Sender<usize>>,
     pub(crate) ready: AtomicBool,
     /// How often one of several members was chosen.
@@ -115,6 +120,22 @@ impl Node {
     /// Where it listens.
     pub fn listen_address(&self) -> SocketAddr {
         self.0.endpoint.local_address()
+    }
+
+    /// What the node holds right now: processes, calls that are out, bytes that wait in mailboxes and
+    /// lanes, each beside its bound. For metrics, and for tests that look for leaks.
+    ///
+    /// ```
+    /// # fn tell(node: &purlin::Node) {
+    /// for holding in node.holdings() {
+    ///     println!("{} {} of {:?}", holding.what, holding.now, holding.bound);
+    /// }
+    /// # }
+    /// ```
+    pub fn holdings(&self) -> Vec<Holding> {
+        let mut holdings = self.0.runtime.holdings();
+        holdings.extend(self.0.endpoint.holdings());
+        holdings
     }
 
     /// Its processes: everything that needs no other node.
@@ -206,10 +227,13 @@ impl Node {
     /// The process of a key, wherever it runs. It is started at the key's owner on the ring when it
     /// is first sent to, and again after it has ended; see [`NodeBuilder::keyed`].
     ///
-    /// This is the available kind: during a split of the cluster, and for about the time it takes to
-    /// detect a lost node whenever members come or go, a key may have two processes. One whose key
-    /// gets another owner, because a node joins or is lost, begins anew there; after a join not before
-    /// the old one has ended ([`Actor::stop`]), or 5 s have passed.
+    /// Of an exclusive kind, which is the default, a key has at most one process in the cluster at
+    /// every instant; messages to it wait while its node has no lease from the voters, or the node
+    /// that had the key may still run it. Of an [available](purlin_runtime::Keyed::available) one it
+    /// may have two during a split, and for about the time it takes to detect a lost node whenever
+    /// members come or go.
+    ///
+    /// When a key gets another owner its process ends ([`Actor::stop`]), and begins anew there.
     ///
     /// ```no_run
     /// # async fn example(node: &purlin::Node) -> Result<(), purlin::CallError> {
@@ -296,6 +320,7 @@ impl Node {
         shared.applications.stop(&shared.runtime, GRACE).await;
         shared.runtime.shutdown(GRACE).await;
         let (endpoint, inputs) = (shared.endpoint.clone(), shared.inputs.clone());
+        shared.exclusive.leave().await;
         let closing = async move {
             // Whoever has the farewell takes nothing more from us.
             endpoint.flush().await;
@@ -310,6 +335,7 @@ impl Node {
         // `None` only when the network's thread is gone already.
         let _ = shared.net.run(closing).await;
         shared.driver.abort();
+        shared.leases.abort();
         if let Some(lock) = &shared.lock {
             lock.stopped();
         }

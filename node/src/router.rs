@@ -5,21 +5,27 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use purlin_proto::{Frame, NodeId, NodeName};
 use purlin_runtime::mutant::is_planted;
-use purlin_runtime::{Peer, Priority, Remote, Sent};
+use purlin_runtime::{Holding, Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
 use purlin_transport::{Endpoint, Flow};
 
 use crate::directory::{Directory, Place};
+use crate::exclusive::Exclusive;
 
 /// The runtime's way to other nodes.
 pub(crate) struct Router {
     endpoint: Endpoint,
     directory: Arc<Directory>,
+    exclusive: Arc<Exclusive>,
 }
 
 impl Router {
-    pub(crate) fn new(endpoint: Endpoint, directory: Arc<Directory>) -> Self {
-        Self { endpoint, directory }
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        directory: Arc<Directory>,
+        exclusive: Arc<Exclusive>,
+    ) -> Self {
+        Self { endpoint, directory, exclusive }
     }
 
     /// The present place of a receiver, or why there is none.
@@ -70,6 +76,14 @@ impl Remote for Router {
 
     fn key_owner(&self, key: &[u8]) -> Option<NodeName> {
         self.directory.ring().owner(key)
+    }
+
+    fn exclusive_owner(&self, key: &[u8]) -> Option<NodeName> {
+        self.exclusive.owner(key)
+    }
+
+    fn holding(&self, key: &[u8]) -> Holding {
+        self.exclusive.holding(key)
     }
 
     fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, CALL_TIMEOUT, Event, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
-    JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
-    ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place, RegisterGlobal,
-    ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What, WhereIs,
-    WhereIsGlobal,
+    self, CALL_TIMEOUT, Event, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree,
+    GetWhy, JoinGroup, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
+    ListGroups, ListMembers, ListNames, ListProcesses, ListTopics, OwnerInfo, Place,
+    RegisterGlobal, ReleaseKey, Status, Subscribe, SubscribeTopic, TakeIn, UnsubscribeTopic, What,
+    WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::JoinRefusal;
 use purlin_proto::{ExitReason, Message, Pid};
@@ -154,6 +154,7 @@ impl System {
         let message = reply(message, |ask: WhereIs| runtime.whereis(&ask.name));
         let message = reply(message, |ask: GetOwner| owner(node, ask));
         let message = reply(message, |ask: Place| node.place(&ask.on));
+        let message = reply(message, |_: GetExclusive| node.exclusive.info());
         let message = reply(message, |_: Leave| node.ask_to_leave());
         let message = release(&runtime, message);
         let message = reply(message, |ask: Subscribe| {
@@ -231,7 +232,7 @@ fn release(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
 }
 
 /// Answers a message if it is an `M`; else hands it on.
-fn reply<M: Message>(
+pub(crate) fn reply<M: Message>(
     message: Option<Untyped>,
     answer: impl FnOnce(M) -> M::Reply,
 ) -> Option<Untyped> {
@@ -239,7 +240,7 @@ fn reply<M: Message>(
 }
 
 /// Takes a message if it is an `M`; else hands it on.
-fn take<M: Message>(
+pub(crate) fn take<M: Message>(
     message: Option<Untyped>,
     act: impl FnOnce(M, Answer<M::Reply>),
 ) -> Option<Untyped> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::ChildId;
 use crate::dest::Dest;
 use crate::error::SpawnError;
 use crate::hello::Labels;
@@ -36,6 +37,7 @@ macro_rules! message {
     };
 }
 
+pub mod children;
 mod entries;
 
 pub use entries::{
@@ -388,6 +390,34 @@ pub struct OwnerInfo {
     pub ring: String,
 }
 
+/// What may run at most once, as this node sees it: who decides, and its own lease.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetExclusive;
+message!(GetExclusive, "node.exclusive", ExclusiveInfo);
+
+/// Answers [`GetExclusive`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExclusiveInfo {
+    /// Whether this node has exclusive kinds, so that it wants a lease.
+    pub takes_part: bool,
+    /// Which authority it belongs to, if it knows of one.
+    pub authority: Option<String>,
+    /// The nodes that vote, by name.
+    pub voters: Vec<NodeName>,
+    /// The voter that gives leases, as far as it is known here.
+    pub leader: Option<NodeName>,
+    /// Whether this node votes.
+    pub votes: bool,
+    /// Whether what it promises as a voter survives a restart.
+    pub durable: bool,
+    /// The number of the newest ring view known here; 0 for none.
+    pub epoch: u64,
+    /// Its members.
+    pub members: Vec<NodeId>,
+    /// For how long this node's lease is good, in seconds; none without a lease.
+    pub lease_s: Option<f64>,
+}
+
 /// On which member is something to run? Of several that fit each is chosen in turn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Place {
@@ -520,6 +550,15 @@ pub enum What {
         name: Name,
         /// The process that had it.
         pid: Pid,
+    },
+    /// A child of a cluster supervisor is placed anew, stopped, or given up; seen by every node.
+    ClusterChild {
+        /// Which.
+        child: ChildId,
+        /// What has happened to it.
+        event: String,
+        /// Whether somebody should look: it is given up.
+        alert: bool,
     },
     /// The subscriber was too slow: so many events are missing here.
     Missed {

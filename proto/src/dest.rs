@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::{ChildId, ParseChildIdError};
 use crate::group::{Group, ParsePickError, Pick};
 use crate::id::{ParseIdError, Pid};
 use crate::key::Key;
@@ -26,6 +27,7 @@ use crate::readable::text_when_readable;
 /// | `group:workers:nearest` | one member; see [`Pick`] for `random`, `round-robin`, `key=KEY` |
 /// | `topic:news` | every subscriber of the topic `news`; it cannot be called |
 /// | `key:cart/42` | the process of the keyed kind `cart` for the key `42`, at the key's owner |
+/// | `child:jobs/nightly` | the child `nightly` of the cluster supervisor `jobs`, wherever it runs |
 ///
 /// ```
 /// use purlin_proto::Dest;
@@ -57,6 +59,9 @@ pub enum Dest {
         /// Which of its processes.
         key: Key,
     },
+    /// A child of a cluster supervisor. Found by the node that sends; a call waits while it does not
+    /// run, as when it is being moved.
+    Child(ChildId),
 }
 
 /// On the wire, with fixed variants.
@@ -69,6 +74,7 @@ enum DestFields {
     Group(Group, Pick),
     Topic(Name),
     Key(Name, Key),
+    Child(ChildId),
 }
 
 impl From<Dest> for DestFields {
@@ -81,6 +87,7 @@ impl From<Dest> for DestFields {
             Dest::Group(group, pick) => Self::Group(group, pick),
             Dest::Topic(name) => Self::Topic(name),
             Dest::Key { kind, key } => Self::Key(kind, key),
+            Dest::Child(child) => Self::Child(child),
         }
     }
 }
@@ -95,6 +102,7 @@ impl From<DestFields> for Dest {
             DestFields::Group(group, pick) => Self::Group(group, pick),
             DestFields::Topic(name) => Self::Topic(name),
             DestFields::Key(kind, key) => Self::Key { kind, key },
+            DestFields::Child(child) => Self::Child(child),
         }
     }
 }
@@ -118,8 +126,9 @@ pub enum ParseDestError {
     },
     /// What stands before `:` is none of the forms that there are.
     #[error(
-        "{text:?} is not a destination: before the colon may be global, group, topic or key, as \
-         in global:NAME, group:NAME, group:SCOPE/NAME:nearest, topic:NAME, key:KIND/KEY"
+        "{text:?} is not a destination: before the colon may be global, group, topic, key or \
+         child, as in global:NAME, group:NAME, group:SCOPE/NAME:nearest, topic:NAME, \
+         key:KIND/KEY, child:SUPERVISOR/CHILD"
     )]
     Form {
         /// What was given.
@@ -131,6 +140,9 @@ pub enum ParseDestError {
         /// What was given.
         text: String,
     },
+    /// It is no child.
+    #[error(transparent)]
+    Child(#[from] ParseChildIdError),
     /// The members of a group cannot be picked like that.
     #[error(transparent)]
     Pick(#[from] ParsePickError),
@@ -177,6 +189,18 @@ impl Dest {
         Self::Key { kind: kind.into(), key: key.into() }
     }
 
+    /// A child of a cluster supervisor.
+    ///
+    /// ```
+    /// use purlin_proto::Dest;
+    ///
+    /// let dest = Dest::child("jobs", "nightly");
+    /// assert_eq!(dest.to_string(), "child:jobs/nightly");
+    /// ```
+    pub fn child(supervisor: impl Into<Name>, child: impl Into<Key>) -> Self {
+        Self::Child(ChildId::new(supervisor, child))
+    }
+
     /// Whether this text is taken for a pid rather than a name.
     fn looks_like_pid(text: &str) -> bool {
         text.starts_with('<') || text.parse::<Pid>().is_ok()
@@ -191,7 +215,8 @@ impl Dest {
             | Self::Global(_)
             | Self::Group(..)
             | Self::Topic(_)
-            | Self::Key { .. } => None,
+            | Self::Key { .. }
+            | Self::Child(_) => None,
         }
     }
 
@@ -226,6 +251,7 @@ impl FromStr for Dest {
                     let kind = Name::new(kind).map_err(name_error)?;
                     Ok(Self::Key { kind, key: Key::new(key).map_err(name_error)? })
                 }
+                "child" => Ok(Self::Child(rest.parse()?)),
                 _ => Err(ParseDestError::Form { text: text.to_owned() }),
             };
         }
@@ -250,6 +276,7 @@ impl fmt::Display for Dest {
             Self::Group(group, pick) => write!(f, "group:{group}:{pick}"),
             Self::Topic(name) => write!(f, "topic:{name}"),
             Self::Key { kind, key } => write!(f, "key:{kind}/{key}"),
+            Self::Child(child) => write!(f, "child:{child}"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What a node says of its own processes to all others: who is in a group, which topics are wanted,
-//! who has a global name.
+//! who has a global name, which children of cluster supervisors are wanted and which run.
 //!
 //! An entry is a key and a value. Processes are serials: which life of which node they belong to is
 //! said by whose entry it is, so that all of them stay true when a node comes back under a new
@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::child::{ChildId, ChildRecord, ChildRun};
 use crate::group::Group;
 use crate::id::NodeId;
 use crate::name::Name;
@@ -20,6 +21,10 @@ pub enum EntryKey {
     Topic(Name),
     /// A process has a global name; [`EntryValue::Held`].
     Global(Name),
+    /// What is wanted of a child of a cluster supervisor; [`EntryValue::Child`].
+    Child(ChildId),
+    /// A process of such a child; [`EntryValue::ChildRun`].
+    ChildRun(ChildId),
 }
 
 /// What it says.
@@ -31,6 +36,10 @@ pub enum EntryValue {
     Wanted,
     /// How a name is held.
     Held(Held),
+    /// What is wanted of a child.
+    Child(Box<ChildRecord>),
+    /// What runs of it.
+    ChildRun(ChildRun),
 }
 
 /// How a global name is held on one node.

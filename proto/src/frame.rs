@@ -8,6 +8,7 @@
 //! | `0x30` | gossip | datagrams | nodes |
 //! | `0x31` | membership state | control stream | nodes |
 //! | `0x32` | entries of nodes about their processes | control stream | nodes |
+//! | `0x33` | leases, and what voters say to each other | control stream | nodes |
 //! | `0x40` | a client's [`Request`] | lanes | clients |
 //! | `0x41` | what a node tells its client, an [`Update`] | lanes | nodes |
 //! | `0x50` | ping: provokes a packet in answer, means nothing | datagrams | nodes |
@@ -38,6 +39,8 @@ pub enum Frame {
     State(Bytes),
     /// What nodes say of their own processes, and how far they have heard of others'.
     Owned(Bytes),
+    /// What concerns what may run only once: leases, and what voters say to each other.
+    Exclusive(Bytes),
     /// A client wants something.
     Request(Request),
     /// A node tells its client something.
@@ -51,6 +54,7 @@ const GO_ON: u8 = 0x22;
 const GOSSIP: u8 = 0x30;
 const STATE: u8 = 0x31;
 const OWNED: u8 = 0x32;
+const EXCLUSIVE: u8 = 0x33;
 const REQUEST: u8 = 0x40;
 const UPDATE: u8 = 0x41;
 const PING: u8 = 0x50;
@@ -65,6 +69,7 @@ impl Frame {
             Self::Gossip(bytes) => put(GOSSIP, bytes, out),
             Self::State(bytes) => put(STATE, bytes, out),
             Self::Owned(bytes) => put(OWNED, bytes, out),
+            Self::Exclusive(bytes) => put(EXCLUSIVE, bytes, out),
             Self::Request(request) => put_value(REQUEST, request, out),
             Self::Update(update) => put_value(UPDATE, update, out),
             Self::Ping => put(PING, &[], out),
@@ -91,11 +96,12 @@ impl Frame {
             STOP => Target::decode_one(frame).map(Self::Stop),
             GO_ON => Target::decode_one(frame).map(Self::GoOn),
             GOSSIP => Ok(Self::Gossip(frame)),
-            STATE | OWNED if frame.len() > STATE_BYTES => {
+            STATE | OWNED | EXCLUSIVE if frame.len() > STATE_BYTES => {
                 Err(DecodeError::TooLarge { bytes: frame.len(), limit: STATE_BYTES })
             }
             STATE => Ok(Self::State(frame)),
             OWNED => Ok(Self::Owned(frame)),
+            EXCLUSIVE => Ok(Self::Exclusive(frame)),
             REQUEST => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Request),
             UPDATE => codec::from_bytes(&frame, FRAME_BYTES).map(Self::Update),
             PING if frame.is_empty() => Ok(Self::Ping),

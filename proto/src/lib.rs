@@ -6,9 +6,10 @@
 //! - Who: [`NodeId`], [`Pid`], [`Name`], [`Group`], [`Key`], [`Dest`]. Where: [`Placement`].
 //! - What is said: [`Message`] and its [`Payload`], [`Signal`]s in [`Envelope`]s.
 //! - What nodes tell one another of their processes: [`EntryKey`], [`EntryValue`].
+//! - What cluster supervisors are to run: [`child`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
-//! - What an operator asks: [`admin`]. What a client asks: [`session`]. Who has no certificate yet:
+//! - What an operator asks: [`admin`]; what a node holds: [`Holding`]. What a client asks: [`session`]. Who has no certificate yet:
 //!   [`join`].
 //!
 //! # Absent on purpose
@@ -17,13 +18,16 @@
 //! never an allocation above a bound of [`limits`].
 
 pub mod admin;
+pub mod child;
 pub mod codec;
 mod dest;
 mod entry;
 mod error;
+mod fence;
 pub mod frame;
 mod group;
 pub mod hello;
+mod holding;
 mod id;
 pub mod join;
 mod key;
@@ -41,12 +45,15 @@ pub mod session;
 mod signal;
 pub mod supervision;
 
+pub use crate::child::{ChildId, ChildPlacement, Mode, ParseChildIdError};
 pub use crate::dest::{Dest, ParseDestError};
 pub use crate::entry::{EntryKey, EntryValue, Held};
 pub use crate::error::{CallError, SpawnError};
+pub use crate::fence::Fence;
 pub use crate::frame::Frame;
 pub use crate::group::{Group, ParsePickError, Pick};
 pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
+pub use crate::holding::Holding;
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
 pub use crate::key::Key;
 pub use crate::message::{Message, MessageName};

@@ -80,3 +80,17 @@ pub const OWNED_PAGE_BYTES: usize = 128 << 10;
 /// Removals of entries that a node remembers at least, for those who are behind; as many as it has
 /// entries, if that is more.
 pub const OWNED_REMOVALS: usize = 4_096;
+
+/// Largest arguments of a child of a cluster supervisor, encoded, in bytes: they are kept on every
+/// node. What is larger belongs into a store, and its key here.
+pub const CHILD_ARGS_BYTES: usize = 1_024;
+
+/// Longest supervisor name and child id, and longest kind, of a child of a cluster supervisor, in
+/// bytes: its record has to fit an entry.
+pub const CHILD_NAME_BYTES: usize = 64;
+
+/// Longest exit reason that is kept of a child of a cluster supervisor, in bytes.
+pub const CHILD_REASON_BYTES: usize = 80;
+
+/// Most restarts of a child of a cluster supervisor that are counted.
+pub const CHILD_RESTARTS: u32 = 16;

@@ -76,21 +76,32 @@ impl FromStr for Placement {
     type Err = PlacementError;
 
     fn from_str(text: &str) -> Result<Self, PlacementError> {
-        let failed = |detail: String| PlacementError { text: text.to_owned(), detail };
-        let Some(labels) = text.strip_prefix(LABEL) else {
-            return text.parse().map(Self::Node).map_err(|error| failed(format!("{error}")));
-        };
-        let mut wanted = Labels::new();
-        for label in labels.split(',') {
-            let (key, value) =
-                label.split_once('=').ok_or_else(|| failed(format!("{label:?} has no =")))?;
-            if wanted.insert(key.to_owned(), value.to_owned()).is_some() {
-                return Err(failed(format!("{key:?} is there twice")));
-            }
+        if text.starts_with(LABEL) {
+            return labels(text).map(Self::Labels);
         }
-        check_labels(&wanted).map_err(failed)?;
-        Ok(Self::Labels(wanted))
+        text.parse().map(Self::Node).map_err(|error| failed(text, format!("{error}")))
     }
+}
+
+fn failed(text: &str, detail: String) -> PlacementError {
+    PlacementError { text: text.to_owned(), detail }
+}
+
+/// Labels as they are written.
+pub(crate) fn labels(text: &str) -> Result<Labels, PlacementError> {
+    let Some(labels) = text.strip_prefix(LABEL) else {
+        return Err(failed(text, format!("it does not begin with {LABEL}")));
+    };
+    let mut wanted = Labels::new();
+    for label in labels.split(',') {
+        let (key, value) =
+            label.split_once('=').ok_or_else(|| failed(text, format!("{label:?} has no =")))?;
+        if wanted.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(failed(text, format!("{key:?} is there twice")));
+        }
+    }
+    check_labels(&wanted).map_err(|detail| failed(text, detail))?;
+    Ok(wanted)
 }
 
 impl From<NodeName> for Placement {

@@ -3,11 +3,14 @@
 //! `purlin call PID supervisor.which_children` prints the children of one. Starting a child needs
 //! code, so it is not among them: see `SupervisorRef::start_child` of the runtime.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpawnError;
 use crate::id::Pid;
 use crate::message::Message;
+use crate::reason::ExitReason;
 
 /// Declares a message: its type, name on the wire and reply.
 macro_rules! message {
@@ -17,6 +20,47 @@ macro_rules! message {
             type Reply = $reply;
         }
     };
+}
+
+/// Whether a child is started again when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Restart {
+    /// Always.
+    #[default]
+    Permanent,
+    /// After an abnormal end only.
+    Transient,
+    /// Never; it is forgotten.
+    Temporary,
+}
+
+impl Restart {
+    /// Whether a child is started again that has ended with this reason.
+    pub fn follows(self, reason: &ExitReason) -> bool {
+        self.follows_end(reason.is_orderly())
+    }
+
+    /// Whether a child is started again that has ended like that, orderly or not.
+    pub fn follows_end(self, orderly: bool) -> bool {
+        match self {
+            Self::Permanent => true,
+            Self::Transient => !orderly,
+            Self::Temporary => false,
+        }
+    }
+}
+
+/// How a child is stopped by its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shutdown {
+    /// It is killed.
+    BrutalKill,
+    /// It is asked with `Shutdown`, and killed if it has not ended after so long.
+    Timeout(Duration),
+    /// It is asked with `Shutdown`, and waited for. For supervisors.
+    Infinity,
 }
 
 /// Which child is meant.

@@ -2,24 +2,27 @@
 //!
 //! Nodes, quinn and rustls are real; machines, time, network and chance are `purlin::testing`'s. A
 //! seed says everything: how many nodes, what is done to them ([`schedule`]), what their processes do
-//! to each other ([`worker`], [`tree`]). They tell what they see ([`record`]); each invariant
+//! to each other ([`worker`], [`shared`], [`tree`]). They tell what they see ([`record`]); each invariant
 //! ([`crate::invariants`]) looks at that as it comes, and at the end, when all is healed and quiet
 //! ([`after`]).
 
 pub mod after;
 pub mod record;
 pub mod schedule;
+pub mod shared;
 pub mod tree;
+pub mod views;
 pub mod worker;
 
 use std::time::Duration;
 
 use purlin::proto::admin::What;
 use purlin::testing::{Cluster, Digest};
-use purlin::{NodeBuilder, NodeName};
+use purlin::{Keyed, Node, NodeBuilder, NodeName};
 
 use self::record::Event;
 use self::schedule::{Fault, Schedule};
+use self::shared::{IDLE, Keeper};
 use self::worker::{DEAF_LIMIT, Deaf, Worker};
 
 /// For so long faults befall a cluster.
@@ -27,6 +30,12 @@ const LENGTH: Duration = Duration::from_secs(15);
 
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Small bounds, so that they are reached. Mailboxes take what one other node sends up to this,
+pub const INFLOW_BYTES: usize = 512 << 10;
+
+/// and a lane so much.
+pub const LANE_BYTES: usize = 64 << 10;
 
 /// What came of a run.
 #[derive(Debug)]
@@ -60,8 +69,15 @@ impl Run {
 /// One run. Nothing but the seed has a say in it.
 pub fn run(seed: u64) -> Run {
     let Schedule { nodes, benign, faults } = Schedule::of(seed, LENGTH);
-    let kinds = |node: NodeBuilder| {
-        node.actor::<Worker>().actor::<Deaf>().application("tree", tree::tree())
+    let kinds = move |node: NodeBuilder| {
+        let keyed = Keyed::available().passivate_after(IDLE);
+        let node = node.actor::<Worker>().actor::<Deaf>().keyed::<Keeper>(keyed);
+        let node = match benign {
+            // What is full drops what is sent; and nothing is to be lost.
+            true => node,
+            false => node.inflow_bytes(INFLOW_BYTES).lane_bytes(LANE_BYTES),
+        };
+        node.application("tree", tree::tree())
     };
     let cluster = Cluster::builder(seed).nodes(nodes).with(kinds).on_event(told).start_apart();
     record::begin(seed, benign, cluster.names(), cluster.log());
@@ -90,11 +106,7 @@ pub fn run(seed: u64) -> Run {
 }
 
 async fn befall(cluster: &Cluster, fault: Fault) {
-    let ended = match fault {
-        Fault::Crash(node) | Fault::Stop(node) => Some(node),
-        _ => None,
-    };
-    if let (Fault::Crash(_), Some(node)) = (&fault, ended) {
+    if let Fault::Crash(node) | Fault::Kill(node) = fault {
         record::tell(&Event::Crashed { node });
     }
     fault.befall(cluster).await;
@@ -108,9 +120,12 @@ fn told(_: NodeName, what: &What) {
     }
 }
 
-/// Looks at mailboxes.
+/// Looks at mailboxes, and at what nodes hold.
 fn look(cluster: &Cluster) {
     for name in cluster.names() {
+        if let Some(holdings) = cluster.node(name).look(Node::holdings) {
+            record::look(name, &holdings);
+        }
         let waiting = cluster.node(name).look(|node| {
             let mut all = node.runtime().processes_after(0);
             all.retain(|process| process.kind == <Deaf as purlin::Actor>::KIND);

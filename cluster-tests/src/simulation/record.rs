@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Log;
-use purlin::{ExitReason, NodeId, NodeName, Pid, Reference};
+use purlin::{ExitReason, Holding, Key, NodeId, NodeName, Pid, Reference};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::views::View;
 use crate::invariants::{self, Invariant};
 
 /// A process by the pid that it was born with. Its node may take new creations, and it new pids.
@@ -48,6 +49,22 @@ pub enum Event {
     NodeUp { at: Who, node: NodeId },
     /// It is none any more.
     NodeDown { at: Who, node: NodeId },
+    /// A process has joined a group, once more perhaps.
+    Joined { who: Who, group: &'static str },
+    /// It has left it, once.
+    Left { who: Who, group: &'static str },
+    /// Something that was published came.
+    Heard { by: Who, from: Who, topic: String, number: u64 },
+    /// A process has got a global name.
+    Named { who: Who, name: &'static str },
+    /// It has given it up.
+    Unnamed { who: Who, name: &'static str },
+    /// It has been told that another one has it.
+    NameLost { who: Who, name: &'static str },
+    /// A process for a key lives.
+    Activated { who: Who, key: Key },
+    /// It has dropped all it had.
+    Deactivated { who: Who },
     /// A supervisor has restarted a child.
     Restarted { supervisor: Pid, child: String },
     /// So many messages wait for a process that may have so many.
@@ -68,10 +85,14 @@ pub struct Facts {
     pub pids: BTreeMap<Pid, Who>,
     /// Those whose mailboxes are meant to be full at times.
     pub deaf: BTreeSet<Who>,
+    /// The processes of keys.
+    pub keys: BTreeMap<Who, Key>,
     /// The last creation that each node had, and since when its processes have known it.
     pub creations: BTreeMap<NodeName, (u64, Duration)>,
-    /// What the nodes say at the end of those who live.
+    /// What the nodes say at the end of those who live,
     pub details: BTreeMap<Who, ProcessDetail>,
+    /// and of all else.
+    pub views: BTreeMap<NodeName, View>,
 }
 
 struct Record {
@@ -170,21 +191,54 @@ pub fn act(acting: bool) {
     with(|record| record.acting = acting);
 }
 
-/// Lets every invariant look at how it all ended; returns what was wrong, ever.
-pub fn end(details: BTreeMap<Who, ProcessDetail>) -> Vec<String> {
+/// Lets every invariant look at what a node holds.
+pub fn look(node: NodeName, holdings: &[Holding]) {
     with(|record| {
-        record.facts.details = details;
         record.facts.now = record.log.now();
-        for invariant in &mut record.invariants {
-            if let Err(what) = invariant.end(&record.facts) {
-                record.violations.push(format!("{}: {what}", invariant.name()));
-            }
+        record.check(|invariant, facts| invariant.look(node, holdings, facts));
+    });
+}
+
+/// Lets every invariant look at how it all ended, while those live who do.
+pub fn end(details: BTreeMap<Who, ProcessDetail>, views: BTreeMap<NodeName, View>) {
+    with(|record| {
+        (record.facts.details, record.facts.views) = (details, views);
+        record.facts.now = record.log.now();
+        record.check(|invariant, facts| invariant.end(facts));
+    });
+}
+
+/// Lets every invariant look at what is left when all workers have ended; whether it is nothing. What
+/// is wrong is so only if it stays.
+pub fn gone(views: BTreeMap<NodeName, View>, for_good: bool) -> bool {
+    with(|record| {
+        record.facts.views = views;
+        record.facts.now = record.log.now();
+        let Record { invariants, facts, .. } = record;
+        if !for_good {
+            return invariants.iter_mut().all(|invariant| invariant.gone(facts).is_ok());
         }
-        record.violations.clone()
+        record.check(|invariant, facts| invariant.gone(facts));
+        false
     })
 }
 
+/// What was wrong, ever.
+pub fn violations() -> Vec<String> {
+    with(|record| record.violations.clone())
+}
+
 impl Record {
+    fn check(&mut self, look: impl Fn(&mut dyn Invariant, &Facts) -> Result<(), String>) {
+        for invariant in &mut self.invariants {
+            if let Err(what) = look(&mut **invariant, &self.facts) {
+                let what = format!("{} at {:?}: {what}", invariant.name(), self.facts.now);
+                self.log.note(format_args!("VIOLATED {what}"));
+                self.violations.push(what);
+            }
+        }
+    }
+
     fn take(&mut self, event: &Event) {
         let facts = &mut self.facts;
         facts.now = self.log.now();
@@ -200,7 +254,12 @@ impl Record {
                 }
                 facts.ended.insert(*who, facts.now);
             }
+            Event::Activated { who, key } => {
+                facts.keys.insert(*who, key.clone());
+            }
+            Event::Deactivated { who } if facts.keys.remove(who).is_none() => return,
             Event::Crashed { node } => {
+                facts.keys.retain(|who, _| who.node.name != *node);
                 let lost: Vec<_> =
                     facts.alive.keys().filter(|who| who.node.name == *node).copied().collect();
                 for who in lost {

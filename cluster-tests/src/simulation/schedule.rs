@@ -18,6 +18,7 @@ pub enum Fault {
     Split(Vec<NodeName>),
     Heal,
     Crash(NodeName),
+    Kill(NodeName),
     Stop(NodeName),
     /// All that do not run.
     Restart,
@@ -87,11 +88,24 @@ fn rough(chance: &mut StdRng, loss: f64) -> Road {
     }
 }
 
+/// A road with room for so many bytes a second at least.
+fn narrow(chance: &mut StdRng, bandwidth: u64) -> Road {
+    Road {
+        bandwidth: Some(chance.random_range(bandwidth..20 * bandwidth)),
+        queue: chance.random_range(16 << 10..256 << 10),
+        ..rough(chance, 0.02)
+    }
+}
+
 /// What QUIC and membership must bear without anybody noticing.
 fn harmless(names: &[NodeName], chance: &mut StdRng) -> Fault {
     match chance.random_range(0..10) {
         0..3 => Fault::Roads(rough(chance, 0.05)),
-        3..8 => {
+        3 => {
+            let (from, to) = two(names, chance);
+            Fault::Road(from, to, narrow(chance, 1_000_000))
+        }
+        4..8 => {
             let (from, to) = two(names, chance);
             Fault::Road(from, to, rough(chance, 0.05))
         }
@@ -102,10 +116,14 @@ fn harmless(names: &[NodeName], chance: &mut StdRng) -> Fault {
 
 fn harmful(names: &[NodeName], chance: &mut StdRng) -> Fault {
     match chance.random_range(0..100) {
-        0..8 => Fault::Roads(rough(chance, 0.2)),
-        8..15 => {
+        0..6 => Fault::Roads(rough(chance, 0.2)),
+        6..11 => {
             let (from, to) = two(names, chance);
             Fault::Road(from, to, rough(chance, 0.5))
+        }
+        11..15 => {
+            let (from, to) = two(names, chance);
+            Fault::Road(from, to, narrow(chance, 20_000))
         }
         15..20 => {
             let (from, to) = two(names, chance);
@@ -125,7 +143,8 @@ fn harmful(names: &[NodeName], chance: &mut StdRng) -> Fault {
             Fault::Split(names.sample(chance, count).copied().collect())
         }
         48..62 => Fault::Heal,
-        62..70 => Fault::Crash(one(names, chance)),
+        62..67 => Fault::Crash(one(names, chance)),
+        67..70 => Fault::Kill(one(names, chance)),
         70..74 => Fault::Stop(one(names, chance)),
         74..86 => Fault::Restart,
         86..94 => Fault::Freeze(one(names, chance), millis(chance, 50..9_000)),
@@ -146,6 +165,7 @@ impl Fault {
             Self::Split(side) => cluster.split(&side),
             Self::Heal => cluster.heal(),
             Self::Crash(name) if runs(name) => cluster.crash(name),
+            Self::Kill(name) if runs(name) => cluster.kill(name),
             Self::Stop(name) if runs(name) => cluster.stop(name).await,
             Self::Restart => {
                 for name in cluster.names().into_iter().filter(|name| !runs(*name)) {
@@ -155,7 +175,7 @@ impl Fault {
             Self::Freeze(name, span) => cluster.freeze(name, span),
             Self::Slow(name, pause) => cluster.slow(name, pause),
             Self::Skew(name, rate) => cluster.skew(name, rate),
-            Self::Crash(_) | Self::Stop(_) => {}
+            Self::Crash(_) | Self::Kill(_) | Self::Stop(_) => {}
         }
     }
 }

@@ -10,11 +10,12 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::record::{self, Event, Who};
+use super::shared::{News, Shared};
 
 /// So many live at once, in the whole cluster.
 const POPULATION: usize = 24;
 
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Larger messages than this take another way through the transport.
 const LARGE: usize = 100 << 10;
@@ -53,8 +54,9 @@ impl Message for Act {
 }
 
 pub struct Worker {
-    who: Who,
-    chance: StdRng,
+    pub(super) who: Who,
+    pub(super) chance: StdRng,
+    pub(super) shared: Shared,
     sent: BTreeMap<Who, u64>,
     monitors: Vec<Reference>,
     links: Vec<Pid>,
@@ -63,7 +65,7 @@ pub struct Worker {
 impl Actor for Worker {
     const KIND: &'static str = "simulation.worker";
     type Args = u64;
-    type Messages = (Numbered, Ping);
+    type Messages = (Numbered, Ping, News);
 
     async fn start(seed: u64, ctx: &mut Context<Self>) -> Outcome<Self> {
         let who = ctx.pid();
@@ -71,6 +73,7 @@ impl Actor for Worker {
         let mut worker = Self {
             who,
             chance: StdRng::seed_from_u64(seed),
+            shared: Shared::default(),
             sent: BTreeMap::new(),
             monitors: Vec::new(),
             links: Vec::new(),
@@ -193,14 +196,15 @@ impl Handler<Act> for Worker {
         record::goes_as(self.who, ctx.pid());
         if record::acting() {
             match self.chance.random_range(0..100) {
-                0..45 => self.send_some(ctx),
-                45..53 => self.call(ctx).await,
-                53..64 => self.monitor(ctx),
-                64..69 => self.demonitor(ctx),
-                69..76 => self.link(ctx),
-                76..82 => self.unlink(ctx),
-                82..91 => self.spawn(ctx).await,
-                91..93 => self.flood(ctx),
+                0..33 => self.send_some(ctx),
+                33..39 => self.call(ctx).await,
+                39..49 => self.monitor(ctx),
+                49..54 => self.demonitor(ctx),
+                54..61 => self.link(ctx),
+                61..67 => self.unlink(ctx),
+                67..75 => self.spawn(ctx).await,
+                75..77 => self.flood(ctx),
+                77..93 => self.share(ctx).await,
                 93..96 => {
                     // Last words, and then the end: whoever is told of it has got them.
                     self.send_some(ctx);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use either::Either;
 use purlin_proto::{
-    CallError, Dest, Down, ExitReason, LinkDown, Message, Name, NodeEvent, NodeName, Pid,
+    CallError, Dest, Down, ExitReason, Fence, LinkDown, Message, Name, NodeEvent, NodeName, Pid,
     Reference, SpawnError,
 };
 use tokio::task::coop::consume_budget;
@@ -99,6 +99,12 @@ impl<A: Actor> Context<A> {
     /// This process, to hand to others.
     pub fn me(&self) -> Ref<A> {
         Ref::to(Arc::clone(&self.process))
+    }
+
+    /// The fencing token of this process, greater than that of every earlier process of its key on
+    /// any node; `None` unless it is exclusive. To be given along with what it writes elsewhere.
+    pub fn fence(&self) -> Option<Fence> {
+        self.runtime().fence_of(self.process.serial)
     }
 
     /// The runtime that it runs in: spawning, names, and sending to destinations of any form.

@@ -62,6 +62,8 @@ counters! {
     keyed_moved = "keyed.moved",
     /// Nodes that did not let go of a key in time, so that it may have had two processes.
     keyed_not_released = "keyed.not_released",
+    /// Exclusive processes that were ended because this node does not hold their keys any more.
+    exclusive_ended = "exclusive.ended",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
 }

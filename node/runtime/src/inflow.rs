@@ -45,7 +45,7 @@ use crate::runtime::{Runtime, Shared, lock};
 pub const INFLOW_BYTES: usize = 256 << 20;
 
 /// What may come beyond that of a node that has been told to stop: all that its lanes can hold.
-const SLACK: usize = 1 << 30;
+pub(crate) const SLACK: usize = 1 << 30;
 
 /// What a message takes up besides its body.
 pub(crate) const OVERHEAD: usize = 64;
@@ -84,6 +84,11 @@ impl Inflow {
     /// How many bytes may wait in one mailbox.
     pub(crate) fn share(&self) -> usize {
         (self.limit / 2).saturating_sub(self.used.load(Ordering::Relaxed)) / 2
+    }
+
+    /// How many bytes wait in mailboxes.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -323,6 +328,10 @@ impl Stopped {
         for waiting in targets.into_values() {
             waiting.notify_waiters();
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether messages for it are to wait.

@@ -34,7 +34,9 @@ mod context;
 mod counters;
 mod current;
 mod entries;
+mod exclusive;
 mod fanout;
+mod holdings;
 mod inflow;
 mod info;
 mod item;
@@ -67,15 +69,18 @@ mod watchdog;
 mod watched;
 
 pub use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, LinkDown, Message, Name,
-    NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference, SpawnError,
+    CallError, ChildId, Codec, Dest, Down, ExitReason, Fence, Group, GroupEvent, Key, LinkDown,
+    Message, Name, NameConflict, NodeEvent, NodeId, NodeName, Payload, Pick, Pid, Reference,
+    SpawnError,
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
 pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
+pub use crate::entries::children::{ChildSeen, ChildTable};
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
+pub use crate::exclusive::Holding;
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::keyed::{Keyed, KeyedActor, KeyedKinds};
 pub use crate::kind::Kinds;

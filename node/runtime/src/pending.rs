@@ -32,6 +32,10 @@ pub(crate) struct Newborn {
 }
 
 impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.0).len()
+    }
+
     pub(crate) fn insert(&self, reference: Reference, node: NodeName, wanted: Wanted) {
         lock(&self.0).insert(reference, Entry { node, wanted });
     }
@@ -45,10 +49,11 @@ impl Pending {
         entries.remove(&reference).map(|entry| entry.wanted)
     }
 
-    pub(crate) fn forget(&self, reference: Reference) {
+    /// Nobody waits for it any more; `sent` says whether it may be answered all the same.
+    pub(crate) fn forget(&self, reference: Reference, sent: bool) {
         let mut entries = lock(&self.0);
         match entries.get_mut(&reference).map(|entry| &mut entry.wanted) {
-            Some(wanted @ Wanted::Spawned(_, Newborn { link: true, .. })) => {
+            Some(wanted @ Wanted::Spawned(_, Newborn { link: true, .. })) if sent => {
                 let Wanted::Spawned(_, newborn) = wanted else { unreachable!("just matched") };
                 *wanted = Wanted::Abandoned(*newborn);
             }

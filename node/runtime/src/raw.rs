@@ -199,6 +199,32 @@ impl RawContext {
         async move { Ok((spawned.await?, reference)) }
     }
 
+    /// Starts a process of a kind by its name on this node, linked to this one from its first moment,
+    /// which it takes for its parent. With a key it is exclusive: it begins when this node
+    /// [holds](Runtime::holding) the key, fails to start if another one does, and ends when this one
+    /// does not any more.
+    pub fn spawn_kind_link(
+        &self,
+        kind: &str,
+        args: Payload,
+        exclusive: Option<Box<[u8]>>,
+    ) -> impl Future<Output = Result<Pid, SpawnError>> + Send + use<> {
+        let runtime = self.runtime().clone();
+        let options = SpawnOptions {
+            parent: Some(self.pid()),
+            link: Some(Address::Local(self.process.serial)),
+            exclusive,
+            ..SpawnOptions::default()
+        };
+        let unknown =
+            || SpawnError::UnknownKind { kind: kind.to_owned(), known: runtime.kinds().names() };
+        let started = runtime
+            .kind(kind)
+            .map(|kind| kind.spawn(runtime.clone(), args, options))
+            .ok_or_else(unknown);
+        async move { Ok(started?.await?.pid()) }
+    }
+
     /// Starts a supervisor that is linked to this process, and takes it for its parent (OTP:
     /// `supervisor:start_link`).
     pub fn supervise_link(

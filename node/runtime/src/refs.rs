@@ -130,6 +130,10 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
+        let timeout = match &self.place {
+            Place::Named(name) => self.runtime.when_there(name, timeout).await?,
+            Place::Here(_) | Place::There(_) => timeout,
+        };
         self.runtime.call_to(self.route_one()?, message, timeout, Some(via::<A, M>)).await
     }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::aside::aside;
+use crate::exclusive::Holding;
 use crate::inflow::{Charge, Inbound, OVERHEAD};
 use crate::item::{BoxFuture, EncodedMessage, Item};
 use crate::panics;
@@ -71,6 +72,21 @@ pub trait Remote: Send + Sync + 'static {
     fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {
         let _ = key;
         Vec::new()
+    }
+
+    /// The node that owns a key of what runs at most once, by the newest ring view that this node
+    /// knows; `None` if it knows none.
+    fn exclusive_owner(&self, key: &[u8]) -> Option<NodeName> {
+        let _ = key;
+        None
+    }
+
+    /// Whether this node holds a key, so that its process may run here and nowhere else. Whoever
+    /// implements it says with [`Runtime::holdings_changed`] when answers change, and with
+    /// [`Runtime::extend_lease`] until when they are good.
+    fn holding(&self, key: &[u8]) -> Holding {
+        let _ = key;
+        Holding::NotYet
     }
 
     /// The one of these nodes that owns a key, the same on every node.
@@ -400,6 +416,7 @@ impl Runtime {
             link: link.then_some(Address::Remote(parent)),
             monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
             announce: Some(announce.clone()),
+            exclusive: None,
             over: Some(inbound.inflow.connection()),
         };
         let Some(found) = self.kind(kind.as_str()) else {

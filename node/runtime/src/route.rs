@@ -80,8 +80,24 @@ impl Runtime {
         message: M,
         timeout: Duration,
     ) -> Result<M::Reply, CallError> {
-        let route = self.route_one(&to.into())?;
-        self.call_to(route, message, timeout, None).await
+        let to = to.into();
+        let timeout = self.when_there(&to, timeout).await?;
+        self.call_to(self.route_one(&to)?, message, timeout, None).await
+    }
+
+    /// Waits, if this is a child that does not run, until it does; what is left of the timeout.
+    pub(crate) async fn when_there(
+        &self,
+        to: &Dest,
+        timeout: Duration,
+    ) -> Result<Duration, CallError> {
+        if !matches!(to, Dest::Child(_)) {
+            return Ok(timeout);
+        }
+        let deadline = deadline(timeout);
+        // Not on the way of most calls, so boxed: they need not carry it.
+        Box::pin(self.child_runs(to, deadline)).await?;
+        Ok(remaining(deadline))
     }
 
     /// Sends a message in its encoded form.
@@ -105,8 +121,8 @@ impl Runtime {
 
     /// Calls with a message in its encoded form (OTP: `send_request`).
     ///
-    /// The call is out when this returns; what it returns is awaited for the reply, in the codec of
-    /// the question.
+    /// The call is out when this returns, unless it is to a child of a cluster supervisor that does
+    /// not run; what it returns is awaited for the reply, in the codec of the question.
     pub fn request_encoded(
         &self,
         to: &Dest,
@@ -115,6 +131,30 @@ impl Runtime {
         timeout: Duration,
     ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
         let deadline = deadline(timeout);
+        let absent = matches!(to, Dest::Child(child) if self.whereis_child(child).is_none());
+        let (out, later) = match absent {
+            false => (Some(self.request_now(to, name, payload, deadline)), None),
+            true => (None, Some((self.clone(), to.clone(), name, payload))),
+        };
+        async move {
+            match (out, later) {
+                (Some(out), _) => out.await,
+                (None, Some((runtime, to, name, payload))) => {
+                    runtime.child_runs(&to, deadline).await?;
+                    runtime.request_now(&to, name, payload, deadline).await
+                }
+                (None, None) => unreachable!("one of the two"),
+            }
+        }
+    }
+
+    fn request_now(
+        &self,
+        to: &Dest,
+        name: MessageName,
+        payload: Payload,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
         let asked = match self.route_one(to) {
             Err(error) => Err(error),
             Ok(Route::Several(_)) => unreachable!("one process is called"),
@@ -145,7 +185,8 @@ impl Runtime {
         let runtime = self.clone();
         async move {
             let (reference, receiver) = asked?;
-            let _forget = reference.map(|reference| Forget { runtime: &runtime, reference });
+            let _forget =
+                reference.map(|reference| Forget { runtime: &runtime, reference, sent: true });
             answer(deadline, receiver).await
         }
     }
@@ -404,7 +445,7 @@ impl Runtime {
                         asked => break asked?,
                     }
                 };
-                let _forget = Forget { runtime: self, reference };
+                let _forget = Forget { runtime: self, reference, sent: true };
                 let payload = answer(deadline, receiver).await?;
                 let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
                 payload.decode().map_err(bad)
@@ -432,7 +473,7 @@ impl Runtime {
             }
             Err(error) => CallError::Decode { detail: error.to_string() },
         };
-        self.0.pending.forget(reference);
+        self.0.pending.forget(reference, false);
         Err(error)
     }
 

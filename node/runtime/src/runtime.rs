@@ -22,6 +22,7 @@ use tokio::time::{Duration, Instant};
 use crate::counters::Counters;
 use crate::entries::Entries;
 use crate::entries::globals::Resolver;
+use crate::exclusive::Exclusive;
 use crate::inflow::{INFLOW_BYTES, Inflow, Stopped};
 use crate::item::Notice;
 use crate::keyed::KeyedKinds;
@@ -103,6 +104,7 @@ pub(crate) struct Shared {
     /// The processes of keys, by kind.
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
     pub(crate) owners_changed: Arc<Notify>,
+    pub(crate) exclusive: Exclusive,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
     index: Mutex<HashMap<NodeName, BTreeSet<u64>>>,
@@ -123,7 +125,7 @@ pub(crate) struct Shared {
     pub(crate) inflows: Mutex<FxHashMap<NodeName, Arc<Inflow>>>,
     /// Receivers of other nodes that have no room.
     pub(crate) stopped: Stopped,
-    process_limit: usize,
+    pub(crate) process_limit: usize,
     pub(crate) reports: Reports,
     pub(crate) workers: Workers,
     stopping: AtomicBool,
@@ -183,6 +185,7 @@ impl Runtime {
             kinds: config.kinds,
             keyed: config.keyed.into_tables(),
             owners_changed: Arc::default(),
+            exclusive: Exclusive::default(),
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
@@ -361,6 +364,7 @@ impl Runtime {
             Dest::Remote(_, node) if *node != self.name() => None,
             Dest::Local(name) | Dest::Remote(name, _) => self.whereis(name),
             Dest::Global(name) => self.whereis_global(name),
+            Dest::Child(child) => self.whereis_child(child),
             Dest::Key { kind, key } => self.find_keyed(kind, key).map(|process| process.pid()),
             _ => None,
         }
@@ -451,6 +455,15 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// How many pairs there are of a node and a process here that has, or had, to do with it.
+    pub(crate) fn related(&self) -> usize {
+        lock(&self.0.index).values().map(BTreeSet::len).sum()
+    }
+
+    pub(crate) fn watching_nodes(&self) -> usize {
+        lock(&self.0.node_watchers).len()
     }
 
     /// The connection to a node is lost, or could not be made.

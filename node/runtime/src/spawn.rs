@@ -4,6 +4,7 @@
 //! about its end is told: whoever gets a `Down` can rely on it that the process does nothing more,
 //! and that its name is free.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -22,6 +23,7 @@ use tokio::time::{Duration, Instant};
 use crate::actor::{Actor, Outcome};
 use crate::context::{Context, run_actor};
 use crate::current::{self, Enter};
+use crate::exclusive::Leased;
 use crate::inflow::Connection;
 use crate::mailbox::Mailbox;
 use crate::panics;
@@ -45,6 +47,8 @@ pub(crate) struct SpawnOptions {
     pub(crate) monitor: Option<(Address, Reference)>,
     /// Told when it has started, before it does anything more.
     pub(crate) announce: Option<Announce>,
+    /// It begins when this node holds this key, and ends when it does not; see `exclusive.rs`.
+    pub(crate) exclusive: Option<Box<[u8]>>,
     /// The connection that it was asked for over, and that what it is to others depends on.
     pub(crate) over: Option<Connection>,
 }
@@ -153,7 +157,7 @@ impl Runtime {
         let reference = self.reference();
         let (sender, receiver) = oneshot::channel();
         self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));
-        let _forget = Forget { runtime: self, reference };
+        let mut request = Forget { runtime: self, reference, sent: false };
         let spawn = Spawn {
             reference,
             kind,
@@ -167,7 +171,10 @@ impl Runtime {
             Envelope { to: Target::Node, from: newborn.parent, signal: Signal::Spawn(spawn) };
         loop {
             match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
-                Sent::Accepted => break,
+                Sent::Accepted => {
+                    request.sent = true;
+                    break;
+                }
                 Sent::Full => {
                     let room = self.room_by(Peer::Name(node), deadline).await;
                     room.map_err(|_| SpawnError::Overloaded)?;
@@ -230,9 +237,21 @@ impl Runtime {
     ) -> Result<Arc<Process>, SpawnError> {
         let (starter, outcome) = oneshot::channel();
         let class = const { &Class::of::<A>() };
-        let process = self.launch(class, options, Some(starter), false, |process| {
-            run_actor::<A>(Context::new(process), args)
-        })?;
+        let process = match options.exclusive.clone() {
+            None => self.launch(class, options, Some(starter), false, |process| {
+                run_actor::<A>(Context::new(process), args)
+            })?,
+            Some(key) => {
+                self.launch(class, options, Some(starter), false, |process| async move {
+                    let _entered = match Self::enter_exclusive(&process, key).await {
+                        Ok(entered) => entered,
+                        Err(reason) => return reason,
+                    };
+                    let leased = Arc::clone(&process);
+                    Leased::new(leased, run_actor::<A>(Context::new(process), args)).await
+                })?
+            }
+        };
         match outcome.await {
             Ok(Ok(())) => Ok(process),
             Ok(Err(error)) => Err(error),
@@ -292,7 +311,8 @@ impl Runtime {
             let taken = |holder| SpawnError::NameTaken { name: name.clone(), holder };
             self.claim(name, serial).map_err(taken)?;
         }
-        let SpawnOptions { name, parent, link, monitor, announce, over } = options;
+        // Whoever launches it has put the key into its body.
+        let SpawnOptions { name, parent, link, monitor, announce, exclusive: _, over } = options;
         let linked = link.is_some();
         let birth = Birth { name: name.clone(), parent, linked, starter, announce, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
@@ -301,6 +321,7 @@ impl Runtime {
         // Made by a task, it may come too late to be told with the others.
         if let Some(lost) = over.and_then(|connection| connection.lost()) {
             process.connection_lost(lost);
+            self.unrelate(serial, &BTreeSet::from([lost]));
         }
         // From here on it ends as every process does, whatever happens.
         let end = End(Arc::clone(&process));
@@ -382,11 +403,13 @@ impl RawKind {
 pub(crate) struct Forget<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) reference: Reference,
+    /// Whether it may be answered.
+    pub(crate) sent: bool,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.runtime.0.pending.forget(self.reference);
+        self.runtime.0.pending.forget(self.reference, self.sent);
     }
 }
 

@@ -168,6 +168,11 @@ impl Watched {
         lock(&self.nodes)
     }
 
+    /// How many processes elsewhere are watched.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().values().map(|node| node.entries.len()).sum()
+    }
+
     fn come(&self, target: &Pid, reference: Reference, watcher: &Arc<Process>) -> Come {
         let (mut nodes, flow) = (self.lock(), watcher.serial);
         let on_node = nodes.entry(target.node.name).or_default();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use purlin_proto::join::TokenId;
-use purlin_proto::{Dest, Group, Name, NodeName, Placement};
+use purlin_proto::supervision::Restart;
+use purlin_proto::{ChildId, ChildPlacement, Dest, Group, Name, NodeName, Placement};
 
 /// A distributed actor cluster node, and its command line.
 #[derive(Debug, Parser)]
@@ -65,16 +66,36 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Show the processes of a node under those that started them.
-    #[command(after_help = "Example:\n  purlin tree --on b")]
+    /// Show the processes of a node under those that started them; or the children of cluster
+    /// supervisors, where each runs, and why there.
+    ///
+    /// The cluster's name is given as --cluster-name here.
+    #[command(
+        after_help = "Examples:\n  purlin tree --on b\n  purlin tree --cluster",
+        mut_arg("cluster", |arg| arg.long("cluster-name"))
+    )]
     Tree {
+        /// The children of cluster supervisors, as the asked node sees them.
+        #[arg(long = "cluster")]
+        children: bool,
         /// Of this node, instead of the one that is asked.
         #[arg(long, value_name = "NODE")]
         on: Option<NodeName>,
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Show why a process ended, or was restarted; or why a node was suspected, or is down.
+    /// Have children of cluster supervisors run, or not any more; `purlin tree --cluster` shows them.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  purlin child start jobs/nightly counter --available
+  purlin child start jobs/feed kv --available --on label:zone=eu --restart transient
+  purlin child stop jobs/nightly"
+    )]
+    Child(ChildCommand),
+    /// Show why a process ended, or was restarted; why a child of a cluster supervisor runs where it
+    /// runs; or why a node was suspected, or is down.
     ///
     /// Of a node every member tells what it has seen: probes that failed, who suspected it, what
     /// refuted that, and the last events in order; the node itself tells how it was stalled.
@@ -82,10 +103,11 @@ Examples:
 Examples:
   purlin why hits@b
   purlin why b.1763700000000.42
+  purlin why child:jobs/nightly
   purlin why b")]
     Why {
-        /// A pid, also of a process that is gone, NAME, NAME@NODE or global:NAME; or a node's name,
-        /// which goes before a process of the same name.
+        /// A pid, also of a process that is gone, NAME, NAME@NODE or global:NAME; a child as
+        /// child:SUPERVISOR/CHILD; or a node's name, which goes before a process of the same name.
         target: Dest,
         #[command(flatten)]
         ask: AskArgs,
@@ -166,10 +188,11 @@ Examples:
   purlin call global:hits counter.add 5
   purlin call group:counters:nearest counter.read
   purlin call key:counter/anna counter.add 5
+  purlin call child:jobs/nightly counter.read
   purlin call settings kv.put '{\"key\": \"color\", \"value\": \"blue\"}'
   purlin call purlin@b node.status")]
     Call {
-        /// A pid, NAME, NAME@NODE, global:NAME, group:NAME or key:KIND/KEY.
+        /// A pid, NAME, NAME@NODE, global:NAME, group:NAME, key:KIND/KEY or child:SUPERVISOR/CHILD.
         target: Dest,
         /// The message's name; `purlin info` lists those of a process.
         message: Name,
@@ -313,6 +336,11 @@ impl Command {
             | Self::Info { ask, .. }
             | Self::Tree { ask, .. }
             | Self::Why { ask, .. }
+            | Self::Child(
+                ChildCommand::Start { ask, .. }
+                | ChildCommand::Stop { ask, .. }
+                | ChildCommand::Restart { ask, .. },
+            )
             | Self::Names { ask, .. }
             | Self::Groups { ask, .. }
             | Self::Topics { ask, .. }
@@ -327,6 +355,57 @@ impl Command {
             | Self::Watch { ask, .. }
             | Self::Bench { ask, .. } => Some(ask),
         }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChildCommand {
+    /// Have a child run, on whichever node. Nothing happens if it is there with the same plan.
+    #[command(after_help = "Example:\n  purlin child start jobs/nightly counter 10 --available")]
+    Start {
+        /// SUPERVISOR/CHILD.
+        child: ChildId,
+        /// Its kind; each node that it may run on has to know it.
+        kind: Name,
+        /// What it is started with, as JSON; null unless said otherwise.
+        args: Option<String>,
+        /// Where: ring, least-loaded, or label:KEY=VALUE, several with commas between.
+        #[arg(long, value_name = "PLACEMENT", default_value_t = ChildPlacement::Ring)]
+        on: ChildPlacement,
+        /// Whether it is started again when it has ended: permanent always, transient after a crash,
+        /// temporary never.
+        #[arg(long, value_parser = restart, default_value = "permanent")]
+        restart: Restart,
+        /// In each part of a split one may run, instead of one at most in the cluster.
+        #[arg(long)]
+        available: bool,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Stop a child for good.
+    #[command(after_help = "Example:\n  purlin child stop jobs/nightly")]
+    Stop {
+        /// SUPERVISOR/CHILD.
+        child: ChildId,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Start a child again that was given up, is poison, or done.
+    #[command(after_help = "Example:\n  purlin child restart jobs/nightly")]
+    Restart {
+        /// SUPERVISOR/CHILD.
+        child: ChildId,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+}
+
+fn restart(text: &str) -> Result<Restart, String> {
+    match text {
+        "permanent" => Ok(Restart::Permanent),
+        "transient" => Ok(Restart::Transient),
+        "temporary" => Ok(Restart::Temporary),
+        _ => Err("permanent, transient or temporary".to_owned()),
     }
 }
 

@@ -10,9 +10,9 @@ use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload
 use serde_json::json;
 use tokio::runtime::Builder;
 
-use super::args::{AskArgs, Command, Format};
+use super::args::{AskArgs, ChildCommand, Command, Format};
 use super::output::{json, milliseconds, note, percent, print, span, table};
-use super::{Failure, bench, entries, executor, watch, why};
+use super::{Failure, bench, children, entries, exclusive, executor, watch, why};
 use crate::home::{Home, check_dir};
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
@@ -24,7 +24,9 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
 async fn ask(command: Command) -> Result<(), Failure> {
     let ask = command.ask().cloned().expect("commands that ask nobody are handled before");
     let payload = match &command {
-        Command::Spawn { args, .. } => body(args.as_deref())?,
+        Command::Spawn { args, .. } | Command::Child(ChildCommand::Start { args, .. }) => {
+            body(args.as_deref())?
+        }
         Command::Call { json, .. } | Command::Send { json, .. } | Command::Publish { json, .. } => {
             body(json.as_deref())?
         }
@@ -47,7 +49,10 @@ async fn run_on(
         Command::Members(_) => members(client, ask).await,
         Command::Ps { all, .. } => ps(client, all, ask).await,
         Command::Info { target, .. } => info(client, target, ask).await,
-        Command::Tree { on, .. } => tree(client, on, ask).await,
+        Command::Tree { children: true, on, .. } => children::tree(client, on, ask).await,
+        Command::Tree { children: false, on, .. } => tree(client, on, ask).await,
+        Command::Why { target: Dest::Child(child), .. } => children::why(client, child, ask).await,
+        Command::Child(command) => children::run(client, command, payload).await,
         Command::Why { target, .. } => why::run(client, target, ask).await,
         Command::Names { global: true, on, .. } => entries::global_names(client, on, ask).await,
         Command::Names { global: false, on, .. } => names(client, on, ask).await,
@@ -172,6 +177,7 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
             Dest::Global(_) => "; `purlin names --global` shows who has one",
             Dest::Group(..) => "; `purlin groups` shows which have members",
             Dest::Key { .. } => "; `purlin ring KIND/KEY` shows who owns it",
+            Dest::Child(_) => "; `purlin tree --cluster` shows which run",
             _ => "; `purlin names --on NODE` and `purlin ps --all` show what runs",
         },
         CallError::NotUnderstood { .. } => "; `purlin info` shows what it understands",
@@ -184,8 +190,10 @@ pub(super) fn call_failed(target: &Dest, error: &CallError) -> Failure {
 
 async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
     let status = call(client, system(None), admin::GetStatus).await?;
+    // A node of an earlier version does not know what that is.
+    let leases = call(client, system(None), admin::GetExclusive).await.ok();
     if ask.format == Format::Json {
-        return json(&status);
+        return json(&exclusive::Status { status, exclusive: leases });
     }
     let ready = match status.ready {
         true => "yes".to_owned(),
@@ -214,6 +222,7 @@ async fn status(client: &Client, ask: &AskArgs) -> Result<(), Failure> {
         };
         vec![format!("seed {}", seed.seed), state]
     }));
+    rows.extend(leases.map(exclusive::rows).unwrap_or_default());
     let counted = status.counters.into_iter().filter(|counter| counter.count > 0);
     rows.extend(counted.map(|counter| vec![counter.name, counter.count.to_string()]));
     table(&["", ""], rows)

@@ -6,8 +6,10 @@
 mod args;
 mod ask;
 mod bench;
+mod children;
 mod config;
 mod entries;
+mod exclusive;
 mod executor;
 mod join;
 mod output;

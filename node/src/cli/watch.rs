@@ -196,6 +196,9 @@ fn describe(what: &What) -> (&'static str, Value) {
             ("name_registered", json!({ "name": name, "pid": pid }))
         }
         What::NameReleased { name, pid } => ("name_released", json!({ "name": name, "pid": pid })),
+        What::ClusterChild { child, event, alert } => {
+            ("cluster_child", json!({ "child": child, "what": event, "alert": alert }))
+        }
         What::Missed { count } => ("missed", json!({ "count": count })),
         _ => ("unknown", json!({})),
     }

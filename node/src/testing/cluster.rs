@@ -300,12 +300,22 @@ impl Cluster {
 
     // ----- machines -----
 
-    /// Ends a node as a power cut does: nothing that it would still say gets out. Destructors run,
-    /// since Rust has no way around them, but after its socket is dead.
+    /// Ends a node as a power cut does: nothing that it would still say gets out, and packets to it
+    /// are lost without a word. Destructors run, since Rust has no way around them, but after its
+    /// socket is dead.
     pub fn crash(&self, name: impl Into<NodeName>) {
         let name = name.into();
         self.world.log.note(format_args!("crash {name}"));
         self.world.switch_off(name);
+    }
+
+    /// Ends a node as `kill -9` does: nothing that it would still say gets out, but its machine goes
+    /// on, and answers packets to its port with ICMP port unreachable, as often as Linux does. Whether
+    /// that arrives is up to the road back. Destructors run as in [`crash`](Self::crash).
+    pub fn kill(&self, name: impl Into<NodeName>) {
+        let name = name.into();
+        self.world.log.note(format_args!("kill {name}"));
+        self.world.end_process(name);
     }
 
     /// Starts a node that does not run, under its next creation, at its old address.
@@ -334,13 +344,14 @@ impl Cluster {
         }
     }
 
-    /// Stops a node in good order, as [`Node::stop`] does, and switches its machine off.
+    /// Stops a node in good order, as [`Node::stop`] does. Its machine goes on, without it, as after
+    /// a [`kill`](Self::kill).
     pub async fn stop(&self, name: impl Into<NodeName>) {
         let name = name.into();
         self.world.log.note(format_args!("stop {name}"));
         let stopped = self.node(name).run(|node| async move { node.stop().await }).await;
         if stopped.is_some() {
-            self.world.switch_off(name);
+            self.world.end_process(name);
         }
     }
 
@@ -395,6 +406,7 @@ impl Cluster {
                 last.store(next, Ordering::Relaxed);
                 next
             }),
+            disk: host.disk.clone(),
         };
         builder.given(given).chance(chance).wall_clock(Arc::new(move || clock.now()))
     }

@@ -56,10 +56,13 @@
 //!
 //! Everything above the UDP socket: runtime, supervisors, router, membership, quinn, rustls. Each node
 //! has a machine of its own: a tokio runtime with a clock of its own, on which all that its actors
-//! spawn runs as well. It can be [crashed](Cluster::crash), [restarted](Cluster::restart),
-//! [frozen](Cluster::freeze) and [slowed](Cluster::slow), and its clocks can run
-//! [wrong](Cluster::skew). Between them, [`Road`]s lose, repeat, delay and reorder packets, or are cut,
-//! both ways or one.
+//! spawn runs as well. It can [lose its power](Cluster::crash) or its [process](Cluster::kill) and be
+//! [restarted](Cluster::restart), [frozen](Cluster::freeze) and [slowed](Cluster::slow), and its clocks
+//! can run [wrong](Cluster::skew). Between them, [`Road`]s lose, repeat, delay and reorder packets, have
+//! room for only so many, or are cut, both ways or one.
+//!
+//! There are no disks, fast or slow. A node that runs writes nothing but the number of its next life
+//! and the uses of join tokens; here the first is kept in memory, and nobody joins by a token.
 //!
 //! # The same seed, the same run
 //!

@@ -23,6 +23,7 @@ use rand::{RngExt, SeedableRng};
 use super::log::Log;
 use super::machine::Machine;
 use crate::Node;
+use crate::disk::Disk;
 
 /// How far apart timers are looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -50,6 +51,8 @@ pub(super) struct Host {
     pub(super) index: u8,
     /// The last creation, as on its disk.
     pub(super) creation: Arc<AtomicU64>,
+    /// What its node remembers besides.
+    pub(super) disk: Disk,
     pub(super) machine: Option<Machine>,
     pub(super) node: Option<Node>,
     /// There is something for it to do.
@@ -101,6 +104,7 @@ impl World {
             address: SocketAddr::from(([10, 0, 0, index + 1], 7400)),
             index,
             creation: Arc::default(),
+            disk: Disk::default(),
             machine: None,
             node: None,
             due: false,
@@ -141,11 +145,22 @@ impl World {
 
     /// Ends a machine and all that runs on it. Its socket is dead first.
     pub(super) fn switch_off(&self, name: NodeName) {
-        let (address, machine, node) = {
+        self.network.close(self.host(name).address);
+        self.end(name);
+    }
+
+    /// Ends all that runs on a machine, which goes on and tells those who ask for it. Its socket is
+    /// dead first.
+    pub(super) fn end_process(&self, name: NodeName) {
+        self.network.refuse(self.host(name).address);
+        self.end(name);
+    }
+
+    fn end(&self, name: NodeName) {
+        let (machine, node) = {
             let mut host = self.host(name);
-            (host.address, host.machine.take(), host.node.take())
+            (host.machine.take(), host.node.take())
         };
-        self.network.close(address);
         // What is dropped there may do what it likes; the state is not borrowed.
         if let Some(machine) = machine {
             machine.crash();

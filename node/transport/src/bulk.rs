@@ -25,7 +25,7 @@ pub(crate) const CHUNK: usize = 16 << 10;
 const HEAD: usize = 16;
 
 /// Bytes of unfinished large frames that one connection may make us hold.
-const HELD_BYTES: usize = TURNS * FRAME_BYTES;
+pub(crate) const HELD_BYTES: usize = TURNS * FRAME_BYTES;
 
 /// What is allocated for a large frame when it begins: more only when it has come.
 const FIRST_BYTES: usize = 8 << 20;
@@ -125,6 +125,10 @@ struct Arriving {
 }
 
 impl Inbox {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a chunk; the whole frame when it is complete.
     pub(crate) fn chunk(
         &mut self,

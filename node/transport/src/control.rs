@@ -52,6 +52,10 @@ impl Outbox {
         true
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// All that waits, framed; waits for something. When nothing waits and the stream is to be
     /// finished, whom to tell.
     pub(crate) async fn take(&self) -> Result<Bytes, Finished> {

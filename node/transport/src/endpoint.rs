@@ -216,6 +216,33 @@ impl Endpoint {
         tasks.spawn_on(task, &self.0.home);
     }
 
+    /// Links to nodes and to clients.
+    pub(crate) fn all_links(&self) -> Vec<Link> {
+        let mut links = self.links();
+        links.extend(lock(&self.0.clients).iter().cloned());
+        links
+    }
+
+    /// The bound of a lane.
+    pub(crate) fn lane_bytes(&self) -> usize {
+        self.0.config.lane_bytes
+    }
+
+    /// How many connections to nodes are being made, and how many bytes wait for one at most.
+    pub(crate) fn dials(&self) -> [usize; 2] {
+        lock(&self.0.peers).dials()
+    }
+
+    /// How many tasks serve it and its links.
+    pub(crate) fn tasks(&self) -> usize {
+        let own = {
+            let mut tasks = lock(&self.0.tasks);
+            while tasks.try_join_next().is_some() {}
+            tasks.len()
+        };
+        own + self.all_links().iter().map(Link::tasks).sum::<usize>()
+    }
+
     /// Where we listen.
     pub fn local_address(&self) -> SocketAddr {
         self.0.wire.local_address()

@@ -3,7 +3,9 @@
 //! quinn and rustls ask for time and chance through what is handed in here; so the real transport
 //! runs on simulated time over a simulated network too (`simulated/`).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
@@ -11,6 +13,12 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use tokio::runtime::Handle;
 
 use crate::executor::{Executor, QuinnRuntime};
+
+/// Tells of packets that met a closed port, as a system's error queue does.
+pub trait ErrorQueue: Send + Sync {
+    /// The destination of the next such packet; one task at a time waits for it.
+    fn poll_unreachable(&self, cx: &mut Context<'_>) -> Poll<SocketAddr>;
+}
 
 /// What the transport takes from its surroundings.
 #[derive(Clone)]
@@ -25,6 +33,8 @@ pub struct Environment {
     pub seed: Option<[u8; 32]>,
     /// The socket; `None` to bind one of the system's.
     pub socket: Option<Arc<dyn AsyncUdpSocket>>,
+    /// The error queue of that socket, if it has one.
+    pub errors: Option<Arc<dyn ErrorQueue>>,
     /// Polls the tasks; `None` for the runtime they are on.
     pub(crate) executor: Option<Arc<Executor>>,
 }
@@ -49,6 +59,7 @@ impl Environment {
             crypto: Arc::new(rustls::crypto::ring::default_provider()),
             seed: None,
             socket: None,
+            errors: None,
             executor: None,
         }
     }

@@ -195,7 +195,24 @@ fn group(flow: Flow) -> usize {
     flow.0 as usize / 16 % GROUPS
 }
 
+/// The most bytes of small frames that a lane of this bound may hold: a system frame enters while
+/// there are fewer than users may not have.
+pub(crate) fn most_small(limit: usize) -> usize {
+    limit.saturating_mul(SYSTEM_FACTOR).saturating_add(HEAD + LARGE)
+}
+
+/// Likewise of large frames.
+pub(crate) fn most_large(limit: usize) -> usize {
+    limit.saturating_mul(BULK_FACTOR * SYSTEM_FACTOR).saturating_add(FRAME_BYTES)
+}
+
 impl Lane {
+    /// Bytes of small frames and of large ones.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.small(), state.bulk)
+    }
+
     pub(crate) fn new(limit: usize) -> Self {
         let state = State {
             ready: Ready::default(),

@@ -31,6 +31,7 @@ mod executor;
 mod finish;
 mod frames;
 mod handshake;
+mod holdings;
 mod lanes;
 mod link;
 mod peers;
@@ -44,7 +45,7 @@ pub use crate::credentials::{
 };
 pub use crate::door::Answering;
 pub use crate::endpoint::{Config, Endpoint, Events, LANE_BYTES, MTU, WINDOW};
-pub use crate::environment::Environment;
+pub use crate::environment::{Environment, ErrorQueue};
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};

@@ -23,6 +23,7 @@ use crate::error::{Closed, StreamEnded};
 use crate::executor::Executor;
 use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
+use crate::holdings::Load;
 use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
 use crate::stats::Path;
 use crate::wire::{Connection, SendStream};
@@ -153,7 +154,10 @@ const BULK_PRIORITY: i32 = -10;
 const LANE_PRIORITY: i32 = 0;
 
 /// What may wait behind markers in one lane before the lane is not read any more.
-const HELD_BYTES: usize = FRAME_BYTES;
+pub(crate) const HELD_BYTES: usize = FRAME_BYTES;
+
+/// Large frames may arrive so much before their markers.
+pub(crate) const EARLY_BYTES: usize = 4 * FRAME_BYTES;
 
 /// Markers of one connection that may wait for their bytes. A far end with full lanes of the usual
 /// size has 8,192 at most.
@@ -269,6 +273,25 @@ impl Link {
     /// Returns when a frame of this flow may fit, or the link has ended. Cancel safe.
     pub async fn ready(&self, flow: Flow) {
         self.lane(flow).ready(flow).await;
+    }
+
+    /// What waits on its way.
+    pub(crate) fn load(&self) -> Load {
+        let lanes = self.0.lanes.iter().map(|lane| lane.bytes());
+        let (lane, large) =
+            lanes.fold((0, 0), |most, (small, large)| (most.0.max(small), most.1.max(large)));
+        let held = (0..self.0.arriving.len()).map(|lane| self.arriving(lane).held.bytes()).max();
+        let incoming = self.incoming();
+        let (unfinished, early) = (incoming.inbox.bytes(), incoming.complete_bytes);
+        let control = self.0.control.bytes();
+        Load { lane, large, control, held: held.unwrap_or(0), unfinished, early }
+    }
+
+    /// How many tasks serve it.
+    pub(crate) fn tasks(&self) -> usize {
+        let mut tasks = self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.len()
     }
 
     fn lane(&self, flow: Flow) -> &Arc<Lane> {
@@ -636,7 +659,7 @@ impl Link {
         let Some((flow, lane)) = incoming.markers.remove(&id) else {
             // The marker is still on its way; it cannot be far behind.
             incoming.complete_bytes += frame.len();
-            if incoming.complete_bytes > 4 * FRAME_BYTES {
+            if incoming.complete_bytes > EARLY_BYTES {
                 return Err(BadEntry("too many large frames without a marker".to_owned()));
             }
             incoming.complete.insert(id, frame);

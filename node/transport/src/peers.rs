@@ -48,7 +48,7 @@ use purlin_proto::{Hello, NodeId, NodeName, Refusal};
 use crate::link::{Flow, Link, Priority, Sent};
 
 /// Bytes that may wait for one node while it is dialed.
-const WAITING_BYTES: usize = 16 << 20;
+pub(crate) const WAITING_BYTES: usize = 16 << 20;
 
 /// After a dial has failed sends are refused for this long, doubled for each failure.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -129,6 +129,16 @@ impl Peers {
             State::Idle | State::Dialing(_) => None,
         };
         self.0.iter().filter_map(up).collect()
+    }
+
+    /// How many connections are being made, and how many bytes wait for one at most.
+    pub(crate) fn dials(&self) -> [usize; 2] {
+        let being_made = |entry: &Entry| {
+            let dialing = usize::from(matches!(entry.state, State::Dialing(_)));
+            dialing + entry.greeting as usize + usize::from(entry.welcoming.is_some())
+        };
+        let waiting = self.0.values().map(|entry| entry.waiting_bytes).max();
+        [self.0.values().map(being_made).sum(), waiting.unwrap_or(0)]
     }
 
     pub(crate) fn changes(&mut self, name: NodeName) -> watch::Receiver<u64> {

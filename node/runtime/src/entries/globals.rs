@@ -27,6 +27,7 @@ use rustc_hash::FxHashMap;
 use super::info::behind;
 use super::{EntryError, News};
 use crate::item::Notice;
+use crate::mutant::is_planted;
 use crate::panics;
 use crate::process::Process;
 use crate::registry::Cleanup;
@@ -426,7 +427,8 @@ impl Runtime {
             Todo::Tell { serial, winner } => {
                 let loser = self.id().pid(serial);
                 tracing::warn!(%name, %loser, %winner, "global name lost");
-                if let Some(process) = self.process(serial) {
+                let told = self.process(serial).filter(|_| !is_planted("silent-conflict"));
+                if let Some(process) = told {
                     let name = name.clone();
                     process.notify(Notice::NameConflict(NameConflict { name, winner }));
                 }

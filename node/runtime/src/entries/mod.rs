@@ -1,6 +1,7 @@
-//! What all nodes know of processes of all nodes: groups, topics, global names.
+//! What all nodes know of processes of all nodes: groups, topics, global names, children of cluster
+//! supervisors.
 //!
-//! Each is a table of its own ([`groups`], [`topics`], [`globals`]) with what this node's processes
+//! Each is a table of its own ([`groups`], [`topics`], [`globals`], [`children`]) with what this node's processes
 //! have said, true at once, and what other nodes have said of theirs, true when it arrives. How it
 //! travels is the owner's affair: it asks for what has changed here ([`Runtime::take_entries`]) and
 //! hands in what has changed elsewhere ([`Runtime::entries_changed`], [`Runtime::entries_vanished`]).
@@ -28,6 +29,7 @@
 //! - *a message is picked for a process that has ended meanwhile*: it is dropped and counted, or its
 //!   caller told, as for any pid.
 
+pub(crate) mod children;
 pub(crate) mod context;
 pub(crate) mod globals;
 pub(crate) mod groups;
@@ -45,6 +47,7 @@ use purlin_proto::limits::OWNED_ENTRIES;
 use purlin_proto::{EntryKey, EntryValue, NodeId};
 
 use crate::runtime::{Runtime, lock};
+use children::ChildTable;
 use globals::{Globals, Resolver};
 use groups::Groups;
 use topics::Topics;
@@ -57,7 +60,9 @@ pub enum EntryError {
     #[error("no such process on this node")]
     NoProcess,
     /// This node says as much of its processes as it may.
-    #[error("the node has {OWNED_ENTRIES} entries of groups, topics and global names already")]
+    #[error(
+        "the node has {OWNED_ENTRIES} entries of groups, topics, global names and children already"
+    )]
     Full,
 }
 
@@ -66,6 +71,7 @@ pub(crate) struct Entries {
     pub(crate) groups: Arc<Groups>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) globals: Arc<Globals>,
+    pub(crate) children: ChildTable,
     news: Arc<News>,
     chance: AtomicU64,
 }
@@ -77,9 +83,15 @@ impl Entries {
             groups: Arc::new(Groups::new(Arc::clone(&news))),
             topics: Arc::new(Topics::new(Arc::clone(&news))),
             globals: Arc::new(Globals::new(Arc::clone(&news), resolver)),
+            children: ChildTable::new(Arc::clone(&news)),
             news,
             chance: AtomicU64::new(id.creation),
         }
+    }
+
+    /// How many entries this node has about its own processes.
+    pub(crate) fn own(&self) -> usize {
+        self.news.entries.load(Ordering::Relaxed)
     }
 
     /// A number by chance, good enough to spread messages (splitmix64).
@@ -108,6 +120,12 @@ pub(crate) struct News {
     /// How many there are in all tables.
     entries: AtomicUsize,
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("News").field("entries", &self.entries).finish_non_exhaustive()
+    }
 }
 
 impl News {
@@ -167,6 +185,10 @@ impl Runtime {
             }
             EntryKey::Topic(name) => entries.topics.is_wanted(name).then_some(EntryValue::Wanted),
             EntryKey::Global(name) => entries.globals.held(name).map(EntryValue::Held),
+            EntryKey::Child(child) => {
+                entries.children.told(child).map(|record| EntryValue::Child(Box::new(record)))
+            }
+            EntryKey::ChildRun(child) => entries.children.own_run(child).map(EntryValue::ChildRun),
         }
     }
 
@@ -186,6 +208,14 @@ impl Runtime {
                     self.global_held(of, &name, Some(held));
                 }
                 (EntryKey::Global(name), None) => self.global_held(of, &name, None),
+                (EntryKey::Child(child), Some(EntryValue::Child(record))) => {
+                    self.children().record_told(of, &child, Some(*record));
+                }
+                (EntryKey::Child(child), None) => self.children().record_told(of, &child, None),
+                (EntryKey::ChildRun(child), Some(EntryValue::ChildRun(run))) => {
+                    self.children().run_told(of, &child, Some(run));
+                }
+                (EntryKey::ChildRun(child), None) => self.children().run_told(of, &child, None),
                 (key, value) => tracing::debug!(%of, ?key, ?value, "an entry that makes no sense"),
             }
         }
@@ -197,5 +227,6 @@ impl Runtime {
         self.0.entries.groups.vanished(of);
         self.0.entries.topics.vanished(of);
         self.globals_vanished(of);
+        self.children().vanished(of);
     }
 }

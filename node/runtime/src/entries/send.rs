@@ -60,10 +60,11 @@ impl Runtime {
         }
     }
 
-    /// One process that a group or global name leads to, or a key, if it runs on this node.
+    /// One process that a group or global name leads to, a child, or a key, if it runs on this node.
     pub(crate) fn one_of(&self, to: &Dest) -> Option<Address> {
         match to {
             Dest::Global(name) => self.global_holder(name),
+            Dest::Child(child) => self.child_address(child),
             Dest::Group(group, pick) => self.pick(group, pick),
             Dest::Key { kind, key } => {
                 self.find_keyed(kind, key).map(|process| Address::Local(process.serial))

@@ -18,6 +18,11 @@ use crate::spawn::Forget;
 /// So many processes of a key may end before a message is taken by one.
 const ATTEMPTS: usize = 3;
 
+/// What is looked up on the ring.
+pub(super) fn ring_key(kind: &str, key: &Key) -> Box<[u8]> {
+    [kind, key.as_str()].join("/").into_bytes().into()
+}
+
 impl Runtime {
     /// The process of a key, wherever it runs: it is started when it is first sent to.
     ///
@@ -30,12 +35,20 @@ impl Runtime {
         Ref::named(self, purlin_proto::Dest::Key { kind, key: key.into() })
     }
 
-    /// The node that owns a key, as this one sees it.
+    /// Whether a keyed kind is declared here as exclusive.
+    pub fn is_exclusive(&self, kind: &Name) -> bool {
+        self.0.keyed.get(kind.as_str()).is_some_and(|table| table.exclusive)
+    }
+
+    /// The node that owns a key, as this one sees it. For an exclusive kind this node itself while
+    /// it knows of no ring view: messages wait here until it does.
     pub fn key_owner(&self, kind: &Name, key: &Key) -> NodeName {
-        let owner = self.0.remote.get().and_then(|remote| {
-            let (kind, key) = (kind.as_str(), key.as_str());
-            remote.key_owner([kind, key].join("/").as_bytes())
-        });
+        let bytes = ring_key(kind.as_str(), key);
+        let owner = if self.is_exclusive(kind) {
+            self.exclusive_owner(&bytes)
+        } else {
+            self.0.remote.get().and_then(|remote| remote.key_owner(&bytes))
+        };
         owner.unwrap_or_else(|| self.name())
     }
 
@@ -225,7 +238,7 @@ impl Runtime {
         };
         let runtime = self.clone();
         self.0.executor.spawn(async move {
-            let _forget = Forget { runtime: &runtime, reference };
+            let _forget = Forget { runtime: &runtime, reference, sent: true };
             reply.send(answer(deadline, receiver).await);
         });
     }

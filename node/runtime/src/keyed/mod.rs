@@ -1,5 +1,5 @@
-//! Keyed processes of the available kind: one for each key that is used, started on first use at the
-//! key's owner (Orleans: grains; Akka: sharded entities).
+//! Keyed processes: one for each key that is used, started on first use at the key's owner (Orleans:
+//! grains; Akka: sharded entities).
 //!
 //! A kind is declared as keyed ([`KeyedKinds`]) on every node. A message to a key goes to the owner on
 //! the ring as its sender sees it ([`Remote::key_owner`](crate::Remote::key_owner)); the owner has a
@@ -23,8 +23,22 @@
 //!   is idle, and what comes for it here is sent on ([`moved`]). The new owner's process begins when
 //!   the old one has ended, or does not for too long ([`release`]).
 //! - *two nodes are owners*, each by its own view, during a split or while a change of members
-//!   spreads: then the key has two processes. This is what *available* means. At most one at every
-//!   instant needs an authority, and is another kind.
+//!   spreads: then a key of the *available* kind has two processes.
+//!
+//! # Exclusive
+//!
+//! The owner is that of the newest ring view the cluster's voters have agreed on, as this node knows
+//! it ([`Remote::exclusive_owner`](crate::Remote::exclusive_owner)). Its process has its mailbox at
+//! once and begins when this node holds the key (`exclusive.rs`, [`Holding`](crate::Holding)); so
+//! messages wait for that as they do for a start. What else is different:
+//!
+//! - *a key gets another owner*: its process here ends as above, after 5 s also when it is busy; the
+//!   new owner's begins when all nodes have ended theirs.
+//! - *the owner is down*: the next one's begins when the lost node's lease has run out.
+//! - *the node's lease runs out*: its processes are asked to end at once and killed before anybody
+//!   else may begin; callers are told.
+//! - *the key goes elsewhere while its process waits to begin*: it does not begin, and who waits in
+//!   its mailbox is told so.
 //!
 //! # Order
 //!
@@ -53,9 +67,11 @@ use tokio::sync::oneshot;
 
 use crate::actor::Actor;
 use crate::context::{Context, run_actor};
+use crate::exclusive::Leased;
 use crate::process::{Class, Process};
 use crate::runtime::Runtime;
 use crate::spawn::{Announce, SpawnOptions};
+use deliver::ring_key;
 use table::{Slot, Table};
 
 /// An actor of which there is one process for each key that is used.
@@ -125,16 +141,38 @@ pub trait KeyedActor: Actor {
 ///
 /// let keyed = Keyed::new().passivate_after(Duration::from_mins(2));
 /// ```
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Keyed {
     passivate_after: Option<Duration>,
+    exclusive: bool,
+}
+
+impl Default for Keyed {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Keyed {
-    /// Of the available kind; a process runs until something ends it.
+    /// Of the [exclusive](Self::exclusive) kind; a process runs until something ends it.
     pub fn new() -> Self {
-        Self::default()
+        Self::exclusive()
+    }
+
+    /// A key has at most one process in the cluster, at every instant. Its process begins when its
+    /// node holds the key: it has a lease from the majority of the cluster's voters, and no other node
+    /// takes itself for the owner any more. A node that is cut off from that majority ends its
+    /// exclusive processes, and messages to them wait at the owner or fail. A process knows its
+    /// [`fence`](Context::fence).
+    pub fn exclusive() -> Self {
+        Self { passivate_after: None, exclusive: true }
+    }
+
+    /// A key has a process wherever its owner is asked for it: in each part of a split cluster, and
+    /// for a while perhaps two when members come or go. It asks nobody, and goes on in every part.
+    pub fn available() -> Self {
+        Self { passivate_after: None, exclusive: false }
     }
 
     /// Ends a process in good order ([`Actor::stop`], reason `Shutdown`) when it has handled nothing
@@ -171,6 +209,11 @@ impl KeyedKinds {
         self
     }
 
+    /// Whether one of them is exclusive.
+    pub fn any_exclusive(&self) -> bool {
+        self.0.values().any(|declared| declared.keyed.exclusive)
+    }
+
     pub(crate) fn into_tables(self) -> BTreeMap<&'static str, Arc<Table>> {
         self.0.into_iter().map(|(kind, declared)| (kind, Table::new(kind, declared))).collect()
     }
@@ -183,7 +226,7 @@ impl fmt::Debug for KeyedKinds {
 }
 
 fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>, SpawnError> {
-    let (key, turn) = (slot.key.clone(), Arc::clone(&slot.turn));
+    let (key, turn, exclusive) = (slot.key.clone(), Arc::clone(&slot.turn), slot.exclusive);
     let (counters, of) = (runtime.clone(), key.clone());
     // Nobody waits for the start itself.
     let announce = Announce::new(move |started| {
@@ -197,6 +240,16 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Slot) -> Result<Arc<Process>,
     let class = const { &Class::of::<A>() };
     runtime.launch(class, options, Some(starter), false, |process| async move {
         let _turn = turn.lock_owned().await;
+        if exclusive {
+            let ring_key = ring_key(A::KIND, &key);
+            let _entered = match Runtime::enter_exclusive(&process, ring_key).await {
+                Ok(entered) => entered,
+                Err(reason) => return reason,
+            };
+            let args = A::args(&key);
+            let leased = Arc::clone(&process);
+            return Leased::new(leased, run_actor::<A>(Context::new(process), args)).await;
+        }
         process.runtime.wait_for_release(A::KIND, &key).await;
         let args = A::args(&key);
         run_actor::<A>(Context::new(process), args).await

@@ -29,7 +29,10 @@ impl Runtime {
     /// Returns when it has ended, or at once if there is none or this node is the owner. When it is
     /// dropped before, the process goes on unless it is ending already.
     pub async fn release_key(&self, kind: &Name, key: &Key) {
-        let Some(table) = self.0.keyed.get(kind.as_str()) else { return };
+        let Some(table) = self.0.keyed.get(kind.as_str()).filter(|table| !table.exclusive) else {
+            // The view barrier sees to it.
+            return;
+        };
         let Some(process) = table.entry(key) else { return };
         while !process.is_ending() {
             if self.key_owner(kind, key) == self.name() {

@@ -19,6 +19,7 @@ const SHARDS: usize = 16;
 pub(crate) struct Table {
     kind: &'static str,
     pub(super) passivate_after: Option<Duration>,
+    pub(super) exclusive: bool,
     launch: Launch,
     shards: [Mutex<FxHashMap<Key, Entry>>; SHARDS],
 }
@@ -35,6 +36,7 @@ struct Entry {
 pub(crate) struct Slot {
     table: Weak<Table>,
     pub(super) key: Key,
+    pub(super) exclusive: bool,
     /// Held by the one that runs: the next one waits for its end.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -42,8 +44,8 @@ pub(crate) struct Slot {
 impl Table {
     pub(super) fn new(kind: &'static str, declared: Declared) -> Arc<Self> {
         let Declared { keyed, launch } = declared;
-        let passivate_after = keyed.passivate_after;
-        Arc::new(Self { kind, passivate_after, launch, shards: Default::default() })
+        let (passivate_after, exclusive) = (keyed.passivate_after, keyed.exclusive);
+        Arc::new(Self { kind, passivate_after, exclusive, launch, shards: Default::default() })
     }
 
     fn shard(&self, key: &Key) -> MutexGuard<'_, FxHashMap<Key, Entry>> {
@@ -51,6 +53,11 @@ impl Table {
         // The map takes the low and the highest bits.
         let index = usize::try_from((hash >> 32) % SHARDS as u64).expect("less than SHARDS");
         lock(&self.shards[index])
+    }
+
+    /// How many keys have a process, be it one that is ending.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
     /// The process of a key; started if there is none, or it is ending.
@@ -65,7 +72,8 @@ impl Table {
             Some(entry) => Arc::clone(&entry.slot),
             None => {
                 let table = Arc::downgrade(self);
-                Arc::new(Slot { table, key: key.clone(), turn: Arc::default() })
+                let (key, exclusive) = (key.clone(), self.exclusive);
+                Arc::new(Slot { table, key, exclusive, turn: Arc::default() })
             }
         };
         let process = (self.launch)(runtime, &slot)?;
@@ -110,7 +118,11 @@ impl Table {
     }
 
     /// Those of one part of the table whose keys have another owner now, and that are not ending.
+    /// Exclusive ones are ended elsewhere ([`Runtime::settle`]).
     pub(super) fn not_owned(&self, runtime: &Runtime, part: usize) -> Vec<Arc<Process>> {
+        if self.exclusive {
+            return Vec::new();
+        }
         let Ok(kind) = Name::new(self.kind) else { return Vec::new() };
         let moved = |(key, process): (Key, Arc<Process>)| {
             let here = runtime.key_owner(&kind, &key) == runtime.name() || process.is_ending();

@@ -8,8 +8,9 @@ use purlin_proto::admin::What;
 use purlin_proto::{ExitReason, Pid, Reference, SpawnError};
 use tokio::time::{Duration, Instant};
 
+use super::Shutdown;
 use super::history::History;
-use super::spec::{ChildSpec, Shutdown};
+use super::spec::ChildSpec;
 use crate::actor::Outcome;
 use crate::raw::{RawContext, Received};
 use crate::relations::{Address, ChildMark};

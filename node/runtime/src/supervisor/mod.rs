@@ -70,8 +70,9 @@ pub use dynamic::DynamicSupervisor;
 pub(crate) use history::{Exit, History};
 pub use partition::Partitions;
 pub(crate) use process::start;
+pub use purlin_proto::supervision::{Restart, Shutdown};
 pub use reference::SupervisorRef;
-pub use spec::{AutoShutdown, ChildSpec, Restart, Shutdown, Strategy, Supervisor};
+pub use spec::{AutoShutdown, ChildSpec, Strategy, Supervisor};
 
 /// A supervisor answers when it has done what it is busy with, which may be a child's whole
 /// shutdown; its end is noticed at once, so there is no need to give up early.

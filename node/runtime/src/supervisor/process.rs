@@ -12,12 +12,13 @@ use purlin_proto::{ExitReason, LinkDown, Pid, SpawnError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Restart;
 use super::backoff::Backoff;
 use super::hand::{Hand, Next};
 use super::history::{Exit, History};
 use super::intensity::Intensity;
 use super::reference::Asked;
-use super::spec::{AutoShutdown, ChildSpec, Restart, Strategy, Supervisor};
+use super::spec::{AutoShutdown, ChildSpec, Strategy, Supervisor};
 use crate::actor::{Interrupt, Outcome};
 use crate::process::Process;
 use crate::raw::{RawContext, Received};

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::{ExitReason, Name, SpawnError};
+use purlin_proto::supervision::{Restart, Shutdown};
+use purlin_proto::{Name, SpawnError};
 
 use super::backoff::Backoff;
 use super::dynamic::DynamicSupervisor;
@@ -26,40 +27,6 @@ pub enum Strategy {
     OneForAll,
     /// That one and those after it, likewise.
     RestForOne,
-}
-
-/// Whether a child is started again when it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Restart {
-    /// Always.
-    #[default]
-    Permanent,
-    /// After an abnormal end only.
-    Transient,
-    /// Never; it is forgotten.
-    Temporary,
-}
-
-impl Restart {
-    /// Whether a child is started again that has ended with this reason.
-    pub(super) fn follows(self, reason: &ExitReason) -> bool {
-        match self {
-            Self::Permanent => true,
-            Self::Transient => !reason.is_orderly(),
-            Self::Temporary => false,
-        }
-    }
-}
-
-/// How a child is stopped by its supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shutdown {
-    /// It is killed.
-    BrutalKill,
-    /// It is asked with `Shutdown`, and killed if it has not ended after so long.
-    Timeout(Duration),
-    /// It is asked with `Shutdown`, and waited for. For supervisors.
-    Infinity,
 }
 
 /// Whether a supervisor ends by itself when its significant children have ended.

@@ -41,7 +41,7 @@ impl Handler<Note> for Ledger {
 }
 
 fn pair() -> Pair {
-    Pair::with(&KeyedKinds::default().with::<Ledger>(Keyed::new()))
+    Pair::with(&KeyedKinds::default().with::<Ledger>(Keyed::available()))
 }
 
 fn counter(runtime: &Runtime, name: &str) -> u64 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use purlin_proto::{Codec, Envelope, Payload, Reference, Signal, Spawn, Target};
 use purlin_runtime::{Actor, Config, Context, ExitReason, LinkDown, NodeId, Outcome, Pid, Runtime};
 
+use crate::holdings::held;
 use crate::wire::{Hand, Pair, count};
 
 fn crash() -> ExitReason {
@@ -144,6 +145,7 @@ async fn a_process_that_is_started_linked_to_a_node_that_is_lost_meanwhile_ends(
         tokio::time::sleep(Duration::from_millis(1)).await;
 
         assert_eq!(runtime.processes_after(0).len(), usize::from(!lost));
+        assert_eq!(held(&runtime, "processes.related"), usize::from(!lost));
         runtime.connection_lost(a.name);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(runtime.processes_after(0).len(), 0);

@@ -7,6 +7,7 @@
 
 mod entries;
 mod fanout;
+mod holdings;
 mod inflow;
 mod keyed;
 mod links;

@@ -122,7 +122,7 @@ fn runtime_with(keyed: Keyed) -> Runtime {
 }
 
 fn runtime() -> Runtime {
-    runtime_with(Keyed::new())
+    runtime_with(Keyed::available())
 }
 
 fn counter(runtime: &Runtime, name: &str) -> u64 {
@@ -184,7 +184,7 @@ async fn a_start_that_fails_is_told_to_all_who_wait_and_tried_again_on_next_use(
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_one_ends_and_what_comes_while_it_stops_goes_to_the_next_one() {
-    let runtime = runtime_with(Keyed::new().passivate_after(IDLE));
+    let runtime = runtime_with(Keyed::available().passivate_after(IDLE));
     let ledger = runtime.keyed::<Ledger>("lazy");
     ledger.call(Note(1)).await.unwrap();
     while counter(&runtime, "keyed.passivated") == 0 {
@@ -199,7 +199,7 @@ async fn an_idle_one_ends_and_what_comes_while_it_stops_goes_to_the_next_one() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_however_often_it_ends_while_it_is_used() {
-    let runtime = runtime_with(Keyed::new().passivate_after(Duration::from_millis(1)));
+    let runtime = runtime_with(Keyed::available().passivate_after(Duration::from_millis(1)));
     let ledger = runtime.keyed::<Ledger>("busy");
     for round in 0..200_u32 {
         // A moment that drifts through all that it does.
@@ -214,7 +214,7 @@ async fn nothing_is_lost_however_often_it_ends_while_it_is_used() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_owes_a_reply_is_not_idle() {
-    let runtime = runtime_with(Keyed::new().passivate_after(IDLE));
+    let runtime = runtime_with(Keyed::available().passivate_after(IDLE));
     let ledger = runtime.keyed::<Ledger>("debtor");
     let owed = begin(ledger.call_timeout(Owe, 10 * IDLE)).await;
     tokio::time::sleep(5 * IDLE).await;

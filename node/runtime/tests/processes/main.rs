@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod calls;
+mod exclusive;
 mod exits;
 mod keyed;
 mod mailboxes;

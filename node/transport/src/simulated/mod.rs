@@ -2,7 +2,7 @@
 //!
 //! quinn and rustls are the real ones: handshakes, losses found and sent again, congestion, keys. What
 //! is made up is below them: [`Network`] carries packets over [`Road`]s that lose, repeat, delay and
-//! reorder them or are cut, one way or both. Everything that is left to chance comes from a seed, so
+//! reorder them, have room for only so many, or are cut, one way or both. Everything that is left to chance comes from a seed, so
 //! the same seed gives the same packets, byte for byte; [`Network::digest`] tells whether it did.
 //!
 //! # Time
@@ -11,12 +11,19 @@
 //! and says what time it is ([`Network::advance`]); `purlin::testing` does. Endpoints take their time
 //! from the tokio runtime that they run on, whose clock must be paused.
 //!
+//! # Closed ports
+//!
+//! An address without a socket is silent, as a machine is that has lost its power. After
+//! [`Network::refuse`] the machine is there and its port is closed: it answers a packet with ICMP
+//! port unreachable, no more often than Linux does, and that comes back over a road as packets do.
+//!
 //! # Absent on purpose
 //!
-//! Bandwidth: a packet takes as long as its road says, however many there are. ICMP: a closed port
-//! is silent, as a machine is that has lost its power.
+//! What roads share: each has its own bandwidth. A full buffer at the sender: a packet that finds
+//! no room on its road is lost there, as at a router.
 
 mod crypto;
+mod icmp;
 mod network;
 mod road;
 mod socket;
@@ -24,7 +31,6 @@ mod socket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::AsyncUdpSocket;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustls::pki_types::UnixTime;
@@ -32,7 +38,8 @@ use rustls::time_provider::TimeProvider;
 
 pub use self::network::{Digest, Network};
 pub use self::road::Road;
-use crate::Environment;
+pub use self::socket::Socket;
+use crate::{Environment, ErrorQueue};
 
 /// Tells the time of day, as the time since 1970.
 pub type WallClock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -54,7 +61,7 @@ impl std::fmt::Debug for Clock {
 /// The surroundings of an endpoint that is bound to a socket of a simulated network.
 ///
 /// Keeps a few hundred bytes for ever: rustls wants its sources of chance so.
-pub fn environment(socket: Arc<dyn AsyncUdpSocket>, clock: WallClock, chance: u64) -> Environment {
+pub fn environment(socket: Arc<Socket>, clock: WallClock, chance: u64) -> Environment {
     let mut chance = StdRng::seed_from_u64(chance);
     let mut seed = [0; 32];
     chance.fill_bytes(&mut seed);
@@ -63,6 +70,7 @@ pub fn environment(socket: Arc<dyn AsyncUdpSocket>, clock: WallClock, chance: u6
         time: Arc::new(Clock(clock)),
         crypto: Arc::new(crypto::provider(chance)),
         seed: Some(seed),
+        errors: Some(Arc::clone(&socket) as Arc<dyn ErrorQueue>),
         socket: Some(socket),
         executor: None,
     }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::AsyncUdpSocket;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::icmp::ClosedPort;
 use super::road::{Fate, Road};
 use super::socket::{Inbox, Socket};
 
@@ -45,7 +45,10 @@ struct State {
     chance: StdRng,
     road: Road,
     roads: BTreeMap<(SocketAddr, SocketAddr), Road>,
+    /// Until when each road is busy with what was sent.
+    busy: BTreeMap<(SocketAddr, SocketAddr), Duration>,
     sockets: BTreeMap<SocketAddr, Arc<Inbox>>,
+    closed: BTreeMap<SocketAddr, ClosedPort>,
     air: BinaryHeap<Reverse<Packet>>,
     packets: u64,
     shape: Xxh3,
@@ -59,8 +62,18 @@ struct Packet {
     sent: u64,
     from: SocketAddr,
     to: SocketAddr,
-    bytes: Bytes,
+    load: Load,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Load {
+    Udp(Bytes),
+    /// ICMP port unreachable, from the machine with the closed port.
+    Unreachable,
+}
+
+/// What stands for an ICMP message in the sums: its eight bytes of head, and as much of the packet.
+const ICMP: &[u8] = b"port unreachable";
 
 impl Network {
     /// A network without sockets, all of whose roads are as [`Road::default`] says.
@@ -70,7 +83,9 @@ impl Network {
             chance: StdRng::seed_from_u64(seed),
             road: Road::default(),
             roads: BTreeMap::new(),
+            busy: BTreeMap::new(),
             sockets: BTreeMap::new(),
+            closed: BTreeMap::new(),
             air: BinaryHeap::new(),
             packets: 0,
             shape: Xxh3::new(),
@@ -83,21 +98,34 @@ impl Network {
     }
 
     /// A socket at this address. One that was there before is closed.
-    pub fn bind(&self, address: SocketAddr) -> Arc<dyn AsyncUdpSocket> {
+    pub fn bind(&self, address: SocketAddr) -> Arc<Socket> {
         let inbox = Arc::new(Inbox::default());
-        let before = self.lock().sockets.insert(address, Arc::clone(&inbox));
+        let mut state = self.lock();
+        state.closed.remove(&address);
+        let before = state.sockets.insert(address, Arc::clone(&inbox));
+        drop(state);
         if let Some(before) = before {
             before.close();
         }
         Arc::new(Socket::new(self.clone(), address, inbox))
     }
 
-    /// Closes the socket at an address: from now on it sends nothing and nothing arrives there.
+    /// Closes the socket at an address: from now on it sends nothing and nothing arrives there. Its
+    /// machine says nothing of that, as one without power.
     pub fn close(&self, address: SocketAddr) {
-        let socket = self.lock().sockets.remove(&address);
+        let mut state = self.lock();
+        state.closed.remove(&address);
+        let socket = state.sockets.remove(&address);
+        drop(state);
         if let Some(socket) = socket {
             socket.close();
         }
+    }
+
+    /// Closes the socket at an address, whose machine goes on: it tells those who send there.
+    pub fn refuse(&self, address: SocketAddr) {
+        self.close(address);
+        self.lock().closed.insert(address, ClosedPort::default());
     }
 
     /// Makes every road like this one, but for those that [`set_road`](Self::set_road) has made.
@@ -128,11 +156,19 @@ impl Network {
         let mut arrived = Vec::new();
         while state.air.peek().is_some_and(|Reverse(packet)| packet.arrival <= now) {
             let Some(Reverse(packet)) = state.air.pop() else { break };
-            if let Some(inbox) = state.sockets.get(&packet.to) {
-                inbox.push(packet.from, packet.bytes);
-                if arrived.last() != Some(&packet.to) {
-                    arrived.push(packet.to);
+            let Packet { from, to, load, .. } = packet;
+            let Some(inbox) = state.sockets.get(&to) else {
+                if matches!(load, Load::Udp(_)) {
+                    state.refuse(from, to);
                 }
+                continue;
+            };
+            match load {
+                Load::Udp(bytes) => inbox.push(from, bytes),
+                Load::Unreachable => inbox.unreachable(from),
+            }
+            if arrived.last() != Some(&to) {
+                arrived.push(to);
             }
         }
         arrived
@@ -149,27 +185,43 @@ impl Network {
     }
 
     pub(super) fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let mut state = self.lock();
-        let State { road, roads, chance, now, .. } = &mut *state;
-        let road = roads.get(&(from, to)).unwrap_or(road);
-        let fate = road.fate(*now, bytes.len(), chance);
-        state.note(from, to, bytes, fate);
-        let (first, second) = match fate {
-            Fate::Arrives(first) => (first, None),
-            Fate::Twice(first, second) => (first, Some(second)),
-            Fate::Lost | Fate::Cut | Fate::TooLarge => return,
-        };
-        let bytes = Bytes::copy_from_slice(bytes);
-        let sent = state.packets;
-        for delay in [Some(first), second].into_iter().flatten() {
-            let arrival = state.now + delay;
-            let packet = Packet { arrival, sent, from, to, bytes: bytes.clone() };
-            state.air.push(Reverse(packet));
-        }
+        self.lock().send(from, to, bytes, || Load::Udp(Bytes::copy_from_slice(bytes)));
     }
 }
 
 impl State {
+    fn send(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+        load: impl FnOnce() -> Load,
+    ) {
+        let Self { road, roads, busy, chance, now, .. } = self;
+        let road = roads.get(&(from, to)).unwrap_or(road);
+        let busy = busy.entry((from, to)).or_default();
+        let fate = road.fate(*now, bytes.len(), busy, chance);
+        self.note(from, to, bytes, fate);
+        let (first, second) = match fate {
+            Fate::Arrives(first) => (first, None),
+            Fate::Twice(first, second) => (first, Some(second)),
+            Fate::Lost | Fate::Cut | Fate::TooLarge | Fate::Full => return,
+        };
+        let (sent, load) = (self.packets, load());
+        for delay in [Some(first), second].into_iter().flatten() {
+            let arrival = self.now + delay;
+            self.air.push(Reverse(Packet { arrival, sent, from, to, load: load.clone() }));
+        }
+    }
+
+    /// A packet has come to where no socket is.
+    fn refuse(&mut self, from: SocketAddr, to: SocketAddr) {
+        let now = self.now;
+        if self.closed.get_mut(&to).is_some_and(|port| port.answers(from, now)) {
+            self.send(to, from, ICMP, || Load::Unreachable);
+        }
+    }
+
     fn road(&self, from: SocketAddr, to: SocketAddr) -> &Road {
         self.roads.get(&(from, to)).unwrap_or(&self.road)
     }

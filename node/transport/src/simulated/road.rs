@@ -31,10 +31,16 @@ pub struct Road {
     pub jitter: Duration,
     /// Larger payloads are lost.
     pub mtu: usize,
+    /// Bytes of payload a second; `None` for as many as come. A packet leaves when those before it
+    /// have left, and its latency begins then.
+    pub bandwidth: Option<u64>,
+    /// Bytes that may wait to leave; a packet that finds no room among them is lost. Without
+    /// `bandwidth` nothing waits.
+    pub queue: usize,
 }
 
 impl Default for Road {
-    /// A local network: 200 to 300 µs, Ethernet's packets, nothing lost.
+    /// A local network: 200 to 300 µs, Ethernet's packets, nothing lost, room for all.
     fn default() -> Self {
         Self {
             cut: false,
@@ -44,6 +50,8 @@ impl Default for Road {
             latency: Duration::from_micros(200),
             jitter: Duration::from_micros(20),
             mtu: 1_472,
+            bandwidth: None,
+            queue: 256 << 10,
         }
     }
 }
@@ -58,24 +66,49 @@ pub(super) enum Fate {
     Lost,
     Cut,
     TooLarge,
+    /// Too much waits before it.
+    Full,
 }
 
 impl Road {
     /// Takes as much from chance whatever the road is like, so that another road leaves the fate of
-    /// packets elsewhere as it was.
-    pub(super) fn fate(&self, now: Duration, bytes: usize, chance: &mut StdRng) -> Fate {
+    /// packets elsewhere as it was. `busy` is until when packets before this one take the road.
+    pub(super) fn fate(
+        &self,
+        now: Duration,
+        bytes: usize,
+        busy: &mut Duration,
+        chance: &mut StdRng,
+    ) -> Fate {
         let [lost, twice, first, second] = [(); 4].map(|()| chance.random::<f64>());
         if self.is_cut(now) {
-            Fate::Cut
+            return Fate::Cut;
         } else if bytes > self.mtu {
-            Fate::TooLarge
-        } else if lost < self.loss {
+            return Fate::TooLarge;
+        }
+        let Some(waits) = self.queue(now, bytes, busy) else { return Fate::Full };
+        if lost < self.loss {
             Fate::Lost
         } else if twice < self.duplication {
-            Fate::Twice(self.delay(first), self.delay(second))
+            Fate::Twice(waits + self.delay(first), waits + self.delay(second))
         } else {
-            Fate::Arrives(self.delay(first))
+            Fate::Arrives(waits + self.delay(first))
         }
+    }
+
+    /// How long a packet takes to leave; `None` if there is no room for it.
+    fn queue(&self, now: Duration, bytes: usize, busy: &mut Duration) -> Option<Duration> {
+        let Some(bandwidth) = self.bandwidth else { return Some(Duration::ZERO) };
+        let bandwidth = u128::from(bandwidth.max(1));
+        let waits = busy.saturating_sub(now);
+        let waiting = waits.as_nanos() * bandwidth / 1_000_000_000;
+        if waiting + bytes as u128 > self.queue as u128 {
+            return None;
+        }
+        let takes = bytes as u128 * 1_000_000_000 / bandwidth;
+        let leaves = waits + Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
+        *busy = now + leaves;
+        Some(leaves)
     }
 
     fn is_cut(&self, now: Duration) -> bool {

@@ -12,9 +12,13 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::network::Network;
+use crate::ErrorQueue;
 
 /// As much as a socket of the system keeps for one who does not read; more is lost.
 const SOCKET_BUFFER: usize = 4 << 20;
+
+/// As many errors as a socket keeps for one who does not read them; more are lost.
+const ERRORS: usize = 1_000;
 
 /// What has arrived and was not read yet.
 #[derive(Debug, Default)]
@@ -25,6 +29,9 @@ struct Arrived {
     packets: VecDeque<(SocketAddr, Bytes)>,
     bytes: usize,
     reader: Option<Waker>,
+    /// Where packets of this socket met a closed port.
+    unreachable: VecDeque<SocketAddr>,
+    error_reader: Option<Waker>,
     closed: bool,
 }
 
@@ -47,6 +54,19 @@ impl Inbox {
         }
     }
 
+    /// A packet of this socket met a closed port.
+    pub(super) fn unreachable(&self, destination: SocketAddr) {
+        let mut arrived = self.lock();
+        if arrived.unreachable.len() < ERRORS {
+            arrived.unreachable.push_back(destination);
+        }
+        let reader = arrived.error_reader.take();
+        drop(arrived);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
     pub(super) fn close(&self) {
         let mut arrived = self.lock();
         // Whoever reads is not told: a dead machine's socket is not read any more.
@@ -54,7 +74,8 @@ impl Inbox {
     }
 }
 
-pub(super) struct Socket {
+/// A socket of a simulated [`Network`]; made by [`Network::bind`].
+pub struct Socket {
     network: Network,
     address: SocketAddr,
     inbox: Arc<Inbox>,
@@ -112,6 +133,17 @@ impl AsyncUdpSocket for Socket {
 
     fn may_fragment(&self) -> bool {
         false
+    }
+}
+
+impl ErrorQueue for Socket {
+    fn poll_unreachable(&self, cx: &mut Context<'_>) -> Poll<SocketAddr> {
+        let mut arrived = self.inbox.lock();
+        if let Some(destination) = arrived.unreachable.pop_front() {
+            return Poll::Ready(destination);
+        }
+        arrived.error_reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 

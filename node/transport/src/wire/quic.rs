@@ -85,7 +85,10 @@ impl Wire {
         largest.map_err(|error| bad(error.to_string()))?;
         let runtime = Arc::clone(&environment.runtime);
         let bound = match &environment.socket {
-            Some(socket) => socket::Bound { socket: Arc::clone(socket), errors: None },
+            Some(socket) => {
+                let errors = environment.errors.clone().map(socket::Errors::Given);
+                socket::Bound { socket: Arc::clone(socket), errors }
+            }
             None => {
                 let executor = environment.executor.as_deref();
                 socket::bind(listen, config.mtu, &*runtime, executor)?

@@ -10,6 +10,7 @@
 //! port would cost packets to others; among them the one that asks a peer with a new address to prove
 //! it, which comes right after one to the old address. So packets are sent here, again if need be.
 
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -26,6 +27,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::environment::ErrorQueue;
 use crate::error::BindError;
 use crate::executor::Executor;
 
@@ -37,7 +39,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 
 pub(crate) struct Bound {
     pub(crate) socket: Arc<dyn AsyncUdpSocket>,
-    pub(crate) errors: Option<ErrorQueue>,
+    pub(crate) errors: Option<Errors>,
 }
 
 pub(crate) fn bind(
@@ -58,7 +60,7 @@ pub(crate) fn bind(
     // Who waits for the one is woken for the other: tokio cannot wait for errors alone.
     let _workers = executor.map(Executor::enter_workers);
     let held = executor.map(Executor::held).unwrap_or_default();
-    let errors = ErrorQueue::of(&socket, address);
+    let errors = SystemErrors::of(&socket, address).map(Errors::System);
     if errors.is_none() {
         tracing::warn!(%address, "no error queue: a killed node will be noticed by silence alone");
     }
@@ -172,13 +174,30 @@ impl AsyncUdpSocket for Hardened {
     }
 }
 
-/// The error queue of a socket.
+/// The error queue of a socket: the system's, or the one that was handed in with the socket.
+pub(crate) enum Errors {
+    System(SystemErrors),
+    Given(Arc<dyn ErrorQueue>),
+}
+
+impl Errors {
+    /// Tells the destination of every packet that could not be delivered, for ever.
+    pub(crate) async fn watch(self, tell: impl Fn(SocketAddr)) {
+        match self {
+            Self::System(errors) => errors.watch(tell).await,
+            Self::Given(errors) => loop {
+                tell(poll_fn(|cx| errors.poll_unreachable(cx)).await);
+            },
+        }
+    }
+}
+
 #[derive(Debug)]
-pub(crate) struct ErrorQueue {
+pub(crate) struct SystemErrors {
     socket: AsyncFd<UdpSocket>,
 }
 
-impl ErrorQueue {
+impl SystemErrors {
     fn of(socket: &UdpSocket, address: SocketAddr) -> Option<Self> {
         // A socket of IPv6 takes IPv4 as well.
         setsockopt(socket, sockopt::Ipv4RecvErr, &true).ok()?;
@@ -191,8 +210,7 @@ impl ErrorQueue {
         Some(Self { socket })
     }
 
-    /// Tells the destination of every packet that could not be delivered, for ever.
-    pub(crate) async fn watch(self, tell: impl Fn(SocketAddr)) {
+    async fn watch(self, tell: impl Fn(SocketAddr)) {
         loop {
             let Ok(mut ready) = self.socket.ready(Interest::ERROR).await else { return };
             while let Some(address) = self.take() {
@@ -245,7 +263,7 @@ mod tests {
         let Bound { socket, errors } = bind(local, 1_452, &quinn::TokioRuntime, None).unwrap();
         let watch = tokio::spawn(errors.unwrap().watch(|_| {}));
         let mut poller = Arc::clone(&socket).create_io_poller();
-        std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+        poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
         let live = UdpSocket::bind(local).unwrap();
         live.set_nonblocking(true).unwrap();
         let closed = UdpSocket::bind(local).unwrap().local_addr().unwrap();

@@ -1,0 +1,65 @@
+//! When all is healed and all workers have ended, nothing is left of them: no process, call, monitor,
+//! entry, account or byte on its way; each node has one link to each other; and all have as many
+//! tasks, since all do the same.
+
+use super::Invariant;
+use crate::simulation::record::{Event, Facts};
+use crate::simulation::tree::KINDS;
+
+/// What is to be nothing.
+const NOTHING: [&str; 15] = [
+    "calls.pending",
+    "monitors.remote",
+    "monitors.remote_by_name",
+    "processes.related",
+    "processes.watching_nodes",
+    "inflow.bytes",
+    "receivers.stopped",
+    "entries.own",
+    "keyed",
+    "waiting.bytes",
+    "lane.bytes",
+    "lane.large_bytes",
+    "held.bytes",
+    "unfinished.bytes",
+    "early.bytes",
+];
+
+pub(super) struct NothingLeaks;
+
+impl Invariant for NothingLeaks {
+    fn name(&self) -> &'static str {
+        "nothing leaks"
+    }
+
+    fn see(&mut self, _: &Event, _: &Facts) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn gone(&mut self, facts: &Facts) -> Result<(), String> {
+        let others = facts.views.len() - 1;
+        for (node, view) in &facts.views {
+            if view.kinds != KINDS {
+                return Err(format!("{node} has {:?}", view.kinds));
+            }
+            if let Some(what) = NOTHING.into_iter().find(|what| view.holds(what) > 0) {
+                return Err(format!("{node} holds {} of {what}", view.holds(what)));
+            }
+            let (links, dials) = (view.holds("links"), view.holds("dials"));
+            if (links, dials) != (others, 0) {
+                return Err(format!("{node} has {links} links, makes {dials}, to {others} others"));
+            }
+        }
+        let mut tasks = facts
+            .views
+            .values()
+            .map(|view| (view.tasks, view.holds("names"), view.holds("tasks.transport")));
+        let first = tasks.next();
+        match tasks.find(|tasks| Some(*tasks) != first) {
+            Some(other) => {
+                Err(format!("tasks and names of one node: {first:?}, another {other:?}"))
+            }
+            None => Ok(()),
+        }
+    }
+}

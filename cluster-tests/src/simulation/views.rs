@@ -1,0 +1,97 @@
+//! What the nodes of a run say when it is over.
+
+use std::collections::BTreeMap;
+
+use purlin::proto::admin::ProcessDetail;
+use purlin::testing::Cluster;
+use purlin::{Actor, Dest, Group, Holding, Name, Node, NodeName, Pid};
+use tokio::runtime::Handle;
+
+use super::record::{self, Who};
+use super::shared::{GROUPS, KEYS, Keeper, NAMES, WhoIs};
+
+/// What one node says.
+#[derive(Debug, Default)]
+pub struct View {
+    /// Who is in each group, as often as it has joined; only groups with members.
+    pub groups: BTreeMap<String, Vec<Pid>>,
+    /// Who has each global name.
+    pub names: BTreeMap<&'static str, Pid>,
+    /// Which processes of keys it runs.
+    pub keys: Vec<(String, Pid)>,
+    /// Who answers for a key when this node calls it.
+    pub answers: BTreeMap<&'static str, Result<Who, String>>,
+    /// The kinds of its processes, one for each.
+    pub kinds: Vec<String>,
+    pub holdings: Vec<Holding>,
+    /// How many tasks its machine has.
+    pub tasks: usize,
+}
+
+impl View {
+    /// How much it holds of something.
+    pub fn holds(&self, what: &str) -> usize {
+        let held = self.holdings.iter().find(|holding| holding.what == what);
+        held.unwrap_or_else(|| panic!("a node tells of {what}")).now
+    }
+}
+
+/// Looks at every node.
+pub fn look(cluster: &Cluster) -> BTreeMap<NodeName, View> {
+    let view = |name| (name, cluster.node(name).look(of).unwrap_or_default());
+    cluster.names().into_iter().map(view).collect()
+}
+
+/// Lets every node call every key, which starts its process where there is none.
+pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>) {
+    for (&name, view) in views {
+        for key in KEYS {
+            let asked = Dest::key(Keeper::KIND, key);
+            let answer = cluster.node(name).call(asked, WhoIs { crash: false }).await;
+            view.answers.insert(key, answer.map_err(|error| error.to_string()));
+        }
+    }
+}
+
+/// All that the nodes tell of those whom the record knows.
+pub fn details(cluster: &Cluster) -> BTreeMap<Who, ProcessDetail> {
+    let of = |name: NodeName| {
+        let look = cluster.node(name).look(|node| {
+            let runtime = node.runtime();
+            let all = runtime.processes_after(0).into_iter();
+            let details = all.filter_map(|process| runtime.process_detail(&process.pid.into()));
+            details.collect::<Vec<_>>()
+        });
+        look.unwrap_or_default()
+    };
+    let all = cluster.names().into_iter().flat_map(of);
+    all.filter_map(|detail| Some((record::whose(detail.pid)?, detail))).collect()
+}
+
+fn of(node: &Node) -> View {
+    let runtime = node.runtime();
+    let members = |group: Group| {
+        let mut members = runtime.members_of(group.clone());
+        members.sort_unstable();
+        (!members.is_empty()).then(|| (group.to_string(), members))
+    };
+    let groups = GROUPS.into_iter().map(Group::new).chain(runtime.groups());
+    let holder = |name: &'static str| {
+        Some((name, runtime.whereis_global(&Name::new(name).expect("a name"))?))
+    };
+    let mut kinds: Vec<_> = runtime.processes_after(0).into_iter().map(|one| one.kind).collect();
+    kinds.sort_unstable();
+    View {
+        groups: groups.filter_map(members).collect(),
+        names: NAMES.into_iter().filter_map(holder).collect(),
+        keys: runtime
+            .keyed_processes()
+            .into_iter()
+            .map(|(_, k, pid)| (k.to_string(), pid))
+            .collect(),
+        answers: BTreeMap::new(),
+        kinds,
+        holdings: node.holdings(),
+        tasks: Handle::current().metrics().num_alive_tasks(),
+    }
+}

@@ -1,0 +1,152 @@
+//! Children of cluster supervisors on simulated machines, with faults from a seed: when they are over,
+//! each child runs once, all nodes say the same of it, and what was started and ended adds up.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use purlin::testing::{Cluster, Road};
+use purlin::{ClusterChild, ClusterChildState, ClusterSupervisor, Dest, Key, NodeName};
+use purlin_cluster_tests::jobs::{Do, Fail, Job, noted};
+
+const CHILDREN: u64 = 24;
+const ROUNDS: usize = 12;
+const NODES: [&str; 5] = ["n0", "n1", "n2", "n3", "n4"];
+const S: Duration = Duration::from_secs(1);
+
+/// Numbers by chance (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
+    }
+
+    fn node(&mut self) -> &'static str {
+        NODES[self.below(NODES.len())]
+    }
+}
+
+fn supervisor() -> ClusterSupervisor {
+    // They are told to fail at any time; this is not to run out.
+    ClusterSupervisor::new("jobs").available().intensity(16, S)
+}
+
+fn dest(number: u64) -> Dest {
+    Dest::child("jobs", number)
+}
+
+async fn fault(cluster: &Cluster, chance: &mut Chance) {
+    let (one, other) = (chance.node(), chance.node());
+    match chance.below(7) {
+        0 if one != other => cluster.cut(one, other),
+        1 => cluster.split(&[one.into()]),
+        2 if one != other => cluster.split(&[one.into(), other.into()]),
+        3 if cluster.node(one).is_running() => cluster.crash(one),
+        4 if cluster.node(one).is_running() => cluster.freeze(one, 8 * S),
+        5 if !cluster.node(one).is_running() => cluster.restart(one).await,
+        _ => cluster.heal(),
+    }
+}
+
+/// State and place of each child, as a node sees it.
+async fn view(cluster: &Cluster, on: NodeName) -> BTreeMap<Key, (ClusterChildState, NodeName)> {
+    let list = |node: purlin::Node| async move {
+        node.cluster_supervisor("jobs").children().await.unwrap()
+    };
+    let list = cluster.node(on).run(list).await.unwrap();
+    list.into_iter().map(|i| (i.child.child, (i.state, i.node.unwrap()))).collect()
+}
+
+fn schedule(seed: u64) {
+    let bad = Road { loss: 0.02, jitter: Duration::from_millis(3), ..Road::default() };
+    let cluster = Cluster::builder(seed)
+        .nodes(NODES.len())
+        .roads(bad)
+        .with(|node| node.actor::<Job>())
+        .start();
+    let mut chance = Chance(seed);
+    cluster.run(async |cluster| {
+        for number in 0..CHILDREN {
+            let start = move |node: purlin::Node| async move {
+                let child = ClusterChild::actor::<Job>(number, number.to_string());
+                node.cluster_supervisor(supervisor()).start_child(child).await
+            };
+            cluster.node("n0").run(start).await.unwrap().unwrap();
+        }
+        cluster.advance(60 * S).await;
+        for _ in 0..ROUNDS {
+            fault(cluster, &mut chance).await;
+            for _ in 0..4 {
+                let (node, number) = (chance.node(), chance.below(24) as u64);
+                // Whatever becomes of it.
+                match chance.below(4) {
+                    0 => drop(cluster.node(node).call(dest(number), Fail).await),
+                    _ => drop(cluster.node(node).call(dest(number), Do).await),
+                }
+            }
+            cluster.advance(S * u32::try_from(chance.below(9)).unwrap()).await;
+        }
+        cluster.heal();
+        for name in NODES {
+            if !cluster.node(name).is_running() {
+                cluster.restart(name).await;
+            }
+        }
+        cluster.until_whole(120 * S).await;
+        cluster.advance(30 * S).await;
+
+        let first = view(cluster, "n0".into()).await;
+        for name in NODES {
+            assert_eq!(view(cluster, name.into()).await, first, "seed {seed}: {name} and n0");
+        }
+        let allowed = |state| {
+            // A child may have been with two nodes that crashed.
+            matches!(state, ClusterChildState::Running | ClusterChildState::Poison)
+        };
+        assert!(first.values().all(|(state, _)| allowed(*state)), "seed {seed}: {first:#?}");
+        assert_eq!(first.len() as u64, CHILDREN, "seed {seed}");
+        let processes = processes(cluster).await;
+        let running = first.iter().filter(|(_, (state, _))| *state == ClusterChildState::Running);
+        let running: Vec<_> = running.map(|(key, (_, at))| (key.to_string(), *at)).collect();
+        assert_eq!(processes.len(), running.len(), "seed {seed}: {running:?} {processes:?}");
+        noted();
+        for (name, at) in running {
+            let dest = Dest::child("jobs", Key::new(&name).unwrap());
+            let done = cluster.node("n4").call(dest, Do).await;
+            let (there, _) = done.unwrap_or_else(|e| panic!("seed {seed}: {name}: {e}"));
+            assert_eq!(there, at, "seed {seed}: {name}");
+        }
+        // Nothing more is started when all is quiet.
+        cluster.advance(60 * S).await;
+        assert_eq!(noted(), [], "seed {seed}");
+    });
+}
+
+/// All processes that run a job, on all nodes.
+async fn processes(cluster: &Cluster) -> Vec<NodeName> {
+    let mut all = Vec::new();
+    for name in NODES {
+        let node = cluster.node(name);
+        let here = node.look(|node| {
+            let list = node.runtime().processes_after(0);
+            list.iter().filter(|process| process.kind == "job").count()
+        });
+        all.extend(std::iter::repeat_n(NodeName::from(name), here.unwrap()));
+    }
+    all
+}
+
+/// As many as `PURLIN_SEEDS` says, from `PURLIN_SEED` on.
+#[test]
+fn after_random_faults_each_child_runs_once_and_all_agree() {
+    let number = |name: &str, or| std::env::var(name).map_or(or, |text| text.parse().unwrap());
+    let (first, count) = (number("PURLIN_SEED", 1), number("PURLIN_SEEDS", 6));
+    for seed in first..first + count {
+        schedule(seed);
+    }
+}

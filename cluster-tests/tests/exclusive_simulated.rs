@@ -1,0 +1,330 @@
+//! Exclusive keyed processes on simulated machines: at most one of a key, at every instant.
+//!
+//! Each process says when it begins, when it does something and when it is gone; the times are the
+//! world's, so those of all machines can be compared.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use purlin::prelude::*;
+use purlin::testing::Cluster;
+use purlin::{Fence, NodeBuilder};
+
+const KEYS: usize = 9;
+const STEP: Duration = Duration::from_millis(50);
+
+/// What was seen of the processes, in the order in which it happened.
+type Seen = Arc<Mutex<Vec<Act>>>;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Act {
+    key: Key,
+    node: NodeName,
+    fence: Fence,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    Begins,
+    Acts,
+    Ends,
+}
+
+/// Where the processes of a test write; a machine has no other way to get at it.
+static SEEN: Mutex<BTreeMap<String, Seen>> = Mutex::new(BTreeMap::new());
+
+/// The key's test is in the key.
+fn seen_of(key: &Key) -> Seen {
+    let test = key.as_str().split('/').next().unwrap().to_owned();
+    Arc::clone(SEEN.lock().unwrap().entry(test).or_default())
+}
+
+struct Sentry {
+    place: Place,
+}
+
+/// Says when it is dropped, whatever ends the process.
+struct Place {
+    seen: Seen,
+    key: Key,
+    node: NodeName,
+    fence: Fence,
+}
+
+impl Place {
+    fn note(&self, what: What) {
+        let (key, node, fence) = (self.key.clone(), self.node, self.fence);
+        self.seen.lock().unwrap().push(Act { key, node, fence, what });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.note(What::Ends);
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Watch;
+impl Message for Watch {
+    const NAME: &'static str = "sentry.watch";
+    type Reply = String;
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Again;
+impl Message for Again {
+    const NAME: &'static str = "sentry.again";
+    type Reply = ();
+}
+
+impl Actor for Sentry {
+    const KIND: &'static str = "sentry";
+    type Args = Key;
+    type Messages = (Watch, Again);
+
+    async fn start(key: Key, ctx: &mut Context<Self>) -> Outcome<Self> {
+        let (node, fence) = (ctx.pid().node.name, ctx.fence().expect("it is exclusive"));
+        let place = Place { seen: seen_of(&key), key, node, fence };
+        place.note(What::Begins);
+        ctx.send_after(STEP, Again);
+        Ok(Self { place })
+    }
+}
+
+impl KeyedActor for Sentry {
+    fn args(key: &Key) -> Key {
+        key.clone()
+    }
+}
+
+impl Handler<Watch> for Sentry {
+    async fn handle(&mut self, _: Watch, _: &mut Context<Self>) -> Outcome<String> {
+        self.place.note(What::Acts);
+        Ok(self.place.node.to_string())
+    }
+}
+
+impl Handler<Again> for Sentry {
+    async fn handle(&mut self, _: Again, ctx: &mut Context<Self>) -> Outcome {
+        self.place.note(What::Acts);
+        // Half of it later, as work that a freeze may interrupt.
+        tokio::time::sleep(STEP / 2).await;
+        self.place.note(What::Acts);
+        ctx.send_after(STEP / 2, Again);
+        Ok(())
+    }
+}
+
+fn sentry(builder: NodeBuilder) -> NodeBuilder {
+    builder.keyed::<Sentry>(Keyed::exclusive())
+}
+
+fn key(test: &str, number: usize) -> Key {
+    format!("{test}/{number}").parse().unwrap()
+}
+
+/// Calls every key from a node, and says how many have answered.
+async fn call_all(cluster: &Cluster, from: NodeName, test: &'static str) -> usize {
+    let calls = move |node: Node| async move {
+        let call = |number| {
+            let keyed = node.keyed::<Sentry>(key(test, number));
+            tokio::spawn(async move { keyed.call(Watch).await })
+        };
+        let mut answered = 0;
+        for call in (0..KEYS).map(call).collect::<Vec<_>>() {
+            answered += usize::from(call.await.unwrap().is_ok());
+        }
+        answered
+    };
+    cluster.node(from).run(calls).await.unwrap_or_default()
+}
+
+/// Calls until all answer.
+async fn until_all_run(cluster: &Cluster, from: NodeName, test: &'static str, limit: Duration) {
+    let end = cluster.now() + limit;
+    loop {
+        let answered = call_all(cluster, from, test).await;
+        if answered == KEYS {
+            return;
+        }
+        let at = cluster.now();
+        assert!(at < end, "{answered} of {KEYS} run after {limit:?}, seed {}", cluster.seed());
+        cluster.advance(Duration::from_millis(200)).await;
+    }
+}
+
+/// Of each key: none acts or begins after one of a greater token has begun, tokens rise, and one has
+/// ended before the next begins, unless `crashed` or frozen machines could not say so.
+fn check(test: &str, all_say_their_end: bool) -> usize {
+    let acts = Arc::clone(SEEN.lock().unwrap().get(test).expect("something has run"));
+    let acts = acts.lock().unwrap();
+    let mut newest: BTreeMap<&Key, Fence> = BTreeMap::new();
+    let mut running: BTreeMap<&Key, Fence> = BTreeMap::new();
+    for act in acts.iter() {
+        let before = newest.get(&act.key).copied();
+        match act.what {
+            What::Begins => {
+                assert!(before.is_none_or(|before| act.fence > before), "{act:?} after {before:?}");
+                let present = running.insert(&act.key, act.fence);
+                if all_say_their_end {
+                    assert_eq!(present, None, "{act:?} while another one runs");
+                }
+                newest.insert(&act.key, act.fence);
+            }
+            What::Acts => assert_eq!(before, Some(act.fence), "{act:?} acts after a newer one"),
+            What::Ends => {
+                if running.get(&act.key) == Some(&act.fence) {
+                    running.remove(&act.key);
+                }
+            }
+        }
+    }
+    acts.len()
+}
+
+const SOON: Duration = Duration::from_secs(30);
+const FAILOVER: Duration = Duration::from_secs(14);
+
+#[test]
+fn a_lone_node_runs_its_keys_at_once() {
+    let cluster = Cluster::builder(1).nodes(1).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "lone", Duration::from_secs(2)).await;
+    });
+    check("lone", true);
+}
+
+#[test]
+fn three_nodes_share_the_keys_out() {
+    let cluster = Cluster::builder(2).nodes(3).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "three", SOON).await;
+    });
+    let acts = check("three", true);
+    assert!(acts > 0);
+}
+
+#[test]
+fn when_a_node_is_lost_its_keys_run_elsewhere() {
+    for lost in ["n0", "n1", "n2"] {
+        let cluster = Cluster::builder(3).nodes(3).with(sentry).start();
+        cluster.run(async |cluster| {
+            until_all_run(cluster, "n0".into(), lost, SOON).await;
+            // All are voters by then.
+            cluster.advance(Duration::from_secs(5)).await;
+            cluster.crash(lost);
+            let from = if lost == "n0" { "n1" } else { "n0" };
+            until_all_run(cluster, from.into(), lost, FAILOVER).await;
+        });
+        check(lost, false);
+    }
+}
+
+#[test]
+fn a_minority_that_is_cut_off_stops_and_comes_back() {
+    let cluster = Cluster::builder(4).nodes(3).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "minority", SOON).await;
+        cluster.advance(Duration::from_secs(5)).await;
+        cluster.split(&["n0".into()]);
+        until_all_run(cluster, "n1".into(), "minority", FAILOVER).await;
+        let alone = call_all(cluster, "n0".into(), "minority").await;
+        assert_eq!(alone, 0, "nothing exclusive runs on the smaller side");
+        cluster.heal();
+        cluster.advance(Duration::from_secs(20)).await;
+        until_all_run(cluster, "n0".into(), "minority", SOON).await;
+    });
+    check("minority", true);
+}
+
+#[test]
+fn one_that_was_frozen_for_longer_than_its_lease_does_nothing_more() {
+    let cluster = Cluster::builder(5).nodes(5).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "frozen", SOON).await;
+        cluster.advance(Duration::from_secs(5)).await;
+        cluster.freeze("n3", Duration::from_secs(12));
+        until_all_run(cluster, "n0".into(), "frozen", FAILOVER).await;
+        cluster.advance(Duration::from_secs(15)).await;
+        until_all_run(cluster, "n3".into(), "frozen", SOON).await;
+    });
+    check("frozen", false);
+}
+
+/// Chance of a test's own.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Faults by chance, then health: all keys run again.
+fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> String {
+    SEEN.lock().unwrap().remove(test);
+    let cluster = Cluster::builder(seed).nodes(nodes).with(sentry).start();
+    let mut chance = Chance(seed);
+    let mut frozen = false;
+    let digest = cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), test, SOON).await;
+        for _ in 0..rounds {
+            let names = cluster.names();
+            let name = names[usize::try_from(chance.below(nodes as u64)).unwrap()];
+            let running = cluster.node(name).is_running();
+            match chance.below(7) {
+                0 if running => cluster.crash(name),
+                1 | 2 if !running => cluster.restart(name).await,
+                3 => cluster.split(&names[..usize::try_from(1 + chance.below(2)).unwrap()]),
+                4 if running => {
+                    frozen = true;
+                    cluster.freeze(name, Duration::from_millis(1_000 * (1 + chance.below(8))));
+                }
+                5 => cluster.skew(name, [0.97, 1.03][usize::try_from(chance.below(2)).unwrap()]),
+                _ => cluster.heal(),
+            }
+            let running = cluster.running();
+            let from = running.first().copied().unwrap_or(name);
+            let calls = call_all(cluster, from, test);
+            let _answered = calls.await;
+            cluster.advance(Duration::from_millis(500 * (1 + chance.below(12)))).await;
+        }
+        cluster.heal();
+        for name in cluster.names() {
+            if !cluster.node(name).is_running() {
+                cluster.restart(name).await;
+            }
+        }
+        cluster.until_whole(Duration::from_mins(2)).await;
+        cluster.advance(Duration::from_secs(10)).await;
+        until_all_run(cluster, "n0".into(), test, SOON).await;
+        format!("{:?}", cluster.digest())
+    });
+    check(test, !frozen);
+    digest
+}
+
+#[test]
+fn whatever_happens_no_key_has_two_at_an_instant() {
+    for seed in 0..schedules() {
+        schedule(seed, 5, "random", 6);
+    }
+}
+
+#[test]
+fn a_run_depends_on_its_seed_alone() {
+    let [one, two] = ["same", "same"].map(|test| schedule(77, 3, test, 3));
+    assert_eq!(one, two);
+}
+
+/// How many schedules; as many as `PURLIN_SCHEDULES` says, for a longer run.
+fn schedules() -> u64 {
+    std::env::var("PURLIN_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}

@@ -1,0 +1,265 @@
+//! What must run at most once in the cluster, at every instant: who may, and what ends it in time.
+//!
+//! The runtime has no idea of voters. It asks its owner, by [`Remote::holding`], whether this node
+//! holds a key; the owner tells it when answers change ([`Runtime::holdings_changed`]) and how long
+//! they are good for ([`Runtime::extend_lease`]). A runtime without other nodes holds every key.
+//!
+//! # Rules
+//!
+//! - A process is listed before it asks whether its key is held, and begins only if it is. Who
+//!   changes the answers does so before it looks at the list ([`Runtime::settle`]). So none begins
+//!   under an answer that is over and is missed.
+//! - Each poll of such a process first looks at the lease. A node that was frozen finds that it has
+//!   run out before any handler goes on, and the process ends there. What a handler was about to do
+//!   between two awaits when the freeze began it still does: for that there are [`Fence`]s.
+//! - A key that is not held any more: its process is left alone until it is idle, within bounds; then
+//!   it is asked to end (`Shutdown`, so [`Actor::stop`](crate::Actor::stop) is called), then killed.
+//!   One that never comes to an `await` cannot be ended; [`Runtime::settle`] does not return then,
+//!   so nobody else is given its key while the node is in contact.
+//! - It is off the list when all that it held has been dropped.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use purlin_proto::{ExitReason, Fence, NodeName, Signal};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::process::Process;
+use crate::relations::Address;
+use crate::runtime::{Runtime, lock};
+
+/// How long a busy process whose key has moved is left alone at a time.
+const BUSY: Duration = Duration::from_millis(5);
+
+/// Whether a key may have its process on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// It may, and nowhere else.
+    Yes {
+        /// The newest ring view under which it is so.
+        epoch: u64,
+        /// The key's shard.
+        shard: u16,
+    },
+    /// Not yet: the node has no lease, or others may not have heard yet that it owns the key.
+    NotYet,
+    /// Another node owns it.
+    No,
+}
+
+/// The exclusive processes of a runtime, and how long they may go on.
+pub(crate) struct Exclusive {
+    /// By serial.
+    listed: Mutex<BTreeMap<u64, Listed>>,
+    /// Somebody has left the list.
+    left: Notify,
+    /// Counts how often answers have changed.
+    changed: watch::Sender<u64>,
+    /// In nanoseconds after the runtime's start: from then on nothing on the list may run.
+    until: AtomicU64,
+}
+
+struct Listed {
+    process: Arc<Process>,
+    key: Box<[u8]>,
+    fence: Option<Fence>,
+}
+
+impl Default for Exclusive {
+    fn default() -> Self {
+        Self {
+            listed: Mutex::default(),
+            left: Notify::new(),
+            changed: watch::Sender::new(0),
+            until: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Runtime {
+    /// Whether a key may have its process here; see [`Holding`]. Of a keyed kind the key is
+    /// `kind/key`.
+    pub fn holding(&self, key: &[u8]) -> Holding {
+        match self.0.remote.get() {
+            Some(remote) => remote.holding(key),
+            None => Holding::Yes { epoch: self.id().creation, shard: 0 },
+        }
+    }
+
+    /// The node that owns a key under the newest ring view that this node knows; `None` if it knows
+    /// none.
+    pub fn exclusive_owner(&self, key: &[u8]) -> Option<NodeName> {
+        match self.0.remote.get() {
+            Some(remote) => remote.exclusive_owner(key),
+            None => Some(self.name()),
+        }
+    }
+
+    /// Changes whenever [`holding`](Self::holding) may answer anew.
+    pub fn watch_holdings(&self) -> watch::Receiver<u64> {
+        self.0.exclusive.changed.subscribe()
+    }
+
+    /// To be called by the owner of the runtime when [`Remote::holding`] answers anew.
+    ///
+    /// [`Remote::holding`]: crate::Remote::holding
+    pub fn holdings_changed(&self) {
+        self.0.exclusive.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Until when exclusive processes may run, at the longest. Unless a runtime is told, for ever.
+    pub fn extend_lease(&self, until: Instant) {
+        self.0.exclusive.until.store(self.nanos(until), Ordering::SeqCst);
+    }
+
+    /// Ends every exclusive process whose key is not held, and returns when the last of them has
+    /// ended. One that is busy may go on for `patience`, its [`stop`](crate::Actor::stop) may take
+    /// `stop`; then it is killed. How many there were.
+    ///
+    /// Cancel safe: those that have been asked to end do so.
+    pub async fn settle(&self, patience: Duration, stop: Duration) -> usize {
+        let begun = Instant::now();
+        let (mut asked, mut killed, mut most) = (false, false, 0);
+        loop {
+            let mut left = std::pin::pin!(self.0.exclusive.left.notified());
+            left.as_mut().enable();
+            let over = self.not_held();
+            most = most.max(over.len());
+            if over.is_empty() {
+                return most;
+            }
+            let passed = begun.elapsed();
+            if passed >= patience + stop {
+                if !killed {
+                    tracing::warn!(processes = over.len(), "killed, for their keys are not held");
+                }
+                killed = true;
+                self.end_all(&over, &ExitReason::Kill);
+            } else if passed >= patience {
+                if !asked {
+                    self.end_all(&over, &ExitReason::Shutdown);
+                }
+                asked = true;
+            } else {
+                for process in &over {
+                    let _ended = process.retire();
+                }
+            }
+            let next = if killed {
+                Duration::from_secs(1)
+            } else if asked {
+                (patience + stop).saturating_sub(passed)
+            } else {
+                BUSY.min(patience.saturating_sub(passed))
+            };
+            // Either way it is looked again.
+            drop(tokio::time::timeout(next, left).await);
+        }
+    }
+
+    /// Those that have begun and whose keys are not held now.
+    fn not_held(&self) -> Vec<Arc<Process>> {
+        let listed: Vec<_> = lock(&self.0.exclusive.listed)
+            .values()
+            .filter(|listed| listed.fence.is_some())
+            .map(|listed| (Arc::clone(&listed.process), listed.key.clone()))
+            .collect();
+        let held = |key: &[u8]| matches!(self.holding(key), Holding::Yes { .. });
+        listed.into_iter().filter(|(_, key)| !held(key)).map(|(process, _)| process).collect()
+    }
+
+    fn end_all(&self, processes: &[Arc<Process>], reason: &ExitReason) {
+        for process in processes {
+            self.counters().exclusive_ended.add();
+            let exit = Signal::Exit { reason: reason.clone() };
+            self.signal(0, Address::Local(process.serial), exit);
+        }
+    }
+
+    /// The fence of an exclusive process.
+    pub(crate) fn fence_of(&self, serial: u64) -> Option<Fence> {
+        lock(&self.0.exclusive.listed).get(&serial)?.fence
+    }
+
+    /// Waits until this node holds the key, then lets the process begin; what is returned is to be
+    /// dropped after everything of it. `Err` if another node owns the key.
+    pub(crate) async fn enter_exclusive(
+        process: &Arc<Process>,
+        key: Box<[u8]>,
+    ) -> Result<Entered, ExitReason> {
+        let runtime = &process.runtime;
+        let mut changed = runtime.watch_holdings();
+        let serial = process.serial;
+        let list = |fence| {
+            let listed = Listed { process: Arc::clone(process), key: key.clone(), fence };
+            lock(&runtime.0.exclusive.listed).insert(serial, listed);
+        };
+        let entered = Entered { runtime: runtime.clone(), serial };
+        loop {
+            changed.mark_unchanged();
+            // As if it had begun, so that no change is missed between the answer and the list.
+            list(Some(Fence { epoch: 0, shard: 0, generation: serial }));
+            match runtime.holding(&key) {
+                Holding::Yes { epoch, shard } => {
+                    list(Some(Fence { epoch, shard, generation: serial }));
+                    return Ok(entered);
+                }
+                Holding::No => return Err(ExitReason::Other("another node owns the key".into())),
+                Holding::NotYet => list(None),
+            }
+            runtime.0.exclusive.left.notify_waiters();
+            // The sender lives as long as the runtime.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+/// A place on the list.
+pub(crate) struct Entered {
+    runtime: Runtime,
+    serial: u64,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let listed = lock(&self.runtime.0.exclusive.listed).remove(&self.serial);
+        self.runtime.0.exclusive.left.notify_waiters();
+        drop(listed);
+    }
+}
+
+pin_project! {
+    /// The body of an exclusive process: it does not run after the lease.
+    pub(crate) struct Leased<F> {
+        #[pin]
+        body: F,
+        process: Arc<Process>,
+    }
+}
+
+impl<F> Leased<F> {
+    pub(crate) fn new(process: Arc<Process>, body: F) -> Self {
+        Self { body, process }
+    }
+}
+
+impl<F: Future<Output = ExitReason>> Future for Leased<F> {
+    type Output = ExitReason;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<ExitReason> {
+        let this = self.project();
+        let runtime = &this.process.runtime;
+        let until = runtime.0.exclusive.until.load(Ordering::SeqCst);
+        if until != u64::MAX && runtime.nanos(Instant::now()) >= until {
+            runtime.counters().exclusive_ended.add();
+            return Poll::Ready(ExitReason::Other("the node's lease has run out".into()));
+        }
+        this.body.poll(cx)
+    }
+}

@@ -1,0 +1,148 @@
+//! At most one in the cluster: this node's leases, and its seat among the voters if it has one.
+//!
+//! `purlin_cluster::exclusive` has the rules and what happens when; this has their clock, log, links
+//! and processes.
+//!
+//! - [`Exclusive`] is what others on this node ask: who owns a key, whether it is held here.
+//! - [`task`] drives it, on the network's thread, so that no process delays a renewal: it renews the
+//!   lease, has processes end whose keys are not held, founds, joins and leaves an authority.
+//! - [`seat`] is a voter: `openraft` with its log ([`store`]) over our links ([`network`], [`wire`]),
+//!   and what its leader does.
+//!
+//! A node takes part if it has a keyed kind that is exclusive. One that does not tells others so, and
+//! has no lease and no vote.
+//!
+//! What must survive a restart is in `authority.redb` in the node's own data directory. Without a
+//! data directory (tests) it is gone with the node: then a cluster that loses the majority of its
+//! voters at once cannot go on, and `purlin status` says that they are not durable.
+
+mod network;
+mod raft;
+mod seat;
+mod store;
+mod task;
+mod wire;
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use purlin_cluster::Ring;
+use purlin_cluster::exclusive::{Holder, Shard};
+use purlin_proto::admin::ExclusiveInfo;
+use purlin_proto::{NodeId, NodeName};
+use purlin_runtime::Holding;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
+
+pub(crate) use task::{Settings, Task};
+
+/// What other nodes say and is not read yet; more is dropped, as if it were lost on the way.
+const INBOX: usize = 4_096;
+
+/// How long a node that stops tries to give its lease back.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// What the task is told.
+pub(crate) enum Told {
+    /// Another node says something.
+    Said { from: NodeId, bytes: Bytes },
+    /// Everything here has ended: the lease is to be given back.
+    Leave(oneshot::Sender<()>),
+}
+
+/// This node's share of what may run only once.
+pub(crate) struct Exclusive {
+    start: Instant,
+    state: RwLock<State>,
+    inbox: mpsc::Sender<Told>,
+}
+
+#[derive(Default)]
+struct State {
+    holder: Option<Holder>,
+    shown: Shown,
+}
+
+/// What people may know of it besides.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    pub(crate) voters: Vec<NodeName>,
+    pub(crate) leader: Option<NodeName>,
+    pub(crate) votes: bool,
+    pub(crate) takes_part: bool,
+    pub(crate) durable: bool,
+}
+
+impl Exclusive {
+    /// Made before the task that drives it.
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Told>) {
+        let (inbox, told) = mpsc::channel(INBOX);
+        let state = RwLock::default();
+        (Arc::new(Self { start: Instant::now(), state, inbox }), told)
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Something was said by another node.
+    pub(crate) fn said(&self, from: NodeId, bytes: Bytes) {
+        if self.inbox.try_send(Told::Said { from, bytes }).is_err() {
+            tracing::debug!(%from, "too much is said about leases");
+        }
+    }
+
+    /// Gives the lease back, as far as that can be done soon.
+    pub(crate) async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.inbox.send(Told::Leave(done)).await.is_ok() {
+            // Otherwise it runs out by itself.
+            drop(tokio::time::timeout(LEAVING, left).await);
+        }
+    }
+
+    /// For people.
+    pub(crate) fn info(&self) -> ExclusiveInfo {
+        let now = self.now();
+        let state = self.read();
+        let Shown { voters, leader, votes, takes_part, durable } = state.shown.clone();
+        let holder = state.holder.as_ref();
+        let good = holder.and_then(Holder::good_until).filter(|until| *until > now);
+        ExclusiveInfo {
+            takes_part,
+            authority: holder.map(|holder| holder.authority().to_string()),
+            voters,
+            leader,
+            votes,
+            durable,
+            epoch: holder.map_or(0, Holder::epoch),
+            members: holder.and_then(Holder::view).map(|v| v.members.clone()).unwrap_or_default(),
+            lease_s: good.map(|until| until.saturating_sub(now).as_secs_f64()),
+        }
+    }
+
+    /// The owner of a key under the newest view that is known here.
+    pub(crate) fn owner(&self, key: &[u8]) -> Option<NodeName> {
+        self.read().holder.as_ref()?.owner(key)
+    }
+
+    /// Whether a key is held here, now.
+    pub(crate) fn holding(&self, key: &[u8]) -> Holding {
+        let shard = Ring::shard_of(key);
+        let state = self.read();
+        let Some(holder) = &state.holder else { return Holding::NotYet };
+        match holder.shard(self.now(), shard) {
+            Shard::Held { epoch } => Holding::Yes { epoch, shard },
+            Shard::NotYet => Holding::NotYet,
+            Shard::Elsewhere => Holding::No,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A voter's seat: a member of the Raft group, and what its leader does besides.
+//!
+//! The leader answers renewals in batches: one confirmation by a majority for all that have come
+//! before it was asked for. After each it looks whether members are to be taken in or out, and who
+//! should vote. One change of the view and one of the voters is under way at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{BasicNode, ServerState};
+use purlin_cluster::exclusive::{
+    AuthorityId, Candidate, Keeper, Renewal, RingView, Times, choose_voters,
+};
+use purlin_proto::{NodeId, NodeName};
+
+use super::network::{Mouth, Voters};
+use super::raft::{Chance, Proposal, Raft, config};
+use super::store::{LoadError, Store};
+use super::wire::{Question, Reply};
+use crate::disk::Disk;
+
+/// Why a node cannot take its seat.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SeatError {
+    #[error("what it has promised cannot be read: {0}")]
+    Load(#[from] LoadError),
+    #[error("{0}")]
+    Raft(String),
+}
+
+/// One voter, on this node.
+pub(super) struct Seat {
+    pub(super) authority: AuthorityId,
+    pub(super) id: u64,
+    pub(super) store: Store,
+    pub(super) raft: Raft,
+    pub(super) opened: Duration,
+    times: Times,
+    /// The term in which it leads, and what it knows since.
+    pub(super) leading: Option<(u64, Keeper)>,
+    /// Renewals that wait for the majority, one of each node.
+    pub(super) pending: BTreeMap<NodeName, (NodeId, Renewal)>,
+    pub(super) confirming: bool,
+    pub(super) writing: bool,
+    pub(super) changing: bool,
+    /// Nodes that have said that they are ready to vote, and as which voter.
+    pub(super) ready: BTreeMap<NodeName, u64>,
+}
+
+impl Seat {
+    /// Takes a seat as this voter; what is on the disk must be its own.
+    pub(super) async fn open(
+        authority: AuthorityId,
+        id: u64,
+        disk: Disk,
+        mouth: Mouth,
+        chance: &Chance,
+        times: Times,
+        now: Duration,
+    ) -> Result<Self, SeatError> {
+        let store = Store::load(disk)?;
+        let network = Voters { mouth, authority };
+        let config = config(times).validate().map_err(|e| SeatError::Raft(e.to_string()))?;
+        let raft = Raft::new(id, Arc::new(config), network, store.clone(), store.clone());
+        let raft = chance.scope(raft).await.map_err(|e| SeatError::Raft(e.to_string()))?;
+        Ok(Self {
+            authority,
+            id,
+            store,
+            raft,
+            opened: now,
+            times,
+            leading: None,
+            pending: BTreeMap::new(),
+            confirming: false,
+            writing: false,
+            changing: false,
+            ready: BTreeMap::new(),
+        })
+    }
+
+    /// Looks whether it leads, and since when.
+    pub(super) fn look(&mut self, now: Duration) {
+        let (leads, term) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            (metrics.state == ServerState::Leader, metrics.current_term)
+        };
+        match &self.leading {
+            Some((known, _)) if leads && *known == term => {}
+            _ if leads => {
+                tracing::info!(term, "leads the voters");
+                self.leading = Some((term, Keeper::new(self.authority, self.times, now)));
+            }
+            None => {}
+            Some((term, _)) => {
+                tracing::info!(term, "does not lead the voters any more");
+                self.leading = None;
+                self.pending.clear();
+            }
+        }
+    }
+
+    /// Who leads, as this voter sees it.
+    pub(super) fn leader(&self) -> Option<NodeName> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader?;
+        let node = metrics.membership_config.membership().get_node(&leader)?;
+        NodeName::new(&node.addr).ok()
+    }
+
+    /// Who votes, by name, as the log says here.
+    pub(super) fn voters(&self) -> BTreeMap<NodeName, u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let membership = metrics.membership_config.membership();
+        let ids: BTreeSet<u64> = membership.voter_ids().collect();
+        let named = membership.nodes().filter(|(id, _)| ids.contains(id));
+        named.filter_map(|(id, node)| Some((NodeName::new(&node.addr).ok()?, *id))).collect()
+    }
+
+    /// Who should vote, of the members of a view; the ones to be invited, and the change if all of
+    /// them are ready.
+    pub(super) fn change(
+        &self,
+        us: NodeName,
+        view: &RingView,
+        zones: &BTreeMap<NodeName, String>,
+    ) -> (Vec<NodeName>, Option<BTreeMap<u64, BasicNode>>) {
+        let present = self.voters();
+        let candidates: Vec<_> = view
+            .members
+            .iter()
+            .map(|id| Candidate {
+                name: id.name,
+                creation: id.creation,
+                zone: zones.get(&id.name).cloned(),
+            })
+            .collect();
+        let wanted = choose_voters(&candidates, &present.keys().copied().collect());
+        let voter = |name: &NodeName| match *name == us {
+            true => Some(self.id),
+            false => self.ready.get(name).or_else(|| present.get(name)).copied(),
+        };
+        let ids: Option<BTreeMap<u64, BasicNode>> =
+            wanted.iter().map(|name| Some((voter(name)?, BasicNode::new(name)))).collect();
+        let now: BTreeSet<u64> = present.into_values().collect();
+        let other = ids.filter(|ids| !ids.is_empty() && !ids.keys().copied().eq(now));
+        (wanted.into_iter().filter(|name| *name != us).collect(), other)
+    }
+}
+
+/// Answers a question of another voter.
+pub(super) async fn answer(raft: Raft, question: Question) -> Result<Reply, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    match question {
+        Question::Append(rpc) => {
+            raft.append_entries(rpc).await.map(Reply::Append).map_err(|e| text(&e))
+        }
+        Question::Vote(rpc) => raft.vote(rpc).await.map(Reply::Vote).map_err(|e| text(&e)),
+        Question::Snapshot(vote, meta, bytes) => {
+            let snapshot = openraft::Snapshot { meta, snapshot: Box::new(bytes) };
+            let installed = raft.install_full_snapshot(vote, snapshot).await;
+            installed.map(Reply::Snapshot).map_err(|e| text(&e))
+        }
+    }
+}
+
+/// Makes the log say that this voter is the only one.
+pub(super) async fn found(raft: &Raft, id: u64, us: NodeName) -> Result<(), SeatError> {
+    let voters = BTreeMap::from([(id, BasicNode::new(us))]);
+    raft.initialize(voters).await.map_err(|e| SeatError::Raft(e.to_string()))
+}
+
+/// A majority confirms that this voter leads, later than now; and the log is applied here as far as
+/// anybody may have seen it.
+///
+/// The term in which it does; none if there is no majority.
+pub(super) async fn confirm(raft: Raft, store: Store) -> Option<u64> {
+    match raft.get_read_log_id().await {
+        Ok((log, _)) => {
+            store.applied_to(log).await;
+            // Of a leader's first entry in its term, or a later one.
+            log.map(|log| log.leader_id.term)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "not confirmed by a majority");
+            None
+        }
+    }
+}
+
+/// Writes a view.
+pub(super) async fn write(raft: Raft, term: u64, view: RingView) {
+    let epoch = view.epoch;
+    if let Err(error) = raft.client_write(Proposal { term, view }).await {
+        tracing::debug!(epoch, %error, "the view is not written");
+    }
+}
+
+/// Makes these the voters.
+pub(super) async fn change(raft: Raft, voters: BTreeMap<u64, BasicNode>) {
+    let ids: BTreeSet<u64> = voters.keys().copied().collect();
+    let known: BTreeSet<u64> = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+    };
+    for (id, node) in voters.into_iter().filter(|(id, _)| !known.contains(id)) {
+        if let Err(error) = raft.add_learner(id, node, false).await {
+            return tracing::debug!(%error, "no learner");
+        }
+    }
+    match raft.change_membership(ids, false).await {
+        Ok(_) => tracing::info!("other voters"),
+        Err(error) => tracing::debug!(%error, "the voters are not changed"),
+    }
+}

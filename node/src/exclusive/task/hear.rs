@@ -1,0 +1,129 @@
+//! What other nodes say, and this node to itself.
+
+use std::time::Duration;
+
+use purlin_cluster::exclusive::{Grant, Holder, Renewal};
+use purlin_proto::{NodeId, NodeName};
+
+use super::{Done, Task, UNWANTED};
+use crate::exclusive::seat::{self, Seat};
+use crate::exclusive::wire::{Ask, Here, Known, Say};
+
+impl Task {
+    pub(super) async fn hear(&mut self, from: NodeId, said: Say) {
+        let now = self.now();
+        match said {
+            Say::Here(here) => self.heard_here(from, here).await,
+            Say::Renew(renewal) => self.asked(from, renewal),
+            Say::Granted(grant, voters) => self.granted(now, from, grant, voters).await,
+            Say::Elsewhere(known, leader) if Some(known.id) == self.authority() => {
+                if leader.is_some() && leader != self.leader {
+                    self.leader = leader;
+                    self.renew_at = now;
+                }
+            }
+            Say::Elsewhere(..) => {}
+            Say::Invite(authority) => self.invited(from, authority).await,
+            Say::Ready(authority, voter) => {
+                if let Some(seat) = self.seat.as_mut().filter(|s| s.authority == authority) {
+                    seat.ready.insert(from.name, voter);
+                }
+            }
+            Say::Ask(Ask { number, authority, voter, question }) => {
+                let ours = |seat: &&Seat| seat.authority == authority && seat.id == voter;
+                let Some(raft) = self.seat.as_ref().filter(ours).map(|seat| seat.raft.clone())
+                else {
+                    let none = Err("that voter is not here".to_owned());
+                    return self.say(from.name, Say::Answer(number, none));
+                };
+                let mouth = self.mouth.clone();
+                self.spawn(async move {
+                    let answer = seat::answer(raft, question).await;
+                    mouth.say(from.name, &Say::Answer(number, answer));
+                    Done::Nothing
+                });
+            }
+            Say::Answer(number, answer) => self.mouth.answered(number, answer),
+        }
+    }
+
+    pub(super) async fn heard_here(&mut self, from: NodeId, here: Here) {
+        self.heard.insert(from, here.clone());
+        let Some(known) = here.authority.filter(|_| self.settings.takes_part) else { return };
+        match self.authority() {
+            None => self.adopt(known).await,
+            Some(ours) if known.id < ours => {
+                let better = |(holder, _): &(Holder, _)| known.id < holder.authority();
+                if self.courting.as_ref().is_none_or(better) {
+                    let (us, seen) = (self.runtime.id(), self.memory.seen);
+                    let holder = Holder::new(us, known.id, self.times, seen);
+                    self.courting = Some((holder, known.voters));
+                }
+            }
+            Some(ours) if known.id == ours && !self.is_answered() => {
+                self.memory.voters = known.voters;
+            }
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.now() < self.answered_at + 3 * self.times.renew_every()
+    }
+
+    pub(super) fn asked(&mut self, from: NodeId, renewal: Renewal) {
+        let Some(seat) = &mut self.seat else { return };
+        if seat.authority != renewal.authority {
+            return;
+        }
+        if seat.leading.is_some() {
+            seat.pending.insert(from.name, (from, renewal));
+            return;
+        }
+        let (id, leader) = (seat.authority, seat.leader());
+        let voters = seat.voters().into_keys().collect();
+        self.say(from.name, Say::Elsewhere(Known { id, voters }, leader));
+    }
+
+    pub(super) async fn granted(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        grant: Grant,
+        voters: Vec<NodeName>,
+    ) {
+        if let Some((holder, _)) = &self.courting
+            && holder.authority() == grant.authority
+        {
+            return self.change_over(grant.authority, voters).await;
+        }
+        if Some(grant.authority) != self.authority() {
+            return;
+        }
+        self.leader = Some(from.name);
+        self.answered_at = now;
+        let (changed, runs_until, seen) = self.shared.change(|state| {
+            let Some(holder) = &mut state.holder else { return (false, None, 0) };
+            (holder.granted(now, &grant), holder.runs_until(), holder.seen())
+        });
+        if let Some(until) = runs_until {
+            self.runtime.extend_lease(self.shared.start + until);
+        }
+        let remembered = self.memory.clone();
+        self.memory.seen = self.memory.seen.max(seen);
+        if !voters.is_empty() {
+            self.memory.voters = voters;
+        }
+        if self.memory != remembered {
+            self.keep().await;
+        }
+        if changed {
+            self.runtime.holdings_changed();
+        }
+        let us = self.runtime.name();
+        let unwanted = self.seat.as_ref().is_some_and(|seat| now > seat.opened + UNWANTED);
+        if unwanted && !self.memory.voters.is_empty() && !self.memory.voters.contains(&us) {
+            self.stand_up().await;
+        }
+    }
+}
