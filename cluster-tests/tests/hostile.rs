@@ -93,15 +93,13 @@ async fn what_no_node_says_ends_the_connection_and_concerns_nobody_else() {
     let request = Request::Exit { target: world.b.id().pid(1).into(), reason: ExitReason::Killed };
     let a_clients = Frame::Request(request).to_bytes().unwrap();
     let large = vec![0x99; 70_000];
-    let wrong: [&[u8]; 6] = [
+    let wrong: [&[u8]; 5] = [
         &[0x99, 1, 2, 3],
         &[],
         &[0x10, 0, 0],
         // The same of a size that is given on its own.
         &large,
         &a_clients,
-        // Membership state that is none.
-        &[0x31, 0xff, 0xff, 0xff, 0xff],
     ];
     for frame in wrong {
         say_bytes(&world.link, frame);

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use purlin_proto::limits::{MEMBERS, STATE_BYTES};
-use purlin_proto::{NodeId, Refusal, codec, hello};
+use purlin_proto::{NodeId, codec, hello};
 use rand::RngExt;
 
 use super::Membership;
@@ -56,7 +56,7 @@ impl Membership {
         self.heard(now, from);
         match codec::from_bytes::<Said>(bytes, STATE_BYTES) {
             Ok(Said::Full { members, .. }) if members.len() > MEMBERS => {
-                self.violation(from, format!("a state of {} members", members.len()));
+                tracing::warn!(%from, members = members.len(), "more members than there may be");
             }
             Ok(Said::Full { members, answer }) => self.full(now, from, &members, answer),
             Ok(Said::Digest(theirs)) if theirs == self.table.digest() => {}
@@ -64,13 +64,8 @@ impl Membership {
             Ok(Said::Leaving) => self.leaving(now, from),
             Ok(Said::Suspected(incarnation)) => self.refute(now, from, incarnation),
             Ok(Said::Refuted(incarnation)) => self.refuted(now, from, incarnation),
-            Err(error) => self.violation(from, format!("membership state: {error}")),
+            Err(error) => tracing::warn!(%from, %error, "malformed membership state"),
         }
-    }
-
-    fn violation(&mut self, peer: NodeId, detail: String) {
-        tracing::warn!(%peer, detail, "protocol violation");
-        self.outputs.push_back(Output::Disconnect { peer, why: Refusal::Protocol { detail } });
     }
 
     fn full(&mut self, now: Time, from: NodeId, members: &[Known], answer: bool) {

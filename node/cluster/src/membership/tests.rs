@@ -133,23 +133,6 @@ fn impossible_creations_of_others_are_not_believed() {
 }
 
 #[test]
-fn a_state_that_is_none_ends_the_connection() {
-    let mut node = connected_to(2);
-    let (from, bytes) = (life(1, 1).id, bytes::Bytes::from_static(b"\xff\xff\xff\xff"));
-    node.handle(NOW, Input::State { from, bytes });
-
-    let outputs = outputs(&mut node);
-
-    assert!(
-        matches!(
-            &outputs[..],
-            [Output::Disconnect { peer, why: purlin_proto::Refusal::Protocol { .. } }] if *peer == from
-        ),
-        "{outputs:?}"
-    );
-}
-
-#[test]
 fn no_peer_makes_us_remember_more_names_than_there_may_be() {
     let mut node = connected_to(1);
     let too_many = (1..10_000).map(|n| known(life(n, 1), State::Up)).collect();
