@@ -192,14 +192,18 @@ async fn a_life_that_is_over_does_not_come_back() {
     world.evil.endpoint.close_peer(&world.a.id(), &Refusal::Joining);
 
     world.evil.reborn(old.creation);
-    let refused = loop {
+    let over = loop {
         match world.evil.endpoint.dial(world.a.listen_address(), None).await {
-            Err(DialError::Refused(Refusal::Duplicate)) => {}
-            other => break other,
+            Err(DialError::Refused(Refusal::Superseded { .. } | Refusal::DeclaredDown { .. })) => {
+                break true;
+            }
+            Ok(_) => break false,
+            // The link before has not ended there yet, or the machine is busy.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
 
-    assert!(matches!(refused, Err(DialError::Refused(Refusal::Superseded { .. }))), "{refused:?}");
+    assert!(over, "it is let in again");
     world.is_unharmed().await;
 }
 
@@ -239,8 +243,10 @@ async fn a_flood_of_gossip_state_and_entries_slows_nobody_and_is_bounded() {
         let (link, said) = (world.link.clone(), Arc::clone(&said));
         async move {
             let garbage = Bytes::from(vec![0xab; 1_000]);
-            let gossip = Frame::Gossip(garbage.clone()).to_bytes().unwrap();
-            let state = Frame::State(garbage.clone()).to_bytes().unwrap();
+            let gossip = Frame::Gossip(garbage).to_bytes().unwrap();
+            // A digest that is not ours, which is answered with all we know.
+            let digest = codec::to_bytes(&(1_u32, 7_u64)).unwrap();
+            let state = Frame::State(digest).to_bytes().unwrap();
             loop {
                 for _ in 0..100 {
                     link.send_datagram(gossip.clone());

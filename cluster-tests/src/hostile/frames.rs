@@ -72,7 +72,7 @@ impl Frames {
             904..906 => self.membership(),
             906..914 => (Way::Lane, self.large()),
             914..934 => (Way::Datagram, Bytes::from_static(&[0x50])),
-            934..980 => (Way::Datagram, self.numbered(0x30, 600)),
+            934..998 => (Way::Datagram, self.numbered(0x30, 600)),
             _ => (Way::Control, self.numbered(0x31, 300)),
         }
     }
