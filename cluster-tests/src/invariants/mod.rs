@@ -66,7 +66,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(nothing_lost::NothingLost::default()),
         Box::new(one_down::OneDown::default()),
         Box::new(one_holder::OneHolder::default()),
-        Box::new(one_per_key::OnePerKey::default()),
+        Box::new(one_per_key::OnePerKey),
         Box::new(pair_order::PairOrder::default()),
         Box::new(publications::Publications::default()),
         Box::new(supervisors::Supervisors::default()),
