@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::Invariant;
 use crate::simulation::record::{Event, Facts};
 
-#[derive(Default)]
 pub(super) struct OnePerKey;
 
 impl Invariant for OnePerKey {
