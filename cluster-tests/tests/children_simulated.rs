@@ -222,7 +222,8 @@ fn when_a_node_dies_each_of_its_children_is_started_once_elsewhere() {
 
 #[test]
 fn when_a_node_joins_only_what_must_move_moves_and_ends_first() {
-    let cluster = Cluster::builder(11).nodes(4).with(|node| node.actor::<Job>()).start_apart();
+    let cluster =
+        Cluster::builder(11).nodes(4).with(purlin::NodeBuilder::actor::<Job>).start_apart();
     cluster.run(async |cluster| {
         for name in ["n0", "n1", "n2"] {
             cluster.restart(name).await;
@@ -328,7 +329,8 @@ fn in_a_split_each_side_has_one_and_after_it_one_is_kept() {
 
 #[test]
 fn children_go_where_their_labels_are_and_wait_for_them() {
-    let cluster = Cluster::builder(11).nodes(3).with(|node| node.actor::<Job>()).start_apart();
+    let cluster =
+        Cluster::builder(11).nodes(3).with(purlin::NodeBuilder::actor::<Job>).start_apart();
     cluster.run(async |cluster| {
         cluster.restart("n0").await;
         let child = job("a").on_label("zone", "eu");

@@ -53,7 +53,7 @@ mod tests {
         let mut pace = Pace::new(64, 500);
         let mut begun = 0;
         for millisecond in 0..3_000 {
-            while pace.begin(Duration::from_secs(60) + Duration::from_millis(millisecond)) {
+            while pace.begin(Duration::from_mins(1) + Duration::from_millis(millisecond)) {
                 begun += 1;
                 pace.end();
             }
@@ -61,9 +61,9 @@ mod tests {
         assert!((1_450..=1_560).contains(&begun), "{begun}");
 
         let mut pace = Pace::new(64, 1_000_000);
-        let at_once = (0..100).filter(|_| pace.begin(Duration::from_secs(60))).count();
+        let at_once = (0..100).filter(|_| pace.begin(Duration::from_mins(1))).count();
         assert_eq!((at_once, pace.due()), (64, None));
         pace.end();
-        assert!(pace.begin(Duration::from_secs(60)));
+        assert!(pace.begin(Duration::from_mins(1)));
     }
 }
