@@ -67,7 +67,7 @@ fn schedule(seed: u64) {
     let cluster = Cluster::builder(seed)
         .nodes(NODES.len())
         .roads(bad)
-        .with(|node| node.actor::<Job>())
+        .with(purlin::NodeBuilder::actor::<Job>)
         .start();
     let mut chance = Chance(seed);
     cluster.run(async |cluster| {
@@ -110,7 +110,7 @@ fn schedule(seed: u64) {
         };
         assert!(first.values().all(|(state, _)| allowed(*state)), "seed {seed}: {first:#?}");
         assert_eq!(first.len() as u64, CHILDREN, "seed {seed}");
-        let processes = processes(cluster).await;
+        let processes = processes(cluster);
         let running = first.iter().filter(|(_, (state, _))| *state == ClusterChildState::Running);
         let running: Vec<_> = running.map(|(key, (_, at))| (key.to_string(), *at)).collect();
         assert_eq!(processes.len(), running.len(), "seed {seed}: {running:?} {processes:?}");
@@ -128,7 +128,7 @@ fn schedule(seed: u64) {
 }
 
 /// All processes that run a job, on all nodes.
-async fn processes(cluster: &Cluster) -> Vec<NodeName> {
+fn processes(cluster: &Cluster) -> Vec<NodeName> {
     let mut all = Vec::new();
     for name in NODES {
         let node = cluster.node(name);

@@ -56,7 +56,7 @@ async fn start_all(client: &Client) {
         asking.spawn(async move {
             let child = ChildId::new("jobs", number);
             let ask = StartClusterChild { child, plan: plan(), forwarded: false };
-            client.call_timeout(children(), ask, Duration::from_secs(60)).await.unwrap().unwrap();
+            client.call_timeout(children(), ask, Duration::from_mins(1)).await.unwrap().unwrap();
         });
         if asking.len() >= 512 {
             asking.join_next().await.unwrap().unwrap();
