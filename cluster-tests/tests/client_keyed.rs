@@ -19,7 +19,7 @@ fn kinds(builder: NodeBuilder) -> NodeBuilder {
 }
 
 async fn client(cluster: &mut Cluster) -> Client {
-    let credentials = cluster.credentials("client".into(), Role::Client);
+    let credentials = cluster.credentials("client".into(), Role::Operator);
     let seeds = cluster.nodes.iter().map(|node| node.address().to_string());
     let builder = Client::builder(seeds.collect::<Vec<_>>());
     let address = cluster.next_address();

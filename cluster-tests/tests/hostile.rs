@@ -173,7 +173,9 @@ async fn a_reply_counts_only_from_the_node_that_was_asked() {
     }
 
     assert_eq!(call.await.unwrap(), Err(CallError::Timeout));
-    assert!(counter(&world.a, "replies.late").await >= 20_000);
+    let late = counter(&world.a, "replies.late").await;
+    // The node itself may have asked the evil one something.
+    assert!(late >= 19_990, "{late}");
     world.is_unharmed().await;
 }
 

@@ -7,12 +7,11 @@ use crate::simulation::record::{Event, Facts};
 use crate::simulation::tree::KINDS;
 
 /// What is to be nothing.
-const NOTHING: [&str; 15] = [
+const NOTHING: [&str; 14] = [
     "calls.pending",
     "monitors.remote",
     "monitors.remote_by_name",
     "processes.related",
-    "processes.watching_nodes",
     "inflow.bytes",
     "receivers.stopped",
     "entries.own",
@@ -24,6 +23,9 @@ const NOTHING: [&str; 15] = [
     "unfinished.bytes",
     "early.bytes",
 ];
+
+/// The node's own process for children of cluster supervisors.
+const WATCHING: usize = 1;
 
 pub(super) struct NothingLeaks;
 
@@ -44,6 +46,10 @@ impl Invariant for NothingLeaks {
             }
             if let Some(what) = NOTHING.into_iter().find(|what| view.holds(what) > 0) {
                 return Err(format!("{node} holds {} of {what}", view.holds(what)));
+            }
+            let watching = view.holds("processes.watching_nodes");
+            if watching != WATCHING {
+                return Err(format!("{watching} processes of {node} watch nodes"));
             }
             let (links, dials) = (view.holds("links"), view.holds("dials"));
             if (links, dials) != (others, 0) {

@@ -17,9 +17,10 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 pub const ROOT_CHILD: &str = "fragiles";
 
 /// What runs on a node without workers, by kind.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "application",
     "purlin",
+    "purlin.children",
     "simulation.deaf",
     "simulation.fragile",
     "simulation.fragile",

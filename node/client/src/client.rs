@@ -394,7 +394,7 @@ impl Client {
         if !self.connected(deadline).await {
             return Err(CallError::NoConnection);
         }
-        sent(self.request(request, deadline).await)
+        self.tell(request, deadline).await
     }
 
     /// What comes to the session, from now on.

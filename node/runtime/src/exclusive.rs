@@ -61,6 +61,9 @@ pub(crate) struct Exclusive {
     left: Notify,
     /// Counts how often answers have changed.
     changed: watch::Sender<u64>,
+    /// The same for processes that wait: they are woken in the order they came in, as those of a
+    /// `watch` are not.
+    waiting: Notify,
     /// In nanoseconds after the runtime's start: from then on nothing on the list may run.
     until: AtomicU64,
 }
@@ -77,6 +80,7 @@ impl Default for Exclusive {
             listed: Mutex::default(),
             left: Notify::new(),
             changed: watch::Sender::new(0),
+            waiting: Notify::new(),
             until: AtomicU64::new(u64::MAX),
         }
     }
@@ -111,6 +115,7 @@ impl Runtime {
     /// [`Remote::holding`]: crate::Remote::holding
     pub fn holdings_changed(&self) {
         self.0.exclusive.changed.send_modify(|count| *count += 1);
+        self.0.exclusive.waiting.notify_waiters();
     }
 
     /// Until when exclusive processes may run, at the longest. Unless a runtime is told, for ever.
@@ -194,7 +199,6 @@ impl Runtime {
         key: Box<[u8]>,
     ) -> Result<Entered, ExitReason> {
         let runtime = &process.runtime;
-        let mut changed = runtime.watch_holdings();
         let serial = process.serial;
         let list = |fence| {
             let listed = Listed { process: Arc::clone(process), key: key.clone(), fence };
@@ -202,7 +206,8 @@ impl Runtime {
         };
         let entered = Entered { runtime: runtime.clone(), serial };
         loop {
-            changed.mark_unchanged();
+            let mut changed = std::pin::pin!(runtime.0.exclusive.waiting.notified());
+            changed.as_mut().enable();
             // As if it had begun, so that no change is missed between the answer and the list.
             list(Some(Fence { epoch: 0, shard: 0, generation: serial }));
             match runtime.holding(&key) {
@@ -214,8 +219,7 @@ impl Runtime {
                 Holding::NotYet => list(None),
             }
             runtime.0.exclusive.left.notify_waiters();
-            // The sender lives as long as the runtime.
-            let _ = changed.changed().await;
+            changed.await;
         }
     }
 }
