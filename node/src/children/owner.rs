@@ -496,7 +496,7 @@ impl Owner {
     }
 }
 
-fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
+pub(super) fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
     let us = node.runtime.id();
     let loads = node.runtime.children().loads(us);
     // Those that can be sent to; membership may be ahead.
@@ -511,7 +511,8 @@ fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
             true => membership.me().labels.clone(),
             false => membership.member(id.name)?.labels.clone(),
         };
-        let (children, takes) = (loads.get(&id).copied().unwrap_or(0), !refused.contains_key(&id));
+        let children = loads.get(&id).copied().unwrap_or(0);
+        let takes = !refused.contains_key(&id) && !node.directory.is_draining(id.name);
         Some((id.name, Member { id, labels, children, takes }))
     };
     let live = live.into_iter().filter_map(host).collect();
