@@ -200,8 +200,12 @@ impl Owner {
             Ok(Err(HostRefusal::No { .. })) | Err(CallError::NoProcess | CallError::Dropped) => {
                 work.confirmed = None;
                 tracing::debug!(%child, %on, ?result, "refused");
-                self.refused.insert(on, Instant::now() + REFUSED);
+                let again = self.refused.insert(on, Instant::now() + REFUSED).is_some();
                 self.members = None;
+                if again {
+                    // There may be no other place for it.
+                    return self.look_later(child, PAUSE);
+                }
             }
             Ok(Err(_)) | Err(_) => {
                 work.confirmed = None;
