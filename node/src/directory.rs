@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::{NodeId, NodeName};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// For so long after a change of members a key may still have a process where it was before.
@@ -23,6 +24,8 @@ const NEIGHBOURS: usize = 8;
 pub(crate) struct Directory {
     us: NodeName,
     state: RwLock<State>,
+    /// Those about to leave, as of the last time that the rings were made.
+    leaving: watch::Sender<BTreeSet<NodeName>>,
 }
 
 struct State {
@@ -49,7 +52,8 @@ impl Directory {
         let ring = Arc::new(Ring::new([us]));
         let (nodes, changed, all) = (BTreeMap::new(), Instant::now(), Arc::clone(&ring));
         let draining = BTreeSet::new();
-        Self { us, state: RwLock::new(State { nodes, ring, all, draining, changed }) }
+        let state = RwLock::new(State { nodes, ring, all, draining, changed });
+        Self { us, state, leaving: watch::Sender::default() }
     }
 
     pub(crate) fn find(&self, name: NodeName) -> Option<Place> {
@@ -98,6 +102,11 @@ impl Directory {
         self.state.read().unwrap_or_else(PoisonError::into_inner).draining.contains(&name)
     }
 
+    /// Changes when the ring has been made anew because a node is about to leave, or is not any more.
+    pub(crate) fn watch_leaving(&self) -> watch::Receiver<BTreeSet<NodeName>> {
+        self.leaving.subscribe()
+    }
+
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.nodes.insert(id.name, Place { id, address, live: true });
@@ -129,6 +138,12 @@ impl Directory {
             state.changed = Instant::now();
         }
         (state.ring, state.all) = (Arc::new(ring), Arc::new(all));
+        drop(state);
+        self.leaving.send_if_modified(|leaving| {
+            let news = *leaving != draining;
+            *leaving = draining;
+            news
+        });
     }
 
     /// The ring as it will be without a node.

@@ -9,7 +9,8 @@
 //! 2. It waits until all members say that they have done so. From then on it can send on whatever comes
 //!    for a key, and its receiver takes it.
 //! 3. It takes itself out of its own ring: keys move as after any change of members, with their state
-//!    (`runtime/keyed/moved.rs`). Others that have something to move are [`Mover`]s.
+//!    (`runtime/keyed/moved.rs`). What else is to move is a [`Mover`]: children of cluster
+//!    supervisors are ended here by their owners and run elsewhere then (`children/drained.rs`).
 //! 4. It waits until nothing has been sent on for a moment and no call of its own is out.
 //!
 //! Then it leaves ([`Node::stop`]).
@@ -24,6 +25,9 @@
 //! - *a kind is exclusive*: its keys stay here until the node gives its lease back, when it stops; then
 //!   they start elsewhere. What they had saved is on this node's disk and comes into its own when the
 //!   node is back, if nothing newer was saved meanwhile; unless all nodes share a store.
+//! - *a child may run nowhere else*: an exclusive one, until the lease is given back, or one whose
+//!   labels no other member has. It is not waited for and ends with the node. Should it end before, it
+//!   is started when a member takes it.
 //! - *the node crashes meanwhile*: as any crash. Its next life says nothing of leaving, and owns keys.
 //! - *two ask at once*: both wait for the same end.
 //!
@@ -39,6 +43,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::children::HostedChildren;
 use crate::events::Told;
 use crate::node::{Node, Shared};
 
@@ -82,7 +87,7 @@ enum Stage {
 
 impl Draining {
     pub(crate) fn new(limit: Duration) -> Self {
-        let movers: Vec<Box<dyn Mover>> = vec![Box::new(Keys)];
+        let movers: Vec<Box<dyn Mover>> = vec![Box::new(Keys), Box::new(HostedChildren::default())];
         Self { limit, movers, stage: watch::Sender::new(Stage::InService) }
     }
 }
@@ -110,8 +115,8 @@ impl Shared {
 
 impl Node {
     /// Takes the node out of service: other members own its keys from now on and get their processes'
-    /// state, nothing is placed on it any more, and what is on its way is waited for. What is left
-    /// stays, and ends with [`stop`](Self::stop), which is to be called next.
+    /// state, nothing is placed on it any more, available children of cluster supervisors are ended
+    /// here and run elsewhere, and what is on its way is waited for. What is left stays, and ends with [`stop`](Self::stop), which is to be called next.
     ///
     /// Takes 20 s at most unless said otherwise ([`NodeBuilder::drain_limit`]). Nothing moves if there
     /// is no other member. Once begun it goes on, also if this is dropped; a second call waits for the

@@ -22,6 +22,8 @@
 //! - *both at once*: as both.
 //! - *the owner and two successors die at once*: what was written within the last moment, before the
 //!   entry got around, is lost: a start or stop that was just confirmed.
+//! - *a host is about to leave* ([`Node::drain`](crate::Node::drain)): owners end what runs there, and
+//!   start it elsewhere, 32 at a time each; the node waits for that ([`drained`]).
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, and nothing is under way
 //!   ([`handover`]).
@@ -45,6 +47,7 @@
 //! [`ChildTable`]: purlin_runtime::ChildTable
 
 mod copies;
+mod drained;
 mod handover;
 mod host;
 mod owner;
@@ -53,6 +56,7 @@ mod process;
 mod requests;
 mod supervisor;
 
+pub(crate) use drained::HostedChildren;
 pub(crate) use process::start;
 pub use supervisor::{ClusterChild, ClusterSupervisor, ClusterSupervisorRef};
 

@@ -200,8 +200,12 @@ impl Owner {
             Ok(Err(HostRefusal::No { .. })) | Err(CallError::NoProcess | CallError::Dropped) => {
                 work.confirmed = None;
                 tracing::debug!(%child, %on, ?result, "refused");
-                self.refused.insert(on, Instant::now() + REFUSED);
+                let again = self.refused.insert(on, Instant::now() + REFUSED).is_some();
                 self.members = None;
+                if again {
+                    // There may be no other place for it.
+                    return self.look_later(child, PAUSE);
+                }
             }
             Ok(Err(_)) | Err(_) => {
                 work.confirmed = None;
@@ -496,7 +500,7 @@ impl Owner {
     }
 }
 
-fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
+pub(super) fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
     let us = node.runtime.id();
     let loads = node.runtime.children().loads(us);
     // Those that can be sent to; membership may be ahead.
@@ -511,7 +515,8 @@ fn look_up(node: &Shared, refused: &BTreeMap<NodeId, Instant>) -> Members {
             true => membership.me().labels.clone(),
             false => membership.member(id.name)?.labels.clone(),
         };
-        let (children, takes) = (loads.get(&id).copied().unwrap_or(0), !refused.contains_key(&id));
+        let children = loads.get(&id).copied().unwrap_or(0);
+        let takes = !refused.contains_key(&id) && !node.directory.is_draining(id.name);
         Some((id.name, Member { id, labels, children, takes }))
     };
     let live = live.into_iter().filter_map(host).collect();

@@ -79,6 +79,9 @@ impl Children {
         self.ctx.monitor_nodes();
         let runtime = self.ctx.runtime().clone();
         let mut holdings = runtime.watch_holdings();
+        let leaving = self.node.upgrade().map(|node| node.directory.watch_leaving());
+        // The node is gone before it has begun.
+        let Some(mut leaving) = leaving else { return Ok(()) };
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -93,6 +96,8 @@ impl Children {
                 () = runtime.children().changed() => {}
                 // The sender lives as long as the runtime.
                 Ok(()) = holdings.changed() => self.owner.look_at_all(&runtime),
+                // A node that is about to leave takes nothing and decides nothing.
+                Ok(()) = leaving.changed() => self.owner.members_changed(&runtime),
                 _ = sweep.tick() => self.owner.look_at_all(&runtime),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             }

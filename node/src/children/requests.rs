@@ -99,7 +99,13 @@ impl Waiting {
 impl Children {
     pub(super) fn asked(&mut self, message: Untyped) {
         let Some(node) = self.node.upgrade() else { return };
+        let draining = node.directory.is_draining(node.runtime.name());
         let message = take(Some(message), |ask: HostChild, answer| {
+            // An exclusive one that was placed here may run nowhere else yet.
+            if draining && ask.plan.mode == Mode::Available {
+                let detail = "the node is about to leave".to_owned();
+                return answer.send(Err(HostRefusal::No { detail }));
+            }
             if let Some(start) = self.host.host(&self.ctx, ask, answer) {
                 self.tasks.spawn(async move { Done::Started(start.await) });
             }

@@ -185,8 +185,13 @@ pub enum ClusterChildError {
     /// Too many requests wait already.
     #[error("overloaded: too many requests are waiting")]
     Overloaded,
-    /// An exclusive child, where nothing decides which node may run it.
-    #[error("nothing in this cluster can promise that there is one at most")]
+    /// An exclusive child, but the node that was to decide knows of nobody who says which node may
+    /// run it: no node takes part in that, or none has since the cluster began. Nodes do that are
+    /// built with `NodeBuilder::exclusive()`, or have an exclusive keyed kind.
+    #[error(
+        "nothing in this cluster can promise that there is one at most: build its nodes with \
+         `NodeBuilder::exclusive()`, and try again when they are up"
+    )]
     NoAuthority,
     /// Nodes disagree about who decides about it, as they may for a moment when members come or go.
     #[error("{node} does not decide about it and this was sent on already; try again")]

@@ -33,6 +33,7 @@ use purlin_proto::{Labels, NodeId, NodeName};
 
 pub use decide::decide;
 pub use pace::Pace;
+pub use place::place;
 
 /// How long what nodes say may contradict the record before it is taken for true.
 pub const SETTLE: Duration = Duration::from_secs(2);

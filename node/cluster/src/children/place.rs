@@ -6,7 +6,7 @@ use purlin_proto::{Labels, NodeId, NodeName};
 use super::{Members, Scene};
 
 /// The member that a child is to run on; `None` if none takes it.
-pub(super) fn place(scene: &Scene<'_>) -> Option<NodeId> {
+pub fn place(scene: &Scene<'_>) -> Option<NodeId> {
     let taking = || scene.members.live.iter().filter(|(_, host)| host.takes);
     let least = |fit: &dyn Fn(NodeName) -> bool| {
         let fitting = taking().filter(|(name, _)| fit(**name));
