@@ -25,17 +25,45 @@ fn schedules() -> u64 {
     std::env::var("PURLIN_SCHEDULES").ok().and_then(|text| text.parse().ok()).unwrap_or(50)
 }
 
-#[test]
-fn no_key_has_two_owners_at_an_instant() {
+/// In a healthy world renewals are still lost and sent to the wrong voter; now and then all of one
+/// lease are, and its keys rest until the next is answered. So at one instant some may.
+const REST: Duration = Duration::from_secs(3);
+
+/// Runs these seeds to the end; how much has run in all.
+fn check(seeds: impl IntoIterator<Item = u64>) -> u64 {
     let mut acts = 0;
-    for seed in 0..schedules() {
-        let world = run(seed, Mutant::None);
+    for seed in seeds {
+        let mut world = run(seed, Mutant::None);
+        let mut rested = Duration::ZERO;
+        while world.idle_keys() > 0 {
+            assert!(rested < REST, "seed {seed}: {} keys do not run again", world.idle_keys());
+            world.run(Duration::from_millis(100));
+            rested += Duration::from_millis(100);
+        }
         assert_eq!(world.duplicates, Vec::<String>::new(), "seed {seed}");
         assert_eq!(world.fallen, Vec::<String>::new(), "seed {seed}: a token has fallen");
-        assert_eq!(world.idle_keys(), 0, "seed {seed}: all keys run again after it has healed");
         acts += world.acts;
     }
-    assert!(acts > 0);
+    acts
+}
+
+#[test]
+fn no_key_has_two_owners_at_an_instant() {
+    assert!(check(0..schedules()) > 0);
+}
+
+/// A lease runs out 30 s after healing, since no renewal of it was answered.
+#[test]
+fn keys_of_a_lease_that_ran_out_by_bad_luck_run_again() {
+    assert!(run(268, Mutant::None).idle_keys() > 0, "another seed is needed");
+
+    assert!(check([268]) > 0);
+}
+
+#[test]
+#[ignore = "minutes, in release"]
+fn no_key_has_two_owners_at_an_instant_in_a_thousand_schedules() {
+    assert!(check(0..1_000) > 0);
 }
 
 #[test]
