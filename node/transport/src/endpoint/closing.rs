@@ -31,8 +31,8 @@ impl Endpoint {
     }
 
     /// Ends the link to a node at once, and says why. When this returns, nothing more of it is
-    /// delivered, and [`Events::down`] has been called. What waits for a dial of the node is dropped:
-    /// its senders have been told, or will be, that the node is lost.
+    /// delivered, and [`Events::down`](crate::Events::down) has been called. What waits for a dial of
+    /// the node is dropped: its senders have been told, or will be, that the node is lost.
     pub fn close_peer(&self, node: &NodeId, why: &Refusal) {
         lock(&self.0.peers).give_up(node.name);
         if let Some(link) = self.link(node) {
@@ -43,7 +43,7 @@ impl Endpoint {
 
     /// Ends the connections to all peers for which this says why, clients too. A peer for which it
     /// says so from now on has none when this returns, also if its connection was just being made:
-    /// if [`Events::admit`] refuses it from then on.
+    /// if [`Events::admit`](crate::Events::admit) refuses it from then on.
     pub fn close_where(&self, why: &dyn Fn(&Peer) -> Option<Refusal>) {
         let mut links: Vec<_> = {
             // What is being established is there afterwards, or is refused.
