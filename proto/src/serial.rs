@@ -17,7 +17,7 @@ use crate::limits::SERIAL_BYTES;
 /// use purlin_proto::Serial;
 ///
 /// let serial = Serial::new(1_763_700_000_000, [7; 10]);
-/// assert_eq!(serial.to_string(), "019aa4db6d0007070707070707070707");
+/// assert_eq!(serial.to_string(), "019aa4b6450007070707070707070707");
 /// assert_eq!(serial.to_string().parse(), Ok(serial.clone()));
 /// assert_eq!(serial.made_ms(), Some(1_763_700_000_000));
 /// ```
