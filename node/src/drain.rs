@@ -44,7 +44,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::children::HostedChildren;
-use crate::events::Told;
+use crate::inputs::Told;
 use crate::node::{Node, Shared};
 
 /// How long draining takes at most, unless said otherwise.
@@ -173,8 +173,7 @@ impl Node {
         node.runtime.announce_draining(true);
         self.until_heard().await;
         let (done, out_of_ring) = oneshot::channel();
-        // The driver ends with the node, not before.
-        let _ = node.inputs.send(Told::Draining(done));
+        node.inputs.tell(Told::Draining(done));
         let _ = out_of_ring.await;
         for mover in &node.drain.movers {
             mover.begin(node);

@@ -13,13 +13,13 @@ use purlin_proto::{Frame, NodeEvent, NodeHello, NodeId, Refusal};
 use purlin_runtime::mutant::is_planted;
 use purlin_runtime::{Observer, Runtime};
 use purlin_transport::{DialError, Endpoint, Flow, Link, Priority};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
 use crate::entries::Spread;
-use crate::events::Told;
+use crate::inputs::{Told, Waiting};
 use crate::revoked::spread::Warden;
 use crate::seeds::{Outcome, Resolved, SeedResolver, Seeds};
 use crate::silence::{LOOK_EVERY, Seen, Sign, Silence};
@@ -32,7 +32,7 @@ pub(crate) type NextCreation = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
 pub(crate) struct Driver {
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
-    pub(crate) inputs: mpsc::UnboundedReceiver<Told>,
+    pub(crate) inputs: Waiting,
     pub(crate) endpoint: Endpoint,
     pub(crate) runtime: Runtime,
     pub(crate) directory: Arc<Directory>,
@@ -79,10 +79,7 @@ impl Driver {
             let wake = wake.into_iter().flatten().min().map(|wake| self.start + wake);
             tokio::select! {
                 biased;
-                told = self.inputs.recv() => match told {
-                    Some(told) => self.take(told),
-                    None => return,
-                },
+                told = self.inputs.next() => self.take(told),
                 Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),
                 Some(Ok(found)) = self.resolving.join_next() => {
                     let seeds = self.seeds().resolved(found);
@@ -139,7 +136,7 @@ impl Driver {
                 Some(Told::Done(done)) => drop(done.send(())),
                 None => return,
             }
-            next = self.inputs.try_recv().ok();
+            next = self.inputs.try_next();
         }
     }
 

@@ -1,116 +1,21 @@
 //! What the transport tells a node, handed on: frames to the runtime, the rest to the driver.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
-use purlin_proto::limits::STATE_BYTES;
-use purlin_proto::revocation::SignedRevocation;
-use purlin_proto::trust::SignedTrust;
-use purlin_proto::{Envelope, Frame, MessageRef, NodeId, Refusal};
+use purlin_proto::{Envelope, Frame, MessageRef, NodeId, NodeName, Refusal};
 use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::exclusive::Exclusive;
 use crate::guard::Counts;
+use crate::inputs::{BACKLOG, Backlog, GOSSIP_BACKLOG, Inputs, OVERHEAD, Said, Told};
 use crate::revoked::Known;
 use crate::session;
 use crate::tokens::desk::Desk;
-
-/// Inputs of membership wait here for the driver. Unbounded, because a lost one would be a lost
-/// member; how much of it each node may cause is bounded by its [`Backlog`].
-pub(crate) type Inputs = mpsc::UnboundedSender<Told>;
-
-/// What the driver is told.
-pub(crate) enum Told {
-    /// Something for membership.
-    Input(Input),
-    /// The same, of what a node has said.
-    Said(Input, Said),
-    /// Entries of this node have changed.
-    Entries,
-    /// A node says something about entries.
-    Owned {
-        /// Which, proved.
-        from: NodeId,
-        /// What.
-        bytes: Bytes,
-        /// Counts them until they have been read.
-        said: Said,
-    },
-    /// A node says something about certificates.
-    Certificates {
-        /// Which, proved.
-        from: NodeId,
-        /// What.
-        bytes: Bytes,
-        /// Counts them until they have been read.
-        said: Said,
-    },
-    /// An operator has revoked certificates.
-    Revoke {
-        /// Which, signed.
-        revocations: Vec<SignedRevocation>,
-        /// For how many were new.
-        answer: oneshot::Sender<Result<usize, String>>,
-    },
-    /// An operator has changed which authorities are believed.
-    Believe {
-        /// Which, signed.
-        trust: SignedTrust,
-        /// For whether it was news.
-        answer: oneshot::Sender<Result<bool, String>>,
-    },
-    /// This node has a new certificate, which expires then.
-    Renewed { expires_ms: u64 },
-    /// Membership knows of a life by now: what it sends may be delivered.
-    Open(Arc<Gate>),
-    /// This node owns no keys from now on; for whoever waits until that is so.
-    Draining(oneshot::Sender<()>),
-    /// All that was told before has been done; for whoever waits for that.
-    Done(oneshot::Sender<()>),
-}
-
-/// What one node has said on the control stream may wait for the driver up to so many bytes: four
-/// full states. A node that is further ahead is cut off.
-const BACKLOG: usize = 4 * STATE_BYTES;
-
-/// Its datagrams only while less than this waits; what comes beyond is lost, as datagrams may be.
-const GOSSIP_BACKLOG: usize = 1 << 20;
-
-/// What something that waits takes up besides its bytes.
-const OVERHEAD: usize = 128;
-
-/// How much of what one node has said waits for the driver.
-#[derive(Default)]
-struct Backlog(AtomicUsize);
-
-/// A part of a backlog, until it is dropped.
-pub(crate) struct Said {
-    backlog: Arc<Backlog>,
-    bytes: usize,
-}
-
-impl Backlog {
-    /// Counts bytes that are to wait, if no more than `most` do so far.
-    fn add(self: &Arc<Self>, bytes: usize, most: usize) -> Option<Said> {
-        let bytes = bytes + OVERHEAD;
-        if self.0.fetch_add(bytes, Ordering::Relaxed) > most {
-            self.0.fetch_sub(bytes, Ordering::Relaxed);
-            return None;
-        }
-        Some(Said { backlog: Arc::clone(self), bytes })
-    }
-}
-
-impl Drop for Said {
-    fn drop(&mut self) {
-        self.backlog.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// What a new life may send before the driver has come to know it.
 const HELD_BYTES: usize = 256 << 20;
@@ -184,26 +89,29 @@ pub(crate) struct Ear {
 }
 
 impl Ear {
-    /// The driver ends with the node; then nobody wants to know.
-    fn tell(&self, input: Input) {
-        let _ = self.inputs.send(Told::Input(input));
+    fn tell_of(&self, node: NodeName, input: Input) {
+        self.inputs.tell_of(node, Told::Input(input));
     }
 
     fn closed_by(&self, peer: NodeId, at: SocketAddr, why: &Refusal) {
         match why {
-            Refusal::Stopping => self.tell(Input::Stopping { peer }),
-            why => self.refused(at, why),
+            Refusal::Stopping => self.tell_of(peer.name, Input::Stopping { peer }),
+            why => self.refused(Some(peer.name), at, why),
         }
     }
 
-    /// This life is over for a node that is there.
-    fn refused(&self, at: SocketAddr, why: &Refusal) {
+    /// This life is over for a node that is there; which, if it is known.
+    fn refused(&self, by: Option<NodeName>, at: SocketAddr, why: &Refusal) {
+        let tell = |input| match by {
+            Some(node) => self.tell_of(node, input),
+            None => self.inputs.tell(Told::Input(input)),
+        };
         match why {
             Refusal::DeclaredDown { creation, by, view } => {
                 let (creation, by, view) = (*creation, *by, view.clone());
-                self.tell(Input::DeclaredDown { creation, by, at, view });
+                tell(Input::DeclaredDown { creation, by, at, view });
             }
-            Refusal::Superseded { newest } => self.tell(Input::Superseded { newest: *newest }),
+            Refusal::Superseded { newest } => tell(Input::Superseded { newest: *newest }),
             Refusal::Revoked { .. } => {
                 // It goes on trying, which need not be said each time.
                 match self.revoked.shut_out.swap(true, Ordering::Relaxed) {
@@ -237,7 +145,7 @@ impl Events for Ear {
     }
 
     fn answered(&self, at: SocketAddr, refusal: &Refusal) {
-        self.refused(at, refusal);
+        self.refused(None, at, refusal);
     }
 
     fn join(&self, from: SocketAddr, request: Bytes) -> Answering<'_> {
@@ -247,7 +155,8 @@ impl Events for Ear {
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
         match &link.peer().node {
             Some(node) => {
-                self.tell(Input::Connected { peer: node.id, address: node.address });
+                let connected = Input::Connected { peer: node.id, address: node.address };
+                self.tell_of(node.id.name, connected);
                 let inbound = self.runtime.inbound(node.id);
                 let receiver = Arc::new(NodeReceiver {
                     inputs: self.inputs.clone(),
@@ -257,8 +166,7 @@ impl Events for Ear {
                     gate: Arc::new(Gate::new(inbound)),
                     backlog: Arc::default(),
                 });
-                // As for `tell`.
-                let _ = self.inputs.send(Told::Open(Arc::clone(&receiver.gate)));
+                self.inputs.tell_of(node.id.name, Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
             None => session::open(&self.runtime, link, &self.forbidden),
@@ -268,7 +176,8 @@ impl Events for Ear {
     fn down(&self, link: &Link, why: &Closed) {
         let Some(node) = &link.peer().node else { return };
         self.runtime.connection_lost(node.id.name);
-        self.tell(Input::Disconnected { peer: node.id, why: why.to_string() });
+        let disconnected = Input::Disconnected { peer: node.id, why: why.to_string() };
+        self.tell_of(node.id.name, disconnected);
         if let Closed::Remote(refusal) = why {
             self.closed_by(node.id, node.address, refusal);
         }
@@ -282,7 +191,7 @@ impl Events for Ear {
     }
 
     fn unreachable_hint(&self, address: SocketAddr) {
-        self.tell(Input::UnreachableHint { address });
+        self.inputs.tell(Told::Input(Input::UnreachableHint { address }));
     }
 }
 
@@ -311,8 +220,7 @@ impl NodeReceiver {
     /// Tells the driver something that the node has said, unless too much of it waits already.
     fn said(&self, bytes: usize, told: impl FnOnce(Said) -> Told) {
         match self.backlog.add(bytes, BACKLOG) {
-            // The driver ends with the node; then nobody wants to know.
-            Some(said) => drop(self.inputs.send(told(said))),
+            Some(said) => self.inputs.tell_of(self.from.name, told(said)),
             None => self.check(Err(TooMuch::Said(BACKLOG))),
         }
     }
@@ -327,7 +235,7 @@ impl NodeReceiver {
                 // Lost otherwise, as a datagram may be.
                 if let Some(said) = self.backlog.add(length, GOSSIP_BACKLOG) {
                     let input = Input::Datagram { from: self.from, bytes };
-                    drop(self.inputs.send(Told::Said(input, said)));
+                    self.inputs.tell_of(self.from.name, Told::Said(input, said));
                 }
             }
             Ok(Frame::State(bytes)) => {

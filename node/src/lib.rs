@@ -61,6 +61,7 @@ mod events;
 mod exclusive;
 mod guard;
 mod home;
+mod inputs;
 pub mod kinds;
 mod net;
 mod node;

@@ -21,10 +21,10 @@ use crate::application::{Applications, Ended as ApplicationEnded};
 use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::drain::Draining;
-use crate::events::{Inputs, Told};
 use crate::exclusive::Exclusive;
 use crate::guard::Counts;
 use crate::home::NodeLock;
+use crate::inputs::{Inputs, Told};
 use crate::net::Net;
 use crate::renewal::Renewal;
 use crate::revoked::Known;
@@ -337,9 +337,8 @@ impl Node {
             // Whoever has the farewell takes nothing more from us.
             endpoint.flush().await;
             let (done, said) = oneshot::channel();
-            // The driver ends with the node, not before.
-            let _ = inputs.send(Told::Input(Input::Leave));
-            let _ = inputs.send(Told::Done(done));
+            inputs.tell(Told::Input(Input::Leave));
+            inputs.tell(Told::Done(done));
             // The farewell is with the control streams; or there is no driver to say it.
             let _ = said.await;
             endpoint.close(&Refusal::Stopping).await;

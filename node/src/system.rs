@@ -22,7 +22,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use crate::builder::WallClock;
-use crate::events::Told;
+use crate::inputs::Told;
 use crate::node::{Node, Shared};
 use crate::{renewal, views};
 
@@ -187,7 +187,7 @@ impl System {
         }
         let (answer, heeded) = oneshot::channel();
         // The driver ends with the node; then there is no answer, which says so.
-        let _ = node.inputs.send(Told::Revoke { revocations: ask.revocations, answer });
+        node.inputs.tell(Told::Revoke { revocations: ask.revocations, answer });
         self.joins.spawn(async move {
             if let Ok(heeded) = heeded.await {
                 reply.send(heeded);
@@ -202,7 +202,7 @@ impl System {
         }
         let (answer, heeded) = oneshot::channel();
         // The driver ends with the node; then there is no answer, which says so.
-        let _ = node.inputs.send(Told::Believe { trust: ask.trust, answer });
+        node.inputs.tell(Told::Believe { trust: ask.trust, answer });
         self.joins.spawn(async move {
             if let Ok(heeded) = heeded.await {
                 reply.send(heeded);

@@ -19,7 +19,7 @@ use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, WireConfig,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -33,9 +33,10 @@ use crate::disk::Disk;
 use crate::drain::Draining;
 use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
-use crate::events::{Ear, Told};
+use crate::events::Ear;
 use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::home::{Home, NodeLock};
+use crate::inputs::{Inputs, Told, queues};
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::renewal::Renewal;
@@ -141,12 +142,7 @@ impl NodeBuilder {
         })
     }
 
-    fn runtime(
-        &mut self,
-        id: NodeId,
-        observer: &Observer,
-        inputs: &mpsc::UnboundedSender<Told>,
-    ) -> Runtime {
+    fn runtime(&mut self, id: NodeId, observer: &Observer, inputs: &Inputs) -> Runtime {
         let mut config = RuntimeConfig::new(id);
         config.kinds = std::mem::take(&mut self.kinds);
         config.keyed = self.keyed.clone();
@@ -161,7 +157,7 @@ impl NodeBuilder {
         config.wall_ms = Arc::new(move || millis(&clock));
         let (runtime, changed) = (Runtime::new(config), inputs.clone());
         // The driver ends with the node; then nobody wants to know.
-        runtime.on_entries(move || drop(changed.send(Told::Entries)));
+        runtime.on_entries(move || changed.tell(Told::Entries));
         runtime
     }
 
@@ -232,7 +228,7 @@ impl NodeBuilder {
     ) -> Result<Node, StartError> {
         let id = NodeId::new(name, ground.creation);
         let (events, _) = broadcast::channel(EVENTS);
-        let (inputs, waiting) = mpsc::unbounded_channel();
+        let (inputs, waiting) = queues();
         let observer = observer(&events);
         let runtime = self.runtime(id, &observer, &inputs);
         let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());

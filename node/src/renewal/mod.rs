@@ -37,8 +37,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::authority;
 use crate::builder::millis;
-use crate::events::Told;
 use crate::home::{Home, HomeError};
+use crate::inputs::Told;
 use crate::node::Shared;
 use crate::revoked::Known;
 
@@ -196,8 +196,7 @@ async fn take_over(node: &Shared, home: Home, stem: String) -> Result<(), String
     if before.certified.serial != now.certified.serial {
         tracing::info!(serial = %now.certified.serial, "the certificate was made anew");
         if let Some(expires_ms) = node.renewal.expires_ms() {
-            // The driver ends with the node.
-            let _ = node.inputs.send(Told::Renewed { expires_ms });
+            node.inputs.tell(Told::Renewed { expires_ms });
         }
     }
     Ok(())
