@@ -37,6 +37,11 @@ impl Config {
         2 * self.share(PROBE_RTT)
     }
 
+    /// How long a member is suspected before it is declared down.
+    pub(super) fn suspicion(&self) -> Duration {
+        self.share(SUSPICION)
+    }
+
     pub(super) fn foca(&self) -> foca::Config {
         let three = NonZeroUsize::new(3).expect("3");
         foca::Config {
@@ -44,7 +49,7 @@ impl Config {
             probe_rtt: self.share(PROBE_RTT),
             num_indirect_probes: three,
             max_transmissions: NonZeroU8::new(12).expect("12"),
-            suspect_to_down_after: self.share(SUSPICION),
+            suspect_to_down_after: self.suspicion(),
             remove_down_after: Some(FORGET_AFTER),
             // Less the frame number in front.
             max_packet_size: NonZeroUsize::new(DATAGRAM_BYTES - 1).expect("more than one"),

@@ -23,6 +23,7 @@ use purlin_proto::limits::{CREATION, VIEW_SAMPLE};
 use purlin_proto::{NodeId, View};
 
 use super::config::MEETING;
+use super::health::Health;
 use super::jobs::Job;
 use super::table::Table;
 use super::types::{Event, Output, State, Time, Why};
@@ -143,8 +144,10 @@ impl Membership {
         self.me.id = id;
         self.table = Table::new(self.me.member(now));
         self.foca = new_foca(&self.config, &self.me, &mut self.chance);
-        self.jobs.retain(|job| !matches!(job, Job::Foca(_)));
+        self.jobs.retain(|job| !matches!(job, Job::Foca(_) | Job::Verdict(_)));
         self.confirming.clear();
+        self.suspects.clear();
+        self.health = Health::new(now);
         (self.reincarnating, self.synced) = (false, false);
         self.join(now);
     }

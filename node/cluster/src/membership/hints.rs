@@ -44,6 +44,7 @@ impl Membership {
 
     /// A packet of this life has come: whatever was to be confirmed is refuted.
     pub(super) fn heard(&mut self, now: Time, peer: NodeId) {
+        self.health.heard(now);
         if self.confirming.get(&peer.name).is_some_and(|c| c.id == peer) {
             self.confirming.remove(&peer.name);
             self.history.note(now, peer.name, Happened::Answered);

@@ -12,6 +12,8 @@ use super::wire::Life;
 #[derive(Debug)]
 pub(super) enum Job {
     Foca(Timer<Life>),
+    /// The same of a suspicion that has been held for longer.
+    Verdict(Timer<Life>),
     Join,
     Sync,
     Scan,

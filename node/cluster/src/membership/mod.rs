@@ -13,6 +13,7 @@
 //! - **Suspicion** ([`refute`]) is told to its subject face to face, and ends with its answer.
 //! - **Stalls**: a node whose own jobs are late puts off all that waited by as much, so it accuses
 //!   nobody for what it slept through.
+//! - **Health** ([`health`]): a node that hears little doubts itself before it accuses others.
 //! - **Hints** ([`hints`]): a closed port starts an immediate confirmation.
 //! - **Restarts** are seen at the hello of the new life: the old one is down before the new is up.
 //! - **History** ([`history`]): what has happened to each member, for people who ask why.
@@ -21,6 +22,7 @@
 
 mod config;
 mod heal;
+mod health;
 mod hints;
 mod history;
 mod jobs;
@@ -50,6 +52,7 @@ use rand::{RngExt, SeedableRng};
 pub use config::Config;
 use config::{PROVOKE_EVERY, SCAN_EVERY, SEEDS, SYNC_EVERY};
 use heal::Meeting;
+use health::Health;
 use hints::Confirming;
 use history::History;
 pub use history::{Happened, Noted, Tally};
@@ -72,6 +75,9 @@ pub struct Membership {
     contacts: BTreeSet<SocketAddr>,
     meeting: Option<Meeting>,
     confirming: Confirming,
+    health: Health,
+    /// Who is suspect, as the last scan found it.
+    suspects: BTreeSet<NodeId>,
     history: History,
     /// Whose news are being taken.
     teller: Option<NodeId>,
@@ -141,6 +147,8 @@ impl Membership {
             contacts: BTreeSet::new(),
             meeting: None,
             confirming: Confirming::new(),
+            health: Health::new(now),
+            suspects: BTreeSet::new(),
             history: History::default(),
             teller: None,
             jobs,
@@ -261,15 +269,8 @@ impl Membership {
 
     fn run(&mut self, now: Time, job: Job) {
         match job {
-            Job::Foca(timer) => {
-                let probed = refute::asked_again(&timer);
-                let before = self.outputs.len();
-                self.with_foca(now, |foca, wishes| foca.handle_timer(timer, wishes));
-                // Others are asked to probe it only if it has not answered.
-                if let Some(probed) = probed.filter(|_| self.outputs.len() > before) {
-                    self.history.note(now, probed.name, Happened::Unanswered);
-                }
-            }
+            Job::Foca(timer) => self.reminded(now, timer),
+            Job::Verdict(timer) => self.remind(now, timer),
             Job::Join => self.join(now),
             Job::Scan => self.scan(now),
             Job::Provoke => self.provoke(now),
@@ -285,11 +286,12 @@ impl Membership {
 
     /// Looks which members have come under suspicion, or have refuted it.
     fn scan(&mut self, now: Time) {
-        for found in self.foca.iter_members() {
-            let id = found.id().id;
+        let suspects = self.foca.iter_members().filter(|m| m.state() == foca::State::Suspect);
+        let suspects: BTreeSet<_> = suspects.map(|member| member.id().id).collect();
+        let before = std::mem::replace(&mut self.suspects, suspects);
+        for &id in before.symmetric_difference(&self.suspects) {
             let Some(entry) = self.table.get_mut(id) else { continue };
-            let suspect = found.state() == foca::State::Suspect;
-            let (state, event) = match (entry.member.state, suspect) {
+            let (state, event) = match (entry.member.state, self.suspects.contains(&id)) {
                 (State::Up, true) => (State::Suspect, Event::Suspect(id)),
                 (State::Suspect, false) => (State::Up, Event::Alive(id)),
                 (State::Up | State::Suspect | State::Down | State::Left, _) => continue,
@@ -342,7 +344,7 @@ impl Membership {
     fn apply(&mut self, now: Time, updates: impl Iterator<Item = Update>) {
         let mut news = Vec::new();
         let mut unknown_dead = Vec::new();
-        let mut room = self.table.room();
+        let mut room = None;
         for update in updates {
             let Life { id, mut address } = *update.id();
             let down = update.state() == foca::State::Down;
@@ -360,9 +362,12 @@ impl Membership {
                 // One life has one address, or foca would take it for two.
                 Some(known) if known.id == id => address = known.address,
                 Some(_) => {}
-                None if room == 0 => continue,
                 None => {
-                    room -= 1;
+                    let room = room.get_or_insert_with(|| self.table.room());
+                    if *room == 0 {
+                        continue;
+                    }
+                    *room -= 1;
                     if down {
                         unknown_dead.push(Life { id, address });
                     }
@@ -393,11 +398,12 @@ impl Membership {
         }
     }
 
+    /// Lets foca do something, and does what it wants; returns how many it has come to suspect.
     fn with_foca(
         &mut self,
         now: Time,
         run: impl FnOnce(&mut OurFoca, &mut Wishes) -> Result<(), foca::Error>,
-    ) {
+    ) -> usize {
         let mut wishes = Wishes::default();
         if let Err(error) = run(&mut self.foca, &mut wishes) {
             tracing::debug!(%error, "membership input not taken");
@@ -405,6 +411,7 @@ impl Membership {
         let suspects: Vec<_> =
             wishes.timers.iter().filter_map(|(timer, _)| refute::suspected(timer)).collect();
         for (timer, after) in wishes.timers {
+            let after = self.health.delay(&timer, after);
             self.jobs.schedule(now + after, Job::Foca(timer));
         }
         for change in wishes.changes {
@@ -429,6 +436,7 @@ impl Membership {
             let Life { id, address } = to;
             self.outputs.push_back(Output::Datagram { to: id, address, bytes });
         }
+        let suspected = suspects.len();
         for suspect in suspects {
             // It may be suspected for longer.
             if self.table.get(suspect).is_some_and(|member| member.state == State::Up) {
@@ -436,6 +444,7 @@ impl Membership {
             }
             self.accuse(suspect);
         }
+        suspected
     }
 
     fn up(&mut self, now: Time, life: Life) {

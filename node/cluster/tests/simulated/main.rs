@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod cold_start;
+mod deaf;
 mod figures;
 mod history;
 mod stalls;

@@ -140,10 +140,14 @@ impl World {
     }
 
     pub(crate) fn cut(&mut self, side: &[usize], other: &[usize]) {
-        for a in side {
-            for b in other {
-                self.cuts.extend([(named(*a), named(*b)), (named(*b), named(*a))]);
-            }
+        self.cut_one_way(side, other);
+        self.cut_one_way(other, side);
+    }
+
+    /// Nothing that the first send gets to the second any more.
+    pub(crate) fn cut_one_way(&mut self, from: &[usize], to: &[usize]) {
+        for a in from {
+            self.cuts.extend(to.iter().map(|b| (named(*a), named(*b))));
         }
     }
 
@@ -351,8 +355,9 @@ impl World {
             }
             Delivery::Ping { from, to } if self.passes(from, to) => {
                 self.heard(from, to);
-                let acknowledgement = Delivery::Heard { at: from.name, peer: to };
-                self.lossy(acknowledgement);
+                if self.passes(to, from) {
+                    self.lossy(Delivery::Heard { at: from.name, peer: to });
+                }
             }
             Delivery::Heard { at, peer } => {
                 self.nodes.get_mut(&at).unwrap().heard.insert(peer);
@@ -387,7 +392,8 @@ impl World {
             return;
         }
         let frozen = self.nodes[&to].frozen_until.is_some_and(|until| until > self.now);
-        if frozen || [&self.cuts, &self.deaf].iter().any(|closed| closed.contains(&(from, to))) {
+        let cut = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        if frozen || cut || self.deaf.contains(&(from, to)) {
             return;
         }
         let (ours, theirs) = (self.id(from), self.id(to));
