@@ -322,10 +322,7 @@ impl Membership {
         }
         let gossip = match Gossip::parse(bytes) {
             Ok(gossip) => gossip,
-            Err(error) => {
-                tracing::debug!(%from, %error, "malformed gossip");
-                return;
-            }
+            Err(error) => return self.violation(from, format!("gossip: {error}")),
         };
         self.heard(now, from);
         let Some(address) = self.table.get(from).map(|known| known.address) else {

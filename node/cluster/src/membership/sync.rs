@@ -56,7 +56,8 @@ impl Membership {
         self.heard(now, from);
         match codec::from_bytes::<Said>(bytes, STATE_BYTES) {
             Ok(Said::Full { members, .. }) if members.len() > MEMBERS => {
-                tracing::warn!(%from, members = members.len(), "more members than there may be");
+                let many = members.len();
+                self.violation(from, format!("{many} members, {MEMBERS} are the most"));
             }
             Ok(Said::Full { members, answer }) => self.full(now, from, &members, answer),
             Ok(Said::Digest(theirs)) if theirs == self.table.digest() => {}
@@ -64,7 +65,7 @@ impl Membership {
             Ok(Said::Leaving) => self.leaving(now, from),
             Ok(Said::Suspected(incarnation)) => self.refute(now, from, incarnation),
             Ok(Said::Refuted(incarnation)) => self.refuted(now, from, incarnation),
-            Err(error) => tracing::warn!(%from, %error, "malformed membership state"),
+            Err(error) => self.violation(from, format!("membership state: {error}")),
         }
     }
 
