@@ -256,6 +256,7 @@ impl Membership {
         let lag = self.jobs.next_due().map(|due| now.saturating_sub(due));
         if let Some(lag) = lag.filter(|&lag| lag > self.config.lag_limit()) {
             self.jobs.put_off(lag);
+            self.health.slept(lag);
             self.confirming.clear();
             self.history.note(now, self.me.id.name, Happened::Stalled(lag));
         }
@@ -286,6 +287,7 @@ impl Membership {
 
     /// Looks which members have come under suspicion, or have refuted it.
     fn scan(&mut self, now: Time) {
+        self.see_if_alone(now);
         let suspects = self.foca.iter_members().filter(|m| m.state() == foca::State::Suspect);
         let suspects: BTreeSet<_> = suspects.map(|member| member.id().id).collect();
         let before = std::mem::replace(&mut self.suspects, suspects);
