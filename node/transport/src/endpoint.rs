@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::{
     Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Refusal, Role, Versions,
 };
@@ -314,11 +315,14 @@ impl Endpoint {
         if let Some(sent) = self.send_now(&to, flow, priority, encode) {
             return sent;
         }
-        let queued = self.queue(to, address, flow, priority, || {
-            let mut frame = BytesMut::new();
-            encode(&mut frame).then(|| frame.freeze())
-        });
-        queued.unwrap_or_else(|link| link.send(flow, priority, encode))
+        // The code that encodes is the user's, so not under a lock that others wait for.
+        let mut frame = BytesMut::new();
+        match encode(&mut frame) {
+            true if frame.len() <= FRAME_BYTES => {
+                self.send_large(to, address, flow, priority, frame.freeze())
+            }
+            _ => Sent::NotEncodable,
+        }
     }
 
     /// As [`send`](Self::send), for a frame that is encoded already and may be large.
@@ -330,7 +334,7 @@ impl Endpoint {
         priority: Priority,
         frame: Bytes,
     ) -> Sent {
-        let queued = self.queue(to, address, flow, priority, || Some(frame.clone()));
+        let queued = self.queue(to, address, flow, priority, &frame);
         queued.unwrap_or_else(|link| link.send_large(flow, priority, frame))
     }
 
@@ -341,7 +345,7 @@ impl Endpoint {
         address: SocketAddr,
         flow: Flow,
         priority: Priority,
-        frame: impl FnOnce() -> Option<Bytes>,
+        frame: &Bytes,
     ) -> Result<Sent, Link> {
         if self.0.closing.load(Ordering::Acquire) {
             return Ok(Sent::Unreachable);

@@ -156,14 +156,14 @@ impl Peers {
         dialing.next().map(|(name, _)| *name)
     }
 
-    /// Where a frame for this life of a node goes; what waits is encoded by `encode`.
+    /// Where a frame for this life of a node goes.
     pub(crate) fn queue(
         &mut self,
         to: NodeId,
         flow: Flow,
         priority: Priority,
         now: Instant,
-        encode: impl FnOnce() -> Option<Bytes>,
+        frame: &Bytes,
     ) -> Queued {
         let entry = self.entry(to.name);
         let dial = match &entry.state {
@@ -180,9 +180,8 @@ impl Peers {
         if priority == Priority::User && entry.waiting_bytes >= WAITING_BYTES {
             return Queued::Refused(Sent::Full);
         }
-        let Some(frame) = encode() else { return Queued::Refused(Sent::NotEncodable) };
         entry.waiting_bytes += frame.len();
-        entry.waiting.push((flow, frame));
+        entry.waiting.push((flow, frame.clone()));
         if dial {
             entry.state = State::Dialing(to);
             Queued::Dial
