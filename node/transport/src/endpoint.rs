@@ -350,7 +350,9 @@ impl Endpoint {
         if self.0.closing.load(Ordering::Acquire) {
             return Ok(Sent::Unreachable);
         }
-        match lock(&self.0.peers).queue(to, flow, priority, Instant::now(), frame) {
+        let (now, lane_bytes) = (Instant::now(), self.0.config.lane_bytes);
+        let queued = lock(&self.0.peers).queue(to, flow, priority, now, lane_bytes, frame);
+        match queued {
             Queued::Link(link) => return Err(link),
             Queued::Waiting => {}
             Queued::Dial => {
@@ -358,6 +360,15 @@ impl Endpoint {
                 self.spawn(async move { endpoint.dial_for(to, address).await });
             }
             Queued::Refused(sent) => return Ok(sent),
+            Queued::Jammed => {
+                let endpoint = self.clone();
+                // Not here: whoever sends may hold what is needed to tell it.
+                self.spawn(async move {
+                    let much = "more waits for it than may while it is dialed".to_owned();
+                    endpoint.dial_failed(to, address, &DialError::Lost(much));
+                });
+                return Ok(Sent::Unreachable);
+            }
         }
         Ok(Sent::Accepted)
     }
@@ -435,10 +446,15 @@ impl Endpoint {
             },
             Err(error) => error,
         };
+        self.dial_failed(to, address, &error);
+    }
+
+    /// What waited for a node is given up, and that is told; unless there is a connection by now.
+    fn dial_failed(&self, to: NodeId, address: SocketAddr, error: &DialError) {
         let failed = lock(&self.0.peers).dial_failed(to.name, Instant::now());
         if failed {
             tracing::debug!(node = %to, %address, %error, "dial failed");
-            self.0.events.unreachable(to, address, &error);
+            self.0.events.unreachable(to, address, error);
         }
     }
 

@@ -59,7 +59,7 @@ use crate::link::{Flow, Priority, Sent};
 pub(crate) const LARGE: usize = SMALL_FRAME_BYTES;
 
 const MARKER: u32 = 1 << 31;
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 const MARKER_BODY: usize = 12;
 
 /// Large frames of a lane may wait up to this many times its bound.
@@ -195,10 +195,14 @@ fn group(flow: Flow) -> usize {
     flow.0 as usize / 16 % GROUPS
 }
 
-/// The most bytes of small frames that a lane of this bound may hold: a system frame enters while
-/// there are fewer than users may not have.
+/// System frames enter while fewer bytes of small frames wait than this.
+pub(crate) fn most_system(limit: usize) -> usize {
+    limit.saturating_mul(SYSTEM_FACTOR)
+}
+
+/// The most bytes of small frames that a lane of this bound may hold.
 pub(crate) fn most_small(limit: usize) -> usize {
-    limit.saturating_mul(SYSTEM_FACTOR).saturating_add(HEAD + LARGE)
+    most_system(limit).saturating_add(HEAD + LARGE)
 }
 
 /// Likewise of large frames.
@@ -322,9 +326,7 @@ impl Lane {
         let bulk = self.limit.saturating_mul(BULK_FACTOR);
         match priority {
             Priority::User if !state.has_room(flow, self.limit) => Err(Put::Refused(Sent::Full)),
-            Priority::System if state.small() >= self.limit.saturating_mul(SYSTEM_FACTOR) => {
-                Err(Put::Jammed)
-            }
+            Priority::System if state.small() >= most_system(self.limit) => Err(Put::Jammed),
             Priority::User => Ok(bulk),
             Priority::System => Ok(bulk.saturating_mul(SYSTEM_FACTOR)),
         }
