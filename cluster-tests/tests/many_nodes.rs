@@ -48,7 +48,10 @@ fn many_start_at_once_see_deaths_and_come_together_after_a_split() {
         }
         cluster.until_whole(40 * S).await;
         println!("{count} whole after {:.1?} ({:.1?} real)", cluster.now(), begun.elapsed());
+        let before = cluster.digest().packets;
         cluster.advance(30 * S).await;
+        let packets = (cluster.digest().packets - before) / (30 * count as u64);
+        println!("{packets} packets per node and second while nothing happens");
         assert_eq!(downs.take(), BTreeMap::new(), "nobody has died");
 
         let names = cluster.names();
