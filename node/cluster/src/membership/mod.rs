@@ -276,7 +276,7 @@ impl Membership {
             Job::Scan => self.scan(now),
             Job::Provoke => self.provoke(now),
             Job::Sync => {
-                self.sync();
+                self.sync(1);
                 self.forget(now);
                 let jitter = self.chance.random_range(0.9..1.1);
                 self.jobs.schedule(now + SYNC_EVERY.mul_f64(jitter), Job::Sync);
@@ -310,7 +310,7 @@ impl Membership {
         }
         if self.sync_due.is_some_and(|due| due <= now) {
             self.sync_due = None;
-            self.sync();
+            self.sync(1);
         }
         self.jobs.schedule(now + SCAN_EVERY, Job::Scan);
     }
