@@ -61,9 +61,7 @@ impl Task {
                     self.courting = Some((holder, known.voters));
                 }
             }
-            Some(ours) if known.id == ours && !self.is_answered() => {
-                self.memory.voters = known.voters;
-            }
+            // Whom it takes for voters is one more opinion (`perhaps_voters`).
             Some(_) => {}
         }
     }
