@@ -19,7 +19,9 @@ impl Task {
             Say::Elsewhere(known, leader) if Some(known.id) == self.authority() => {
                 if leader.is_some() && leader != self.leader {
                     self.leader = leader;
-                    self.renew_at = now;
+                    // Not at once: of two voters each may take another one for the leader.
+                    let soon = now + self.times.renew_every() / 8;
+                    self.renew_at = self.renew_at.min(soon);
                 }
             }
             Say::Elsewhere(..) => {}
