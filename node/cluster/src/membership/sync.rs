@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use purlin_proto::limits::{MEMBERS, STATE_BYTES};
 use purlin_proto::{NodeId, codec, hello};
-use rand::RngExt;
+use rand::seq::IteratorRandom;
 
 use super::Membership;
 use super::config::SYNC_AFTER_CHANGE;
@@ -126,14 +126,12 @@ impl Membership {
         self.sync_due.get_or_insert(now + SYNC_AFTER_CHANGE);
     }
 
-    /// Compares states with a random member.
-    pub(super) fn sync(&mut self) {
-        let others: Vec<_> = self.table.others().map(|member| member.id).collect();
-        if others.is_empty() {
-            return;
+    /// Compares states with so many random members.
+    pub(super) fn sync(&mut self, with: usize) {
+        let others = self.table.others().map(|member| member.id);
+        for chosen in IteratorRandom::sample(others, &mut self.chance, with) {
+            self.say_digest(chosen);
         }
-        let chosen = others[self.chance.random_range(0..others.len())];
-        self.say_digest(chosen);
     }
 
     pub(super) fn say_digest(&mut self, to: NodeId) {
