@@ -1,13 +1,14 @@
-//! Runs simulated clusters from fresh seeds until one violates an invariant, or the time is over.
+//! Runs simulated clusters from fresh seeds until one violates an invariant, panics or hangs, or the
+//! time is over.
 //!
-//! `soak [MINUTES] [FIRST-SEED]`: one thread a core. Prints the line that does a failing run again, and
+//! `soak [MINUTES] [FIRST-SEED] [RUNS]`: one thread a core. Prints the line that does a failing run again, and
 //! ends with 1; `scripts/soak` is the way to start it.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use purlin_cluster_tests::simulation::{Run, run};
+use purlin_cluster_tests::simulation::{Run, replay, run};
 
 /// A run that takes longer hangs.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -17,7 +18,9 @@ fn main() -> ExitCode {
     let minutes = arguments.next().flatten().unwrap_or(10);
     let fresh =
         || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() << 20);
-    let next = AtomicU64::new(arguments.next().flatten().unwrap_or_else(fresh));
+    let first = arguments.next().flatten().unwrap_or_else(fresh);
+    let end = arguments.next().flatten().map_or(u64::MAX, |runs| first.saturating_add(runs));
+    let next = AtomicU64::new(first);
     let (failed, begun) = (AtomicBool::new(false), Instant::now());
     let (runs, simulated) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -25,7 +28,11 @@ fn main() -> ExitCode {
         for _ in 0..threads {
             scope.spawn(|| {
                 while begun.elapsed().as_secs() < 60 * minutes && !failed.load(Ordering::Relaxed) {
-                    let run = patiently(next.fetch_add(1, Ordering::Relaxed));
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    let run = patiently(seed);
                     runs.fetch_add(1, Ordering::Relaxed);
                     simulated.fetch_add(run.length.as_secs(), Ordering::Relaxed);
                     if !run.violations.is_empty() {
@@ -43,10 +50,10 @@ fn main() -> ExitCode {
 
 fn tell(run: &Run) {
     println!("seed {} fails:", run.seed);
-    for violation in run.violations.iter().take(5) {
+    for violation in run.first() {
         println!("  {violation}");
     }
-    println!("once more:\n\n  {}\n", run.replay());
+    println!("once more:\n\n  {}\n", replay(run.seed));
 }
 
 /// Says so of a run that hangs, and ends the program: nothing else can end the run.
@@ -55,7 +62,7 @@ fn patiently(seed: u64) -> Run {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             if wait.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                println!("seed {seed} hangs: PURLIN_SEED={seed} does it again");
+                println!("seed {seed} fails:\n  it hangs\nonce more:\n\n  {}\n", replay(seed));
                 std::process::exit(1);
             }
         });

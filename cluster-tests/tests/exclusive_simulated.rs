@@ -270,6 +270,24 @@ fn a_sole_voter_that_leaves_hands_its_vote_on() {
 }
 
 #[test]
+fn a_voter_that_comes_back_with_old_news_does_not_lead_the_others_astray() {
+    let cluster = Cluster::builder(8).nodes(2).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "astray", SOON).await;
+        cluster.advance(Duration::from_secs(5)).await;
+        // From now on the other one votes, alone. It has not been answered for a while when it hears
+        // from the old voter, who remembers itself.
+        cluster.stop("n0").await;
+        cluster.freeze("n1", Duration::from_secs(6));
+        cluster.restart("n0").await;
+        cluster.until_whole(Duration::from_mins(1)).await;
+        until_all_run(cluster, "n1".into(), "astray", FAILOVER).await;
+        until_all_run(cluster, "n0".into(), "astray", FAILOVER).await;
+    });
+    check("astray", false);
+}
+
+#[test]
 fn of_two_clusters_that_meet_the_junior_one_joins_the_other() {
     let cluster = Cluster::builder(7).nodes(4).with(sentry).start_apart();
     cluster.run(async |cluster| {

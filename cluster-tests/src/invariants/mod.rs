@@ -16,8 +16,10 @@ mod names_unique;
 mod no_false_alarm;
 mod nothing_leaks;
 mod nothing_lost;
+mod one_at_a_time;
 mod one_down;
 mod one_holder;
+mod one_per_child;
 mod one_per_key;
 mod pair_order;
 mod publications;
@@ -64,8 +66,10 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(no_false_alarm::NoFalseAlarm),
         Box::new(nothing_leaks::NothingLeaks),
         Box::new(nothing_lost::NothingLost::default()),
+        Box::new(one_at_a_time::OneAtATime::default()),
         Box::new(one_down::OneDown::default()),
         Box::new(one_holder::OneHolder::default()),
+        Box::new(one_per_child::OnePerChild),
         Box::new(one_per_key::OnePerKey),
         Box::new(pair_order::PairOrder::default()),
         Box::new(publications::Publications::default()),

@@ -6,14 +6,16 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Log;
-use purlin::{ExitReason, Holding, Key, NodeId, NodeName, Pid, Reference};
+use purlin::{ExitReason, Fence, Holding, Key, NodeId, NodeName, Pid, Reference};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::schedule::Part;
 use super::views::View;
 use crate::invariants::{self, Invariant};
 
@@ -65,10 +67,35 @@ pub enum Event {
     Activated { who: Who, key: Key },
     /// It has dropped all it had.
     Deactivated { who: Who },
+    /// The only process of an exclusive key, or of a child, lives; under its fence if it is exclusive.
+    Begun { who: Who, of: String, fence: Option<Fence> },
+    /// It does something.
+    Acted { who: Who, of: String, fence: Option<Fence> },
+    /// It is about to fail.
+    Failed { who: Who, of: String },
+    /// It has dropped all it had.
+    Over { who: Who },
+    /// A machine does nothing for a while, or is slow; until then its processes may be late.
+    Late { node: NodeName, until: Duration },
     /// A supervisor has restarted a child.
     Restarted { supervisor: Pid, child: String },
     /// So many messages wait for a process that may have so many.
     Waiting { who: Pid, messages: usize, limit: usize },
+}
+
+/// What should not have happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The name of what did not hold.
+    pub invariant: &'static str,
+    pub at: Duration,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}: {}", self.invariant, self.at, self.what)
+    }
 }
 
 /// What can be known without any invariant.
@@ -76,6 +103,7 @@ pub enum Event {
 pub struct Facts {
     /// Nothing was done to the run that explains a loss.
     pub benign: bool,
+    pub part: Part,
     pub now: Duration,
     /// Those who live, and their present pids.
     pub alive: BTreeMap<Who, Pid>,
@@ -87,6 +115,10 @@ pub struct Facts {
     pub deaf: BTreeSet<Who>,
     /// The processes of keys.
     pub keys: BTreeMap<Who, Key>,
+    /// The only ones of something, what that is, and under which fence.
+    pub only: BTreeMap<Who, (String, Option<Fence>)>,
+    /// Until when processes of a node may be late.
+    pub late: BTreeMap<NodeName, Duration>,
     /// The last creation that each node had, and since when its processes have known it.
     pub creations: BTreeMap<NodeName, (u64, Duration)>,
     /// What the nodes say at the end of those who live,
@@ -101,8 +133,10 @@ struct Record {
     seed: u64,
     nodes: Vec<NodeName>,
     acting: bool,
+    starts: BTreeMap<NodeName, u64>,
+    leaving: BTreeMap<(NodeName, u64), bool>,
     invariants: Vec<Box<dyn Invariant>>,
-    violations: Vec<String>,
+    violations: Vec<Violation>,
 }
 
 thread_local! {
@@ -114,11 +148,18 @@ fn with<T>(act: impl FnOnce(&mut Record) -> T) -> T {
 }
 
 /// Begins a record on this thread.
-pub fn begin(seed: u64, benign: bool, nodes: Vec<NodeName>, log: Log) {
-    let facts = Facts { benign, ..Facts::default() };
-    let invariants = invariants::all();
-    let violations = Vec::new();
-    let record = Record { facts, log, seed, nodes, acting: false, invariants, violations };
+pub fn begin(seed: u64, benign: bool, part: Part, nodes: Vec<NodeName>, log: Log) {
+    let record = Record {
+        facts: Facts { benign, part, ..Facts::default() },
+        log,
+        seed,
+        nodes,
+        acting: false,
+        starts: BTreeMap::new(),
+        leaving: BTreeMap::new(),
+        invariants: invariants::all(),
+        violations: Vec::new(),
+    };
     RECORD.with_borrow_mut(|slot| *slot = Some(record));
 }
 
@@ -128,8 +169,8 @@ pub fn tell(event: &Event) {
 }
 
 /// Something is wrong that no event shows.
-pub fn violation(what: String) {
-    with(|record| record.violations.push(what));
+pub fn violation(invariant: &'static str, what: String) {
+    with(|record| record.violated(invariant, what));
 }
 
 /// Says under which pid a process goes now.
@@ -181,6 +222,38 @@ pub fn chance(who: Who) -> StdRng {
     StdRng::seed_from_u64(seed ^ who.serial << 48 ^ name << 24 ^ who.node.creation)
 }
 
+/// What runs besides.
+pub fn part() -> Part {
+    with(|record| record.facts.part)
+}
+
+/// A node starts once more.
+pub fn starts(node: NodeName) {
+    with(|record| *record.starts.entry(node).or_default() += 1);
+}
+
+/// A node is being taken out of service; returns which of its starts that is, unless it was already.
+pub fn leaves(node: NodeName) -> Option<u64> {
+    with(|record| {
+        let start = record.starts.get(&node).copied()?;
+        record.leaving.insert((node, start), false).is_none().then_some(start)
+    })
+}
+
+/// It is out of service.
+pub fn has_left(node: NodeName, start: u64) {
+    with(|record| record.leaving.insert((node, start), true));
+}
+
+/// The nodes that are being taken out of service, and whether they are.
+pub fn leaving() -> Vec<(NodeName, bool)> {
+    with(|record| {
+        let Record { starts, leaving, .. } = record;
+        leaving.retain(|(node, start), _| starts.get(node) == Some(start));
+        leaving.iter().map(|((node, _), out)| (*node, *out)).collect()
+    })
+}
+
 /// Whether workers are to do anything.
 pub fn acting() -> bool {
     with(|record| record.acting)
@@ -224,19 +297,27 @@ pub fn gone(views: BTreeMap<NodeName, View>, for_good: bool) -> bool {
 }
 
 /// What was wrong, ever.
-pub fn violations() -> Vec<String> {
+pub fn violations() -> Vec<Violation> {
     with(|record| record.violations.clone())
 }
 
 impl Record {
     fn check(&mut self, look: impl Fn(&mut dyn Invariant, &Facts) -> Result<(), String>) {
+        let mut wrong = Vec::new();
         for invariant in &mut self.invariants {
             if let Err(what) = look(&mut **invariant, &self.facts) {
-                let what = format!("{} at {:?}: {what}", invariant.name(), self.facts.now);
-                self.log.note(format_args!("VIOLATED {what}"));
-                self.violations.push(what);
+                wrong.push((invariant.name(), what));
             }
         }
+        for (invariant, what) in wrong {
+            self.violated(invariant, what);
+        }
+    }
+
+    fn violated(&mut self, invariant: &'static str, what: String) {
+        let violation = Violation { invariant, at: self.log.now(), what };
+        self.log.note(format_args!("VIOLATED {violation}"));
+        self.violations.push(violation);
     }
 
     fn take(&mut self, event: &Event) {
@@ -258,8 +339,17 @@ impl Record {
                 facts.keys.insert(*who, key.clone());
             }
             Event::Deactivated { who } if facts.keys.remove(who).is_none() => return,
+            Event::Begun { who, of, fence } => {
+                facts.only.insert(*who, (of.clone(), *fence));
+            }
+            Event::Over { who } if facts.only.remove(who).is_none() => return,
+            Event::Late { node, until } => {
+                let late = facts.late.entry(*node).or_default();
+                *late = (*late).max(*until);
+            }
             Event::Crashed { node } => {
                 facts.keys.retain(|who, _| who.node.name != *node);
+                facts.only.retain(|who, _| who.node.name != *node);
                 let lost: Vec<_> =
                     facts.alive.keys().filter(|who| who.node.name == *node).copied().collect();
                 for who in lost {
@@ -270,13 +360,8 @@ impl Record {
             _ => {}
         }
         self.log.note(format_args!("{event:?}"));
-        for invariant in &mut self.invariants {
-            if let Err(what) = invariant.see(event, &self.facts) {
-                let now = self.facts.now;
-                let what = format!("{} at {now:?}: {what}, by {event:?}", invariant.name());
-                self.log.note(format_args!("VIOLATED {what}"));
-                self.violations.push(what);
-            }
-        }
+        self.check(|invariant, facts| {
+            invariant.see(event, facts).map_err(|what| format!("{what}, by {event:?}"))
+        });
     }
 }

@@ -8,6 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
+use super::leaving;
+
 /// One thing done to a cluster.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -20,11 +22,24 @@ pub enum Fault {
     Crash(NodeName),
     Kill(NodeName),
     Stop(NodeName),
+    /// Takes it out of service, and stops it when that is done.
+    Drain(NodeName),
     /// All that do not run.
     Restart,
     Freeze(NodeName, Duration),
     Slow(NodeName, Duration),
     Skew(NodeName, f64),
+}
+
+/// What runs in a cluster besides workers and trees. Each costs time, so a run has one at most.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    #[default]
+    None,
+    /// Keyed processes of an exclusive kind.
+    Keys,
+    /// Children of cluster supervisors, exclusive and available.
+    Children,
 }
 
 /// A run, as its seed has it.
@@ -33,6 +48,7 @@ pub struct Schedule {
     pub nodes: usize,
     /// No machine and no road fails for good; packets suffer, and clocks differ.
     pub benign: bool,
+    pub part: Part,
     /// What is done, and how long to wait before it.
     pub faults: Vec<(Duration, Fault)>,
 }
@@ -45,6 +61,11 @@ impl Schedule {
         let names: Vec<_> =
             (0..nodes).map(|index| NodeName::new(&format!("n{index}")).expect("a name")).collect();
         let benign = chance.random_bool(0.3);
+        let part = match chance.random_range(0..5) {
+            0 | 1 => Part::Keys,
+            2 | 3 => Part::Children,
+            _ => Part::None,
+        };
         let mut faults = Vec::new();
         for &name in &names {
             let rate = 1.0 + chance.random_range(-0.02..0.02);
@@ -60,7 +81,7 @@ impl Schedule {
             };
             faults.push((wait, fault));
         }
-        Self { nodes, benign, faults }
+        Self { nodes, benign, part, faults }
     }
 }
 
@@ -145,8 +166,9 @@ fn harmful(names: &[NodeName], chance: &mut StdRng) -> Fault {
         48..62 => Fault::Heal,
         62..67 => Fault::Crash(one(names, chance)),
         67..70 => Fault::Kill(one(names, chance)),
-        70..74 => Fault::Stop(one(names, chance)),
-        74..86 => Fault::Restart,
+        70..73 => Fault::Stop(one(names, chance)),
+        73..77 => Fault::Drain(one(names, chance)),
+        77..86 => Fault::Restart,
         86..94 => Fault::Freeze(one(names, chance), millis(chance, 50..9_000)),
         94..97 => Fault::Slow(one(names, chance), millis(chance, 0..100)),
         _ => Fault::Skew(one(names, chance), 1.0 + chance.random_range(-0.02..0.02)),
@@ -167,9 +189,10 @@ impl Fault {
             Self::Crash(name) if runs(name) => cluster.crash(name),
             Self::Kill(name) if runs(name) => cluster.kill(name),
             Self::Stop(name) if runs(name) => cluster.stop(name).await,
+            Self::Drain(name) => leaving::begin(cluster, name).await,
             Self::Restart => {
                 for name in cluster.names().into_iter().filter(|name| !runs(*name)) {
-                    cluster.restart(name).await;
+                    super::start(cluster, name).await;
                 }
             }
             Self::Freeze(name, span) => cluster.freeze(name, span),

@@ -8,6 +8,7 @@ use purlin::{GlobalError, Interrupt, Name, NameConflict};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
+use super::only;
 use super::record::{self, Event, Who};
 use super::worker::{CALL_TIMEOUT, Ping, Worker};
 
@@ -80,7 +81,8 @@ impl Worker {
     fn leave(&mut self, ctx: &Context<Self>) {
         let Some(group) = self.shared.groups.pop() else { return };
         if !ctx.leave(group) {
-            record::violation(format!("{} was not in {group}, which it has joined", self.who));
+            let what = format!("{} was not in {group}, which it has joined", self.who);
+            record::violation("groups", what);
         }
         record::tell(&Event::Left { who: self.who, group });
     }
@@ -116,7 +118,9 @@ impl Worker {
         match ctx.register_global(name) {
             Ok(()) => record::tell(&Event::Named { who, name }),
             Err(GlobalError::Taken { .. }) => {}
-            Err(error) => record::violation(format!("{who} does not get {name}: {error}")),
+            Err(error) => {
+                record::violation("global names", format!("{who} does not get {name}: {error}"));
+            }
         }
     }
 
@@ -132,7 +136,11 @@ impl Worker {
     }
 
     async fn use_key(&mut self, ctx: &Context<Self>) {
-        let key = Dest::key(Keeper::KIND, self.any(&KEYS));
+        let only = only::all(record::part());
+        let key = match only.choose(&mut self.chance) {
+            Some(only) if self.chance.random_bool(0.6) => only.clone(),
+            _ => Dest::key(Keeper::KIND, self.any(&KEYS)),
+        };
         let crash = self.chance.random_bool(0.1);
         drop(ctx.runtime().call_timeout(key, WhoIs { crash }, CALL_TIMEOUT).await);
     }
@@ -151,7 +159,9 @@ impl Handler<NameConflict> for Worker {
         let name = NAMES.into_iter().find(|name| *name == lost.name.as_str());
         match name {
             Some(name) => record::tell(&Event::NameLost { who: self.who, name }),
-            None => record::violation(format!("{} has lost {}", self.who, lost.name)),
+            None => {
+                record::violation("global names", format!("{} has lost {}", self.who, lost.name));
+            }
         }
         Ok(())
     }

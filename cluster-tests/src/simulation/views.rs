@@ -1,14 +1,22 @@
 //! What the nodes of a run say when it is over.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Cluster;
-use purlin::{Actor, Dest, Group, Holding, Name, Node, NodeName, Pid};
+use purlin::{
+    Actor, ClusterChildInfo, ClusterChildState, Dest, Group, Holding, Name, Node, NodeName, Pid,
+};
 use tokio::runtime::Handle;
 
+use super::only;
 use super::record::{self, Who};
+use super::schedule::Part;
 use super::shared::{GROUPS, KEYS, Keeper, NAMES, WhoIs};
+
+/// What each child does, and where it runs or was placed last.
+pub type Children = BTreeMap<String, (ClusterChildState, Option<NodeName>)>;
 
 /// What one node says.
 #[derive(Debug, Default)]
@@ -21,6 +29,8 @@ pub struct View {
     pub keys: Vec<(String, Pid)>,
     /// Who answers for a key when this node calls it.
     pub answers: BTreeMap<&'static str, Result<Who, String>>,
+    /// What children do, and where.
+    pub children: Children,
     /// The kinds of its processes, one for each.
     pub kinds: Vec<String>,
     pub holdings: Vec<Holding>,
@@ -42,15 +52,51 @@ pub fn look(cluster: &Cluster) -> BTreeMap<NodeName, View> {
     cluster.names().into_iter().map(view).collect()
 }
 
-/// Lets every node call every key, which starts its process where there is none.
-pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>) {
-    for (&name, view) in views {
-        for key in KEYS {
-            let asked = Dest::key(Keeper::KIND, key);
-            let answer = cluster.node(name).call(asked, WhoIs { crash: false }).await;
+/// Lets every node call every key, which starts its process where there is none, and tell of all
+/// children. What is exclusive may take a while to run.
+pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>, patience: Duration) {
+    let mut keys: Vec<_> = KEYS.into_iter().map(|key| (Keeper::KIND, key)).collect();
+    if record::part() == Part::Keys {
+        keys.extend(only::KEYS.into_iter().map(|key| (only::Only::KIND, key)));
+    }
+    let end = cluster.now() + patience;
+    for (&name, view) in &mut *views {
+        for &(kind, key) in &keys {
+            let exclusive = kind == only::Only::KIND;
+            let answer = loop {
+                let asked = Dest::key(kind, key);
+                match cluster.node(name).call(asked, WhoIs { crash: false }).await {
+                    Err(_) if exclusive && cluster.now() < end => {
+                        cluster.advance(Duration::from_millis(100)).await;
+                    }
+                    answer => break answer,
+                }
+            };
             view.answers.insert(key, answer.map_err(|error| error.to_string()));
         }
     }
+    for (name, children) in children(cluster).await {
+        views.get_mut(&name).expect("it was there").children = children;
+    }
+}
+
+/// What every node says of all children; nothing where there are none.
+pub async fn children(cluster: &Cluster) -> BTreeMap<NodeName, Children> {
+    let mut views = BTreeMap::new();
+    for name in cluster.names() {
+        let list = |node: Node| async move {
+            let mut all = Vec::new();
+            for of in [only::SINGLE, only::MANY] {
+                // Who does not answer sees none.
+                all.extend(node.cluster_supervisor(of).children().await.unwrap_or_default());
+            }
+            all
+        };
+        let list = cluster.node(name).run(list).await.unwrap_or_default();
+        let line = |info: ClusterChildInfo| (info.child.to_string(), (info.state, info.node));
+        views.insert(name, list.into_iter().map(line).collect());
+    }
+    views
 }
 
 /// All that the nodes tell of those whom the record knows.
@@ -90,6 +136,7 @@ fn of(node: &Node) -> View {
             .map(|(_, k, pid)| (k.to_string(), pid))
             .collect(),
         answers: BTreeMap::new(),
+        children: Children::new(),
         kinds,
         holdings: node.holdings(),
         tasks: Handle::current().metrics().num_alive_tasks(),

@@ -134,7 +134,7 @@ impl Worker {
         let took = begun.elapsed();
         // A machine that was frozen is late for everything.
         if took > CALL_TIMEOUT + Duration::from_secs(12) {
-            record::violation(format!("calls end in time: one took {took:?}"));
+            record::violation("calls end in time", format!("one took {took:?}"));
         }
     }
 
@@ -281,7 +281,7 @@ impl Drop for Worker {
 fn arrived(by: Who, message: &Numbered) {
     let Numbered { from, pid, number, ref body } = *message;
     if *body != vec![number.to_le_bytes()[0]; body.len()] {
-        record::violation(format!("{number} from {from} to {by} is spoiled"));
+        record::violation("messages are whole", format!("{number} from {from} to {by} is spoiled"));
     }
     record::tell(&Event::Delivered { by, from, pid, number });
 }

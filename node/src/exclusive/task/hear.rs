@@ -19,7 +19,9 @@ impl Task {
             Say::Elsewhere(known, leader) if Some(known.id) == self.authority() => {
                 if leader.is_some() && leader != self.leader {
                     self.leader = leader;
-                    self.renew_at = now;
+                    // Not at once: of two voters each may take another one for the leader.
+                    let soon = now + self.times.renew_every() / 8;
+                    self.renew_at = self.renew_at.min(soon);
                 }
             }
             Say::Elsewhere(..) => {}
@@ -61,9 +63,7 @@ impl Task {
                     self.courting = Some((holder, known.voters));
                 }
             }
-            Some(ours) if known.id == ours && !self.is_answered() => {
-                self.memory.voters = known.voters;
-            }
+            // Whom it takes for voters is one more opinion (`perhaps_voters`).
             Some(_) => {}
         }
     }

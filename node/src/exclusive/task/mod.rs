@@ -394,7 +394,7 @@ impl Task {
             let leader = self.leader.filter(|_| self.is_answered());
             let asked: BTreeSet<NodeName> = match leader {
                 Some(leader) => [leader].into(),
-                None => self.memory.voters.iter().copied().chain(self.leader).collect(),
+                None => self.perhaps_voters(),
             };
             for voter in asked {
                 self.say(voter, Say::Renew(renewal.clone()));
@@ -407,6 +407,16 @@ impl Task {
                 self.say(voter, Say::Renew(renewal.clone()));
             }
         }
+    }
+
+    /// Who may lead, or know who does: nobody knows whose word is the newest. The voters may have
+    /// changed since they last answered, and one on this node may be the only one that is left.
+    fn perhaps_voters(&self) -> BTreeSet<NodeName> {
+        let own = self.memory.voters.iter().copied().chain(self.leader);
+        let seat = self.seat.iter().flat_map(|seat| seat.voters().into_keys().chain(seat.leader()));
+        let known = self.heard.values().filter_map(|here| here.authority.as_ref());
+        let ours = known.filter(|known| Some(known.id) == self.authority());
+        own.chain(seat).chain(ours.flat_map(|known| known.voters.iter().copied())).collect()
     }
 
     fn show(&self) {
@@ -438,9 +448,7 @@ impl Task {
         let renewal = renewal.clone();
         if now >= self.renew_at {
             self.renew_at = now + self.times.renew_every() / 4;
-            let voters: BTreeSet<_> =
-                self.memory.voters.iter().copied().chain(self.leader).collect();
-            for voter in voters {
+            for voter in self.perhaps_voters() {
                 self.say(voter, Say::Renew(renewal.clone()));
             }
         }
