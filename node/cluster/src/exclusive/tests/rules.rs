@@ -200,8 +200,8 @@ fn one_that_drains_and_crashes_is_waited_for_until_its_lease_is_over() {
     ask(&mut keeper, SECOND, &mut stays, &two);
     stays.settled(6);
 
-    let long_ago = SECOND + times().hold();
-    assert_eq!(ask(&mut keeper, long_ago - SECOND, &mut stays, &two).cleared, 0);
+    let (soon, long_ago) = (times().hold(), SECOND + times().hold());
+    assert_eq!(ask(&mut keeper, soon, &mut stays, &two).cleared, 0);
     assert_eq!(ask(&mut keeper, long_ago, &mut stays, &two).cleared, 6);
 }
 
@@ -229,11 +229,11 @@ fn a_new_leader_passes_no_barrier_while_one_that_drains_may_have_a_lease() {
     ask(&mut keeper, 10 * SECOND, &mut stays, &two);
     stays.settled(6);
 
-    let over = 10 * SECOND + times().hold();
-    assert_eq!(ask(&mut keeper, over - SECOND, &mut stays, &two).cleared, 0);
-    keeper.drains(over - SECOND, b);
+    let (soon, over) = (9 * SECOND + times().hold(), 10 * SECOND + times().hold());
+    assert_eq!(ask(&mut keeper, soon, &mut stays, &two).cleared, 0);
+    keeper.drains(soon, b);
     let mut leaves = Holder::new(b, authority(), times(), 0);
-    assert!(ask(&mut keeper, over - SECOND, &mut leaves, &two).leased, "it goes on");
+    assert!(ask(&mut keeper, soon, &mut leaves, &two).leased, "it goes on");
     assert_eq!(ask(&mut keeper, over, &mut stays, &two).cleared, 0, "and is waited for");
     leaves.settled(6);
     ask(&mut keeper, over, &mut leaves, &two);
