@@ -10,8 +10,8 @@ use purlin_proto::admin::{
 };
 use purlin_proto::session::Request;
 use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name, NodeName, Payload,
-    Pid, Reference, Refusal, Role, SpawnError,
+    CallError, Capabilities, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name,
+    NodeName, Payload, Pid, Reference, Refusal, Role, SpawnError,
 };
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
@@ -128,6 +128,7 @@ impl ClientBuilder {
         let connection = Connection::new(self.seeds, bound.then(|| certified.permissions.clone()));
         let mut config = Config::new(credentials, self.cluster);
         (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
+        config.capabilities = Capabilities::PERMITTED;
         let bind = |wire| {
             let ear = Arc::new(Ear(Arc::downgrade(&connection)));
             Endpoint::bind(config.clone(), wire, ear)

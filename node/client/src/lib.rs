@@ -24,8 +24,8 @@
 //!
 //! # What it may do
 //!
-//! What the permissions in its certificate say (`purlin token create --may`); an operator's may do
-//! everything. All else ends with [`CallError::Forbidden`], which says what was tried.
+//! What the permissions in its certificate say (`purlin token create --may`), or, if it names the
+//! client, the config of the node that it is connected to; an operator's may do everything. All else ends with [`CallError::Forbidden`], which says what was tried.
 //!
 //! # When not to use it
 //!
