@@ -301,6 +301,12 @@ async fn the_config_of_a_node_has_the_last_word_on_its_clients() {
 
     // and on other nodes: of the client that has moved there, too.
     a.stop().await;
+    let moved = async {
+        while shop.connected_to() != Some(b.address()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, moved).await.unwrap();
     assert_eq!(shop.call("hits", Add(7)).await, Ok(7));
     is_forbidden(shop.members().await, "call purlin node.members");
     shop.send("hits", Add(1)).await.unwrap();

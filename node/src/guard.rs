@@ -30,13 +30,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use purlin_proto::admin::{self, GetProcess};
+use purlin_proto::admin::{self, GetProcess, Renew};
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
-    Asker, Capabilities, Dest, GrantedPermissions, Name, NodeName, Permissions, Pid, Role, Verdict,
+    Asker, Capabilities, Dest, GrantedPermissions, Message, Name, NodeName, Permissions, Pid, Role,
+    Verdict,
 };
 use purlin_runtime::Runtime;
 use purlin_transport::Peer;
+use tokio::time::Instant;
+
+use crate::allowance::Allowances;
 
 /// How long a node may take to tell the kind of a process.
 const KIND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,23 +51,41 @@ const KINDS: usize = 1_024;
 /// How often one session's refusals are warned of.
 const LOGGED: u64 = 10;
 
+/// A client may ask so often to have a certificate made anew, on each node,
+const RENEWALS: u32 = 16;
+
+/// and once more after each such time.
+const RENEWAL_EVERY: Duration = Duration::from_secs(30);
+
 /// What the guards of a node have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Guards {
     granted: GrantedPermissions,
+    /// Of clients by their names.
+    renewals: Allowances<NodeName>,
     /// What has been forbidden since the node started.
     requests: AtomicU64,
+    /// What else was not done since it was asked too often.
+    renewals_refused: AtomicU64,
 }
 
 impl Guards {
     pub(crate) fn new(granted: GrantedPermissions) -> Self {
-        Self { granted, requests: AtomicU64::new(0) }
+        let renewals = Allowances::new(RENEWALS, RENEWAL_EVERY);
+        let (requests, renewals_refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { granted, renewals, requests, renewals_refused }
     }
 
     /// All counts, by name.
-    pub(crate) fn snapshot(&self) -> [admin::Counter; 1] {
-        let count = self.requests.load(Ordering::Relaxed);
-        [admin::Counter { name: "requests.forbidden".to_owned(), count }]
+    pub(crate) fn snapshot(&self) -> [admin::Counter; 2] {
+        let counter = |name: &str, count: &AtomicU64| {
+            let count = count.load(Ordering::Relaxed);
+            admin::Counter { name: name.to_owned(), count }
+        };
+        [
+            counter("requests.forbidden", &self.requests),
+            counter("requests.renewals_refused", &self.renewals_refused),
+        ]
     }
 }
 
@@ -124,6 +146,20 @@ impl Guard {
             Verdict::OfKind(pid) => Err(self.refuse(format!("{pid}"))),
             Verdict::Forbidden { what } => Err(self.refuse(what)),
         }
+    }
+
+    /// Whether it asks too often for what anybody may ask: a certificate anew, which costs a member
+    /// with the authority's key a signature. Counts it.
+    pub(crate) fn is_too_often(&self, request: &Request) -> bool {
+        let (Request::Send { message, .. } | Request::Call { message, .. }) = request else {
+            return false;
+        };
+        let refused = message.as_str() == Renew::NAME
+            && !self.guards.renewals.take(self.client, Instant::now());
+        if refused {
+            self.guards.renewals_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        refused
     }
 
     fn refuse(&mut self, what: String) -> String {

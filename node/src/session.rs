@@ -304,7 +304,7 @@ impl Session {
     }
 
     /// Whether a request is not to be done, because what the client has asked for before takes up
-    /// all it may; it is told so.
+    /// all it may, or it asks too often; it is told so.
     fn is_too_much(&self, request: &Request) -> bool {
         let much = self.held.is_over(REQUEST_BYTES) || self.answers.len() >= AT_ONCE;
         match request {
@@ -324,6 +324,12 @@ impl Session {
             {
                 tracing::warn!(client = %self.link.peer().name, "client has too many monitors");
                 self.link.close(&Refusal::Busy);
+            }
+            request if self.guard.is_too_often(request) => {
+                if let Request::Call { reference, .. } = request {
+                    let result = Err(CallError::Overloaded);
+                    self.tell(Update::Reply { reference: *reference, result });
+                }
             }
             _ => return false,
         }
