@@ -11,7 +11,10 @@ use purlin::kinds::{Add, Counter, Read};
 use purlin::prelude::*;
 use purlin::proto::admin::{Leave, SYSTEM};
 use purlin::proto::session::{Request, Update};
-use purlin::proto::{Codec, Dest, Frame, MessageName, Payload, Reference, Refusal};
+use purlin::proto::{
+    Capabilities, Codec, Dest, Frame, GrantedPermissions, MessageName, Payload, Permissions,
+    Reference, Refusal,
+};
 use purlin::{Name, NodeBuilder, NodeId, SpawnError};
 use purlin_client::{Client, SpawnOptions};
 use purlin_cluster_tests::memory;
@@ -171,10 +174,19 @@ async fn rogue(
     cluster: &mut memory::Cluster,
     credentials: Credentials,
 ) -> (Endpoint, Link, mpsc::UnboundedReceiver<Update>) {
+    rogue_with(cluster, credentials, Capabilities::default()).await
+}
+
+async fn rogue_with(
+    cluster: &mut memory::Cluster,
+    credentials: Credentials,
+    capabilities: Capabilities,
+) -> (Endpoint, Link, mpsc::UnboundedReceiver<Update>) {
     let (tell, told) = mpsc::unbounded_channel();
     let address = cluster.next_address();
     let wire = WireConfig::Memory { network: cluster.network.clone(), address };
-    let config = Config::new(credentials, Name::from("purlin"));
+    let mut config = Config::new(credentials, Name::from("purlin"));
+    config.capabilities = capabilities;
     let endpoint = Endpoint::bind(config, wire, Arc::new(Rogue(tell))).unwrap();
     let link = endpoint.dial(cluster.nodes[0].address(), None).await.unwrap();
     (endpoint, link, told)
@@ -239,7 +251,113 @@ async fn the_node_judges_whatever_the_client_thinks() {
     assert_eq!(forbidden_requests(&a).await, 5);
 }
 
+fn granted(clients: &str, may: &[&str]) -> GrantedPermissions {
+    let may = may.iter().map(|text| text.parse().unwrap()).collect();
+    let mut granted = GrantedPermissions::default();
+    granted.add(clients, Permissions::new(may).unwrap()).unwrap();
+    granted
+}
+
+/// Node n0 has a say of its own about clients, n1 has none.
+async fn one_that_grants(clients: &str, may: &[&str]) -> memory::Cluster {
+    let mut cluster = memory::Cluster::empty();
+    let clients = granted(clients, may);
+    cluster.join("n0", |builder| builder.actor::<Counter>().clients(clients.clone())).await;
+    cluster.join("n1", |builder| builder.actor::<Counter>()).await;
+    cluster.until_all_see(2).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_config_of_a_node_has_the_last_word_on_its_clients() {
+    let mut cluster = one_that_grants("sh*", &["send:hits", "read"]).await;
+    let [a, b] = [0, 1].map(|index: usize| cluster.nodes[index].clone());
+    for node in [&a, &b] {
+        let hits = node.spawn::<Counter>(None).await.unwrap();
+        node.runtime().register("hits".into(), hits.pid()).unwrap();
+    }
+    let credentials = cluster.bound_client("shop".into(), &["call:hits", "spawn:counter"]);
+    let seeds = [a.address().to_string(), b.address().to_string()];
+    let builder = Client::builder(seeds).memory(cluster.network.clone(), cluster.next_address());
+    let shop = builder.connect(credentials).await.unwrap();
+
+    // Given: the library knows that it may, or this would be an error.
+    shop.send("hits", Add(1)).await.unwrap();
+    assert_eq!(shop.members().await.unwrap().len(), 2);
+    // Taken.
+    is_forbidden(shop.call("hits", Read).await, "call hits");
+    let payload = Payload::encode(Codec::Bincode, &0_i64).unwrap();
+    let spawned = shop.spawn("counter".into(), payload, SpawnOptions::default()).await;
+    assert_eq!(spawned, Err(SpawnError::Forbidden { what: "spawn counter on n0".to_owned() }));
+    is_forbidden(shop.exit("hits", ExitReason::Kill).await, "exit hits");
+
+    // Of others the certificate counts,
+    let other = cluster.bound_client("bank".into(), &["call:hits"]);
+    let seeds = [a.address().to_string()];
+    let builder = Client::builder(seeds).memory(cluster.network.clone(), cluster.next_address());
+    let bank = builder.connect(other).await.unwrap();
+    assert_eq!(bank.call("hits", Read).await, Ok(1));
+    is_forbidden(bank.members().await, "call purlin node.members");
+
+    // and on other nodes: of the client that has moved there, too.
+    a.stop().await;
+    let moved = async {
+        while shop.connected_to() != Some(b.address()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, moved).await.unwrap();
+    assert_eq!(shop.call("hits", Add(7)).await, Ok(7));
+    is_forbidden(shop.members().await, "call purlin node.members");
+    shop.send("hits", Add(1)).await.unwrap();
+    is_forbidden(shop.send("topic:x", Add(1)).await, "send topic:x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_instead_of_its_certificate_is_told_to_who_understands_it() {
+    let mut cluster = one_that_grants("shop", &["read"]).await;
+    let first = [
+        ("shop", Capabilities::PERMITTED, true),
+        ("shop", Capabilities::default(), false),
+        ("bank", Capabilities::PERMITTED, false),
+    ];
+    for (name, capabilities, is_told) in first {
+        let credentials = cluster.bound_client(name.into(), &["call:hits"]);
+        let (_endpoint, _, mut told) = rogue_with(&mut cluster, credentials, capabilities).await;
+
+        let first = tokio::time::timeout(SOON, told.recv()).await.unwrap().unwrap();
+        match first {
+            Update::Permitted { may } => assert_eq!((is_told, may), (true, vec!["read".into()])),
+            Update::Welcome { .. } => assert!(!is_told, "{name} is told nothing"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 // ----- real processes -----
+
+#[test]
+fn the_config_file_of_a_node_says_what_clients_may_do() {
+    let cluster = Cluster::default();
+    let settings = tempfile::tempdir().unwrap();
+    let file = settings.path().join("purlin.toml");
+    std::fs::write(&file, "[clients]\n\"sh*\" = [\"call:bank\"]\n").unwrap();
+    let config = file.to_str().unwrap();
+    let a = cluster.start("a", &["--config", config]);
+    cluster.ok(&a, &["spawn", "counter", "--name", "hits"]);
+    cluster.ok(&a, &["spawn", "counter", "--name", "bank"]);
+    let shop = joined(&cluster, &a, &["call:hits"]);
+
+    assert_eq!(shop.ok(&a, &["call", "bank", "counter.add", "5"]), "5");
+    let said = refused(&shop, &a, &["call", "hits", "counter.add", "5"]);
+    assert!(said.contains("call hits"), "{said}");
+
+    std::fs::write(&file, "[clients]\n\"sh*\" = [\"cal:bank\"]\n").unwrap();
+    let bad = cluster.purlin().args(["start", "--name", "b", "--config", config]).output().unwrap();
+    let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert_eq!(bad.status.code(), Some(2), "{said}");
+    assert!(said.contains("purlin.toml: clients.\"sh*\": \"cal:bank\" is not"), "{said}");
+}
 
 /// Makes a token for a client and joins with it.
 fn joined(cluster: &Cluster, node: &Process, may: &[&str]) -> Cluster {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use purlin_proto::{Labels, Name, NodeName, SpawnError};
+use purlin_proto::{GrantedPermissions, Labels, Name, NodeName, SpawnError};
 use purlin_runtime::{
     Actor, KEYS_IN_MOTION, Keyed, KeyedActor, KeyedKinds, Kinds, Resolver, Stateful, Store,
     StoreError, Supervisor,
@@ -81,6 +81,7 @@ pub struct NodeBuilder {
     pub(crate) lane_bytes: usize,
     pub(crate) mtu: u16,
     pub(crate) window: u32,
+    clients: GrantedPermissions,
 }
 
 /// Tells the time of day: for creations, and for the times of events.
@@ -166,6 +167,7 @@ impl Default for NodeBuilder {
             lane_bytes: purlin_transport::LANE_BYTES,
             mtu: purlin_transport::MTU,
             window: purlin_transport::WINDOW,
+            clients: GrantedPermissions::default(),
         }
     }
 }
@@ -416,6 +418,24 @@ impl NodeBuilder {
     #[must_use]
     pub fn window(mut self, bytes: u32) -> Self {
         self.window = bytes.max(16 << 10);
+        self
+    }
+
+    /// What clients that are connected to this node may do, by their names, whatever their
+    /// certificates say; nothing is said of any unless it is said here. Operators are not concerned.
+    ///
+    /// ```
+    /// use purlin::Node;
+    /// use purlin::proto::{GrantedPermissions, Permissions};
+    ///
+    /// let mut clients = GrantedPermissions::default();
+    /// clients.add("shop-*", Permissions::new(vec!["call:global:shop".parse()?])?)?;
+    /// let node = Node::builder().clients(clients);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn clients(mut self, granted: GrantedPermissions) -> Self {
+        self.clients = granted;
         self
     }
 

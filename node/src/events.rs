@@ -11,7 +11,7 @@ use purlin_runtime::{Flood, Inbound, Runtime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 
 use crate::exclusive::Exclusive;
-use crate::guard::Counts;
+use crate::guard::Guards;
 use crate::inputs::{
     BACKLOG, Backlog, GOSSIP_BACKLOG, HINTS_BACKLOG, Inputs, OVERHEAD, Said, Told,
 };
@@ -87,7 +87,7 @@ pub(crate) struct Ear {
     pub(crate) hints: Arc<Backlog>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) exclusive: Arc<Exclusive>,
-    pub(crate) forbidden: Arc<Counts>,
+    pub(crate) guards: Arc<Guards>,
     pub(crate) revoked: Arc<Known>,
 }
 
@@ -172,7 +172,7 @@ impl Events for Ear {
                 self.inputs.tell_of(node.id.name, Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
-            None => session::open(&self.runtime, link, &self.forbidden),
+            None => session::open(&self.runtime, link, &self.guards),
         }
     }
 

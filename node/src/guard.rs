@@ -1,11 +1,20 @@
-//! Judges what a client asks by what its certificate allows, before anything is done for it.
+//! Judges what a client asks by what it may do, before anything is done for it.
 //!
-//! Every client has a guard in its session. Permissions are in the certificate, so they are as old
-//! as the connection and need no other node: on a split, or when others are of another version, a
-//! client may do the same. What the session then sends to other nodes is the node's own and is not
+//! Every client has a guard in its session. Permissions are in the certificate or in this node's own
+//! config, so they are as old as the connection and need no other node: on a split, or when others
+//! are of another version, a client may do the same. What the session then sends to other nodes is the node's own and is not
 //! judged there again; so a client can do no more than the node it is connected to lets it, and a
 //! node of a version without permissions lets it do everything. Permissions hold once all nodes
 //! know of them.
+//!
+//! The config has the last word: of a client whose name it has a pattern for, the certificate does
+//! not count ([`GrantedPermissions`]). Whoever can write a node's config can have its certificate and
+//! processes as well, so that it can give gives nobody a power that he does not have; and that it
+//! can take is the quickest way to take. Each node judges its own clients, so what is to hold in the
+//! whole cluster is to be in the config of all nodes; where one lacks it the certificate counts. What
+//! counts here instead of its certificate the client is told, if it can hear that; an older one
+//! believes its certificate, and so calls a message forbidden that was sent, or does not know that
+//! one was.
 //!
 //! A pid tells nothing of what it is: if only processes of some kinds are allowed, the pid's node is
 //! asked for its kind, once for each pid, and the requests behind it wait for that,
@@ -21,11 +30,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use purlin_proto::admin::{self, GetProcess};
-use purlin_proto::session::Request;
-use purlin_proto::{Asker, Dest, Name, NodeName, Permissions, Pid, Role, Verdict};
+use purlin_proto::admin::{self, GetProcess, Renew};
+use purlin_proto::session::{Request, Update};
+use purlin_proto::{
+    Asker, Capabilities, Dest, GrantedPermissions, Message, Name, NodeName, Permissions, Pid, Role,
+    Verdict,
+};
 use purlin_runtime::Runtime;
 use purlin_transport::Peer;
+use tokio::time::Instant;
+
+use crate::allowance::Allowances;
 
 /// How long a node may take to tell the kind of a process.
 const KIND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,17 +51,41 @@ const KINDS: usize = 1_024;
 /// How often one session's refusals are warned of.
 const LOGGED: u64 = 10;
 
-/// What has been forbidden since the node started.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
+/// A client may ask so often to have a certificate made anew, on each node,
+const RENEWALS: u32 = 16;
+
+/// and once more after each such time.
+const RENEWAL_EVERY: Duration = Duration::from_secs(30);
+
+/// What the guards of a node have in common.
+#[derive(Debug)]
+pub(crate) struct Guards {
+    granted: GrantedPermissions,
+    /// Of clients by their names.
+    renewals: Allowances<NodeName>,
+    /// What has been forbidden since the node started.
     requests: AtomicU64,
+    /// What else was not done since it was asked too often.
+    renewals_refused: AtomicU64,
 }
 
-impl Counts {
+impl Guards {
+    pub(crate) fn new(granted: GrantedPermissions) -> Self {
+        let renewals = Allowances::new(RENEWALS, RENEWAL_EVERY);
+        let (requests, renewals_refused) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { granted, renewals, requests, renewals_refused }
+    }
+
     /// All counts, by name.
-    pub(crate) fn snapshot(&self) -> [admin::Counter; 1] {
-        let count = self.requests.load(Ordering::Relaxed);
-        [admin::Counter { name: "requests.forbidden".to_owned(), count }]
+    pub(crate) fn snapshot(&self) -> [admin::Counter; 2] {
+        let counter = |name: &str, count: &AtomicU64| {
+            let count = count.load(Ordering::Relaxed);
+            admin::Counter { name: name.to_owned(), count }
+        };
+        [
+            counter("requests.forbidden", &self.requests),
+            counter("requests.renewals_refused", &self.renewals_refused),
+        ]
     }
 }
 
@@ -54,23 +93,41 @@ impl Counts {
 pub(crate) struct Guard {
     /// None for an operator, who may do everything.
     permissions: Option<Permissions>,
+    /// Whether they are this node's config's, and the client can hear of it.
+    told: bool,
     client: NodeName,
     asker: Asker,
     kinds: BTreeMap<Pid, String>,
     refused: u64,
     runtime: Runtime,
-    counts: Arc<Counts>,
+    guards: Arc<Guards>,
 }
 
 impl Guard {
-    pub(crate) fn new(peer: &Peer, session: Pid, runtime: &Runtime, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(peer: &Peer, session: Pid, runtime: &Runtime, guards: Arc<Guards>) -> Self {
+        let granted = match peer.role {
+            Role::Operator => None,
+            Role::Client | Role::Node => guards.granted.of(peer.name),
+        };
+        let told = granted.is_some() && peer.capabilities.has(Capabilities::PERMITTED);
         let permissions = match peer.role {
             Role::Operator => None,
-            Role::Client | Role::Node => Some(peer.certified.permissions.clone()),
+            Role::Client | Role::Node => {
+                Some(granted.unwrap_or_else(|| peer.certified.permissions.clone()))
+            }
         };
         let asker = Asker { session: Some(session), node: runtime.name() };
         let (kinds, runtime) = (BTreeMap::new(), runtime.clone());
-        Self { permissions, client: peer.name, asker, kinds, refused: 0, runtime, counts }
+        let client = peer.name;
+        Self { permissions, told, client, asker, kinds, refused: 0, runtime, guards }
+    }
+
+    /// What the client is to be told before anything else: what it may do here, if that is not what
+    /// its certificate says.
+    pub(crate) fn introduction(&self) -> Option<Update> {
+        let permissions = self.permissions.as_ref().filter(|_| self.told)?;
+        let may = permissions.iter().map(ToString::to_string).collect();
+        Some(Update::Permitted { may })
     }
 
     /// An error says what is forbidden.
@@ -91,8 +148,22 @@ impl Guard {
         }
     }
 
+    /// Whether it asks too often for what anybody may ask: a certificate anew, which costs a member
+    /// with the authority's key a signature. Counts it.
+    pub(crate) fn is_too_often(&self, request: &Request) -> bool {
+        let (Request::Send { message, .. } | Request::Call { message, .. }) = request else {
+            return false;
+        };
+        let refused = message.as_str() == Renew::NAME
+            && !self.guards.renewals.take(self.client, Instant::now());
+        if refused {
+            self.guards.renewals_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        refused
+    }
+
     fn refuse(&mut self, what: String) -> String {
-        self.counts.requests.fetch_add(1, Ordering::Relaxed);
+        self.guards.requests.fetch_add(1, Ordering::Relaxed);
         self.refused += 1;
         let client = self.client;
         match self.refused {

@@ -47,6 +47,7 @@
 //!
 //! `node/ARCHITECTURE.md` is the map of the code.
 
+mod allowance;
 mod application;
 mod authority;
 mod builder;

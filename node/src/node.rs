@@ -22,7 +22,7 @@ use crate::builder::{NodeBuilder, StartError, WallClock};
 use crate::directory::Directory;
 use crate::drain::Draining;
 use crate::exclusive::Exclusive;
-use crate::guard::Counts;
+use crate::guard::Guards;
 use crate::home::NodeLock;
 use crate::inputs::{Inputs, Told};
 use crate::net::Net;
@@ -64,7 +64,7 @@ pub(crate) struct Shared {
     pub(crate) leases: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
-    pub(crate) forbidden: Arc<Counts>,
+    pub(crate) guards: Arc<Guards>,
     pub(crate) revoked: Arc<Known>,
     pub(crate) renewal: Renewal,
     pub(crate) applications: Applications,

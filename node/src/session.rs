@@ -22,7 +22,7 @@ use purlin_transport::{Flow, Frames, Link, Priority, Receiver, Sent};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::guard::{Counts, Guard};
+use crate::guard::{Guard, Guards};
 
 /// What nodes ask of each other when keys and children move: it would let a client take states away,
 /// or forge them.
@@ -61,13 +61,13 @@ const AT_ONCE: usize = 65_536;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Opens a session for a client that has connected.
-pub(crate) fn open(runtime: &Runtime, link: &Link, forbidden: &Arc<Counts>) -> Arc<dyn Receiver> {
+pub(crate) fn open(runtime: &Runtime, link: &Link, guards: &Arc<Guards>) -> Arc<dyn Receiver> {
     let (requests, waiting) = mpsc::channel(REQUESTS);
-    let (session_link, forbidden) = (link.clone(), Arc::clone(forbidden));
+    let (session_link, guards) = (link.clone(), Arc::clone(guards));
     let held = Arc::new(Held::default());
     let counted = Arc::clone(&held);
     let spawned = runtime.spawn_raw(&SESSION, |ctx| {
-        let guard = Guard::new(session_link.peer(), ctx.pid(), ctx.runtime(), forbidden);
+        let guard = Guard::new(session_link.peer(), ctx.pid(), ctx.runtime(), guards);
         Session::new(ctx, session_link, waiting, counted, guard).run()
     });
     if spawned.is_err() {
@@ -198,6 +198,9 @@ impl Session {
 
     async fn run(mut self) -> Outcome {
         self.ctx.trap_exits(true);
+        if let Some(introduction) = self.guard.introduction() {
+            self.tell(introduction);
+        }
         self.tell(Update::Welcome { session: self.ctx.pid() });
         loop {
             tokio::select! {
@@ -301,7 +304,7 @@ impl Session {
     }
 
     /// Whether a request is not to be done, because what the client has asked for before takes up
-    /// all it may; it is told so.
+    /// all it may, or it asks too often; it is told so.
     fn is_too_much(&self, request: &Request) -> bool {
         let much = self.held.is_over(REQUEST_BYTES) || self.answers.len() >= AT_ONCE;
         match request {
@@ -321,6 +324,12 @@ impl Session {
             {
                 tracing::warn!(client = %self.link.peer().name, "client has too many monitors");
                 self.link.close(&Refusal::Busy);
+            }
+            request if self.guard.is_too_often(request) => {
+                if let Request::Call { reference, .. } = request {
+                    let result = Err(CallError::Overloaded);
+                    self.tell(Update::Reply { reference: *reference, result });
+                }
             }
             _ => return false,
         }

@@ -333,7 +333,7 @@ fn status(node: &Shared) -> Status {
         counters.push(admin::Counter { name: name.to_owned(), count });
     }
     counters.extend(node.desk.counts.snapshot());
-    counters.extend(node.forbidden.snapshot());
+    counters.extend(node.guards.snapshot());
     let live: BTreeSet<_> = {
         let membership = node.membership();
         membership.members().filter(|m| m.state.is_live()).map(|m| m.address).collect()

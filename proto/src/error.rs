@@ -67,8 +67,8 @@ pub enum CallError {
         /// The node that refused.
         node: NodeName,
     },
-    /// The client's certificate does not allow it; nothing was done.
-    #[error("forbidden: the client's certificate does not allow: {what}")]
+    /// The client's permissions do not allow it; nothing was done.
+    #[error("forbidden: the client's permissions do not allow: {what}")]
     Forbidden {
         /// What was tried, as `call global:billing`.
         what: String,
@@ -127,8 +127,8 @@ pub enum SpawnError {
         /// The labels of those that are up, each once, as `zone=eu`.
         present: Vec<String>,
     },
-    /// The client's certificate does not allow it; nothing was started.
-    #[error("forbidden: the client's certificate does not allow: {what}")]
+    /// The client's permissions do not allow it; nothing was started.
+    #[error("forbidden: the client's permissions do not allow: {what}")]
     Forbidden {
         /// What was tried, as `spawn counter on b`.
         what: String,

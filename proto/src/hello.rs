@@ -57,6 +57,16 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Capabilities(pub u64);
 
+impl Capabilities {
+    /// A client that understands [`Update::Permitted`](crate::session::Update::Permitted).
+    pub const PERMITTED: Self = Self(1);
+
+    /// Whether all of these are there.
+    pub fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
 /// Where and what a node is, as it says itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeHello {

@@ -67,7 +67,9 @@ pub use crate::message_ref::MessageRef;
 pub use crate::name::{Name, NameError, NodeName};
 pub use crate::notice::{Down, GroupEvent, LinkDown, NameConflict, NodeEvent};
 pub use crate::payload::{Codec, Payload};
-pub use crate::permission::{Asker, Permission, PermissionError, Permissions, Verdict};
+pub use crate::permission::{
+    Asker, GrantedPermissions, Permission, PermissionError, Permissions, Verdict,
+};
 pub use crate::placement::{Placement, PlacementError};
 pub use crate::reason::{ExitReason, Fault};
 pub use crate::serial::{Serial, SerialError};

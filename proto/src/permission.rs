@@ -1,4 +1,5 @@
-//! What a client may do: the permissions in its certificate, and how a request is judged by them.
+//! What a client may do: permissions, in its certificate or granted by a node, and how a request is
+//! judged by them.
 //!
 //! Permissions only add: without one a client may connect and nothing else. An operator is not
 //! judged by them. The node that a client is connected to judges each request before it does
@@ -43,9 +44,11 @@ use crate::key::Key;
 use crate::limits::{NODE_NAME_BYTES, PERMISSION_BYTES, PERMISSIONS};
 use crate::name::{Name, NameError};
 
+mod granted;
 mod judge;
 mod pattern;
 
+pub use granted::GrantedPermissions;
 pub use judge::{Asker, Verdict};
 use pattern::Pattern;
 
@@ -300,6 +303,13 @@ impl Permissions {
         }
         let partial = known.len() < count;
         Ok(Self { known: known.into(), partial })
+    }
+
+    /// Those that these texts say, as they are told to a client. What is not understood allows
+    /// nothing.
+    pub fn from_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let (known, unknown): (Vec<_>, Vec<_>) = texts.map(str::parse).partition(Result::is_ok);
+        Self { known: known.into_iter().flatten().collect(), partial: !unknown.is_empty() }
     }
 
     /// Each of them.

@@ -125,8 +125,7 @@ pub enum Update {
         /// Its body.
         payload: Payload,
     },
-    /// A request to which nothing else comes back was not done: the client's certificate does not
-    /// allow it.
+    /// A request to which nothing else comes back was not done: the client may not do that.
     Forbidden {
         /// What was tried, as `send global:billing`.
         what: String,
@@ -134,4 +133,11 @@ pub enum Update {
     /// Processes have joined or left a group that the client monitors; those that are in it at the
     /// beginning have joined. The reference is the client's.
     Group(GroupEvent),
+    /// What the client may do at this node, in place of what its certificate says: each permission as
+    /// its text. Comes before [`Welcome`](Self::Welcome), to a client whose hello has
+    /// [`Capabilities::PERMITTED`](crate::Capabilities::PERMITTED).
+    Permitted {
+        /// All of it.
+        may: Vec<String>,
+    },
 }

@@ -156,6 +156,7 @@ fn frames() -> Vec<Frame> {
             from: 3,
             signal: Signal::Call { reference, remaining, message: message(), payload: payload() },
         }),
+        Frame::Update(Update::Permitted { may: vec!["read".into(), "call:hits".into()] }),
     ]);
     frames
 }

@@ -1,7 +1,7 @@
 //! The handle: sending, calling, monitoring, starting, asking.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use purlin_proto::admin::{
@@ -10,8 +10,8 @@ use purlin_proto::admin::{
 };
 use purlin_proto::session::Request;
 use purlin_proto::{
-    CallError, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name, NodeName, Payload,
-    Pid, Reference, Refusal, Role, SpawnError,
+    CallError, Capabilities, Codec, Dest, Down, ExitReason, Group, Message, MessageName, Name,
+    NodeName, Payload, Pid, Reference, Refusal, Role, SpawnError,
 };
 use purlin_transport::{
     BindError, Config, Credentials, Endpoint, Environment, Network, Sent, WireConfig,
@@ -22,6 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Ear, SessionMessage, keep_connected};
+use crate::renewal;
 
 /// A client has no membership to tell it that its node is dead: silence does, soon.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,20 +34,27 @@ const LONGEST: Duration = Duration::from_hours(30 * 365 * 24);
 /// A connection to a cluster. Cheap to clone; ends, in the background, when the last clone is
 /// dropped: [`close`](Self::close) waits for the end.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
+pub struct Client(pub(crate) Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     connection: Arc<Connection>,
     endpoint: Endpoint,
-    keeper: AbortHandle,
+    /// What connects again, and what looks after the certificate.
+    keepers: Vec<AbortHandle>,
     /// How long requests may take unless said otherwise.
     patience: Duration,
+}
+
+impl Inner {
+    fn stop_keepers(&self) {
+        self.keepers.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Drop for Inner {
     /// The link's own tasks would keep it alive.
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.stop_keepers();
         // Without a runtime those tasks are gone too, and the node hears silence.
         if let Ok(runtime) = Handle::try_current() {
             let endpoint = self.endpoint.clone();
@@ -63,6 +71,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     call_timeout: Duration,
     memory: Option<(Network, SocketAddr)>,
+    renewal: bool,
 }
 
 /// Why a client is not connected.
@@ -114,6 +123,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether the client has its certificate made anew when a quarter of its time is left, and keeps
+    /// it in the directory that the credentials were read from; it does unless said otherwise.
+    /// Without such a directory, or if it cannot be written, the new certificate is used until the
+    /// program ends.
+    #[must_use]
+    pub fn renewal(mut self, renewal: bool) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
     /// Connects over a network in memory instead, for tests.
     #[must_use]
     pub fn memory(mut self, network: Network, address: SocketAddr) -> Self {
@@ -126,8 +145,10 @@ impl ClientBuilder {
         let certified = credentials.certified();
         let bound = certified.identity.role == Role::Client && !certified.permissions.is_partial();
         let connection = Connection::new(self.seeds, bound.then(|| certified.permissions.clone()));
+        let renewal = self.renewal.then(|| credentials.clone());
         let mut config = Config::new(credentials, self.cluster);
         (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
+        config.capabilities = Capabilities::PERMITTED;
         let bind = |wire| {
             let ear = Arc::new(Ear(Arc::downgrade(&connection)));
             Endpoint::bind(config.clone(), wire, ear)
@@ -149,9 +170,14 @@ impl ClientBuilder {
             .await
             .map_err(|failures| ConnectError::NoNode { failures })?;
         let keeper = tokio::spawn(keep_connected(Arc::downgrade(&connection), endpoint.clone()));
-        let keeper = keeper.abort_handle();
         let patience = self.call_timeout;
-        Ok(Client(Arc::new(Inner { connection, endpoint, keeper, patience })))
+        Ok(Client(Arc::new_cyclic(|inner| {
+            let renewer = renewal
+                .map(|credentials| tokio::spawn(renewal::keep(Weak::clone(inner), credentials)));
+            let keepers = [Some(keeper), renewer].into_iter().flatten();
+            let keepers = keepers.map(|keeper| keeper.abort_handle()).collect();
+            Inner { connection, endpoint, keepers, patience }
+        })))
     }
 }
 
@@ -175,6 +201,7 @@ impl Client {
             timeout: Duration::from_secs(5),
             call_timeout: CALL_TIMEOUT,
             memory: None,
+            renewal: true,
         }
     }
 
@@ -183,7 +210,7 @@ impl Client {
     /// that ends without waiting for it may lose what it sent last, and its node notices after some
     /// seconds of silence.
     pub async fn close(&self) {
-        self.0.keeper.abort();
+        self.0.stop_keepers();
         self.0.endpoint.close(&Refusal::Stopping).await;
     }
 
@@ -196,6 +223,11 @@ impl Client {
     /// each connection; `None` while there is none.
     pub fn session(&self) -> Option<Pid> {
         *self.0.connection.session().borrow()
+    }
+
+    /// Shows other credentials from the next connection on.
+    pub(crate) fn show(&self, credentials: &Credentials) -> Result<(), String> {
+        self.0.endpoint.set_credentials(credentials).map_err(|error| error.to_string())
     }
 
     /// Waits for a connection until the deadline.

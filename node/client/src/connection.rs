@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     messages: broadcast::Sender<SessionMessage>,
     seeds: Vec<String>,
     /// What our certificate allows; none if it is an operator's, or of a newer version.
-    permissions: Option<Permissions>,
+    certified: Option<Permissions>,
     /// Where members are, as far as they are known; tried after the seeds.
     learned: Mutex<Vec<SocketAddr>>,
     /// Hints about the present node since the first that is being confirmed.
@@ -66,17 +66,19 @@ struct State {
     spawns: HashMap<Reference, oneshot::Sender<Result<Pid, SpawnError>>>,
     monitors: HashMap<Reference, (Dest, oneshot::Sender<Down>)>,
     groups: HashMap<Reference, Arc<Changes>>,
+    /// What the present node says that we may do, in place of our certificate.
+    permitted: Option<Permissions>,
 }
 
 impl Connection {
-    pub(crate) fn new(seeds: Vec<String>, permissions: Option<Permissions>) -> Arc<Self> {
+    pub(crate) fn new(seeds: Vec<String>, certified: Option<Permissions>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             references: AtomicU64::new(1),
             session: watch::Sender::new(None),
             messages: broadcast::Sender::new(MESSAGES),
             seeds,
-            permissions,
+            certified,
             learned: Mutex::default(),
             hints: AtomicU32::new(0),
         })
@@ -120,12 +122,21 @@ impl Connection {
         }
     }
 
-    /// What of a request our own certificate does not allow. The node judges it as well, and counts
+    /// What of a request is not for us to do, by what the node has said, or else by our certificate.
+    /// The node judges it as well, and counts
     /// it; but it answers only what has an answer.
     pub(crate) fn forbidden(&self, request: &Request) -> Option<String> {
-        let node = self.lock().link.as_ref()?.peer().name;
+        let (node, permitted) = {
+            let state = self.lock();
+            (state.link.as_ref()?.peer().name, state.permitted.clone())
+        };
         let asker = Asker { session: *self.session.borrow(), node };
-        match self.permissions.as_ref()?.judge(request, &asker, None) {
+        let permissions = match permitted {
+            None => self.certified.clone()?,
+            Some(permitted) if permitted.is_partial() => return None,
+            Some(permitted) => permitted,
+        };
+        match permissions.judge(request, &asker, None) {
             Verdict::Forbidden { what } => Some(what),
             Verdict::Allowed | Verdict::OfKind(_) => None,
         }
@@ -213,6 +224,10 @@ impl Connection {
             }
             Update::Message { message, payload } => {
                 drop(self.messages.send((message, payload)));
+            }
+            Update::Permitted { may } => {
+                let permitted = Permissions::from_texts(may.iter().map(String::as_str));
+                self.lock().permitted = Some(permitted);
             }
             Update::Forbidden { what } => tracing::warn!(what, "forbidden"),
             _ => {}

@@ -24,8 +24,14 @@
 //!
 //! # What it may do
 //!
-//! What the permissions in its certificate say (`purlin token create --may`); an operator's may do
-//! everything. All else ends with [`CallError::Forbidden`], which says what was tried.
+//! What the permissions in its certificate say (`purlin token create --may`), or, if it names the
+//! client, the config of the node that it is connected to; an operator's may do everything. All else ends with [`CallError::Forbidden`], which says what was tried.
+//!
+//! # Its certificate
+//!
+//! Is good for a year, and made anew by the client itself when a quarter of that is left, while it is
+//! connected: in the directory of [`Credentials::from_dir`], without ending anything
+//! ([`ClientBuilder::renewal`]). What `purlin cert renew` writes there is noticed within a minute.
 //!
 //! # When not to use it
 //!
@@ -34,6 +40,7 @@
 mod client;
 mod connection;
 mod groups;
+mod renewal;
 mod subscription;
 
 pub use purlin_proto::{

@@ -35,6 +35,7 @@ use crate::driver::{Driver, NextCreation};
 use crate::entries::Spread;
 use crate::events::Ear;
 use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
+use crate::guard::Guards;
 use crate::home::{Home, NodeLock};
 use crate::inputs::{Inputs, Told, queues};
 use crate::net::Net;
@@ -230,9 +231,9 @@ impl NodeBuilder {
         let ((events, _), (inputs, waiting)) = (broadcast::channel(EVENTS), queues());
         let observer = observer(&events);
         let runtime = self.runtime(id, &observer, &inputs);
-        let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());
-        let (exclusive, told) = Exclusive::new();
-        let revoked = ground.known(&self.clock);
+        let membership = Arc::new(OnceLock::new());
+        let guards = Arc::new(Guards::new(std::mem::take(&mut self.clients)));
+        let ((exclusive, told), revoked) = (Exclusive::new(), ground.known(&self.clock));
         let desk = self.desk(&ground, &runtime, &membership);
         let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
@@ -241,7 +242,7 @@ impl NodeBuilder {
             hints: Arc::default(),
             desk: Arc::clone(&desk),
             exclusive: Arc::clone(&exclusive),
-            forbidden: Arc::clone(&forbidden),
+            guards: Arc::clone(&guards),
             revoked: Arc::clone(&revoked),
         });
         let _net = ground.net.handle().enter();
@@ -310,7 +311,7 @@ impl NodeBuilder {
             leases,
             clock: self.clock,
             desk,
-            forbidden,
+            guards,
             revoked,
             renewal: Renewal::new(&ground.credentials),
             applications: Applications::new(),

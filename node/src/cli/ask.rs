@@ -156,7 +156,8 @@ async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
         )));
     }
     let builder = Client::builder(seeds).cluster(ask.cluster.clone());
-    let builder = builder.timeout(ask.timeout).call_timeout(ask.timeout);
+    // `purlin cert renew` is for that.
+    let builder = builder.renewal(false).timeout(ask.timeout).call_timeout(ask.timeout);
     builder.connect(credentials).await.map_err(|error| match error {
         ConnectError::NoNode { .. } => {
             Failure::NoConnection(format!("{error}; `purlin start` starts a node"))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use purlin_proto::{Name, NodeName};
+use purlin_proto::{GrantedPermissions, Name, NodeName, Permission, Permissions};
 use serde::Deserialize;
 
 use super::Failure;
@@ -33,6 +33,9 @@ struct ConfigFile {
     log_format: Option<LogFormat>,
     #[serde(default)]
     network: NetworkSettings,
+    /// What clients may do, by patterns of their names.
+    #[serde(default)]
+    clients: BTreeMap<String, Vec<String>>,
 }
 
 /// What an operator may have to know of the network; see the builder's methods for the reasons.
@@ -113,9 +116,22 @@ pub(super) fn merge(mut args: StartArgs) -> Result<StartArgs, Failure> {
     let place = |error| Failure::Usage(format!("{}: {error}", path.display()));
     file.network.check().map_err(place)?;
     args.network = file.network;
+    args.clients = granted(&file.clients).map_err(place)?;
     args.log = args.log.or(file.log);
     args.log_format = args.log_format.or(file.log_format);
     Ok(args)
+}
+
+/// What the table `clients` says; an error names the entry.
+fn granted(clients: &BTreeMap<String, Vec<String>>) -> Result<GrantedPermissions, String> {
+    let mut granted = GrantedPermissions::default();
+    for (name, may) in clients {
+        let bad = |error: &dyn std::fmt::Display| format!("clients.{name:?}: {error}");
+        let may: Result<Vec<Permission>, _> = may.iter().map(|text| text.parse()).collect();
+        let may = may.and_then(Permissions::new).map_err(|error| bad(&error))?;
+        granted.add(name, may).map_err(|error| bad(&error))?;
+    }
+    Ok(granted)
 }
 
 fn read(path: &Path) -> Result<ConfigFile, Failure> {
@@ -174,6 +190,30 @@ mod tests {
             let file: ConfigFile = toml::from_str(&format!("[network]\n{bad}")).expect("a number");
             let error = file.network.check().expect_err(bad);
             assert!(error.contains(bad.split(' ').next().expect("a name")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_clients_may_do_is_read_and_what_is_wrong_with_it_is_named() {
+        let read = |text: &str| {
+            let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
+            granted(&file.clients)
+        };
+        let found =
+            read("[clients]\n\"shop-*\" = [\"read\", \"call:hits\"]\nold = []").expect("valid");
+        assert_eq!(found.of("shop-1".into()).map(|may| may.iter().count()), Some(2));
+        assert_eq!(found.of("old".into()), Some(Permissions::default()));
+        assert_eq!(found.of("bank".into()), None);
+
+        for (bad, says) in [
+            ("\"shop/1\" = [\"read\"]", "\"shop/1\""),
+            ("\"\" = [\"read\"]", "\"\""),
+            ("shop = [\"reed\"]", "\"reed\""),
+            ("shop = [\"call:global:\"]", "\"call:global:\""),
+            ("shop = \"read\"", "shop"),
+        ] {
+            let error = read(&format!("[clients]\n{bad}")).expect_err(bad);
+            assert!(error.contains(says), "{error}");
         }
     }
 

@@ -99,7 +99,7 @@ fn failed(error: StartError) -> Failure {
 }
 
 fn configured(args: StartArgs, mut builder: NodeBuilder) -> NodeBuilder {
-    builder = args.network.apply(builder);
+    builder = args.network.apply(builder).clients(args.clients);
     if let Some(cluster) = args.cluster {
         builder = builder.cluster(cluster);
     }

@@ -32,9 +32,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::admin::TrustInfo;
+use purlin_proto::{NodeName, Role};
 use purlin_transport::{Certified, Credentials};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::allowance::Allowances;
 use crate::authority;
 use crate::builder::millis;
 use crate::home::{Home, HomeError};
@@ -57,11 +59,20 @@ const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// How often is warned of one that is soon over.
 const WARN_EVERY: Duration = Duration::from_hours(24);
 
+/// The same holder's certificate is made anew here so often,
+const SIGNED: u32 = 24;
+
+/// and once more after each such time: whoever has it could have others sign without end, through
+/// every member.
+const SIGNED_EVERY: Duration = Duration::from_secs(30);
+
 /// What a node shows, and whom it believes.
 pub(crate) struct Renewal {
     /// In milliseconds since 1970; 0 if that cannot be read.
     expires_ms: AtomicU64,
     shown: Mutex<Shown>,
+    /// Of holders whose certificates are signed here.
+    signed: Arc<Allowances<(Role, NodeName)>>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -80,7 +91,8 @@ impl Shown {
 impl Renewal {
     pub(crate) fn new(credentials: &Credentials) -> Self {
         let shown = Mutex::new(Shown::of(credentials));
-        let renewal = Self { expires_ms: AtomicU64::new(0), shown };
+        let signed = Arc::new(Allowances::new(SIGNED, SIGNED_EVERY));
+        let renewal = Self { expires_ms: AtomicU64::new(0), shown, signed };
         renewal.note(credentials);
         renewal
     }

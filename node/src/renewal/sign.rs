@@ -3,6 +3,7 @@
 //! Whoever has a certificate that is neither expired nor revoked, and its key, gets the same again.
 //! So nothing is asked of the connection that the request came by, and members hand it on as it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use purlin_proto::admin::{self, Renew};
@@ -10,6 +11,7 @@ use purlin_proto::join::Admission;
 use purlin_proto::{Dest, Name, NodeName};
 use purlin_transport::Certified;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::authority;
 use crate::home::Home;
@@ -36,8 +38,13 @@ pub(crate) async fn renew(node: &Shared, ask: Renew) -> Result<Admission, String
             "the certificate has been revoked: a new one is had with a new token".to_owned()
         );
     }
-    let signed = tokio::task::spawn_blocking(move || sign(&home, &before, &ask.request, now)).await;
-    let admission = signed.map_err(|error| error.to_string())??;
+    let turns = Arc::clone(&node.renewal.signed);
+    let signed = tokio::task::spawn_blocking(move || {
+        sign(&home, &before, &ask.request, now, || {
+            turns.take((holder.role, holder.name), Instant::now())
+        })
+    });
+    let admission = signed.await.map_err(|error| error.to_string())??;
     tracing::info!(holder = holder.to_uri(), "certificate made anew");
     Ok(admission)
 }
@@ -47,11 +54,16 @@ fn sign(
     before: &Certified,
     request: &[u8],
     now: std::time::SystemTime,
+    has_turn: impl FnOnce() -> bool,
 ) -> Result<Admission, String> {
     let subject = authority::subject(request)?;
     let authority = home.authority().map_err(|error| failed(&error))?;
     let authorities = authority::ders(&authority.certificate);
     authority::check_renewable(&authorities, &before.der, &subject, now)?;
+    // Not before it is proved who asks: nobody uses up another's turns.
+    if !has_turn() {
+        return Err("it has been made anew too often of late".to_owned());
+    }
     if before.permissions.is_partial() {
         return Err("it has permissions that this version does not know".to_owned());
     }
@@ -137,7 +149,7 @@ mod tests {
         let Setting { home, key, before, .. } = &setting();
         let now = SystemTime::now();
 
-        let made = sign(home, before, &request(key, before), now).unwrap();
+        let made = sign(home, before, &request(key, before), now, || true).unwrap();
 
         let after = Certified::of_pem(&made.certificate).unwrap();
         assert_eq!((after.identity, &after.permissions), (before.identity, &before.permissions));
@@ -151,18 +163,21 @@ mod tests {
         let Setting { home, key, before, .. } = &setting();
         let now = SystemTime::now();
         let other = authority::new_key().unwrap();
-        let refused = sign(home, before, &request(&other, before), now).unwrap_err();
+        let refused = sign(home, before, &request(&other, before), now, || false).unwrap_err();
         assert!(refused.contains("another key"), "{refused}");
 
         let foreign = setting();
         let asked = request(&foreign.key, &foreign.before);
-        let refused = sign(home, &foreign.before, &asked, now).unwrap_err();
+        let refused = sign(home, &foreign.before, &asked, now, || false).unwrap_err();
         assert!(refused.contains("not of this cluster's authority"), "{refused}");
 
         let late = now + authority::VALIDITY + Duration::from_secs(1);
-        let refused = sign(home, before, &request(key, before), late).unwrap_err();
+        let refused = sign(home, before, &request(key, before), late, || false).unwrap_err();
         assert!(refused.contains("has expired"), "{refused}");
 
-        assert!(sign(home, before, b"nothing", now).is_err());
+        let refused = sign(home, before, &request(key, before), now, || false).unwrap_err();
+        assert!(refused.contains("too often"), "{refused}");
+
+        assert!(sign(home, before, b"nothing", now, || false).is_err());
     }
 }

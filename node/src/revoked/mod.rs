@@ -73,6 +73,14 @@ pub(crate) enum NotBelieved {
     Full,
 }
 
+/// What became of revocations that somebody has said.
+struct Added {
+    new: Vec<SignedRevocation>,
+    /// How many our authorities have not signed.
+    unsigned: u32,
+    result: Result<(), NotBelieved>,
+}
+
 impl Known {
     /// Begins with those that are remembered.
     pub(crate) fn new(
@@ -115,18 +123,21 @@ impl Known {
         self.lock().iter().any(|one| one.revocation.covers(role, name, serial))
     }
 
-    /// Takes over what is new and signed by an authority that is believed, and returns that; an error
-    /// tells of one that was left out.
-    fn add(&self, all: Vec<SignedRevocation>) -> (Vec<SignedRevocation>, Result<(), NotBelieved>) {
-        let (mut new, mut result) = (Vec::new(), Ok(()));
+    /// Takes over what is new and signed by an authority that is believed; the error tells of one that
+    /// was left out.
+    fn add(&self, all: Vec<SignedRevocation>) -> Added {
+        let mut added = Added { new: Vec::new(), unsigned: 0, result: Ok(()) };
         for one in all {
             match self.add_one(one.clone()) {
-                Ok(true) => new.push(one),
+                Ok(true) => added.new.push(one),
                 Ok(false) => {}
-                Err(error) => result = Err(error),
+                Err(error) => {
+                    added.unsigned += u32::from(matches!(error, NotBelieved::Signature(_)));
+                    added.result = Err(error);
+                }
             }
         }
-        (new, result)
+        added
     }
 
     /// Whether it was new.

@@ -6,6 +6,12 @@
 //! was lost. A comparison is a digest; whoever has another one sends all that it has, which is at
 //! most some hundred kilobytes. An answer is not answered with a digest again, so two members that
 //! can never agree (one has forgotten what the other has not yet) do not go on about it.
+//!
+//! To look at a revocation that no authority of ours has signed costs a signature's check, and means
+//! nothing. A member that goes from one authority to another later than we do has some of them, and
+//! says them whenever it compares; a hostile one has as many as it likes. So each member has
+//! [`UNSIGNED`] of them; beyond, what it says of revocations is not looked at until some of that time
+//! has passed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +20,41 @@ use bytes::Bytes;
 use purlin_proto::limits::STATE_BYTES;
 use purlin_proto::revocation::{Saying, SignedRevocation};
 use purlin_proto::trust::SignedTrust;
-use purlin_proto::{Frame, NodeId, Refusal, codec};
+use purlin_proto::{Frame, NodeId, NodeName, Refusal, codec};
 use purlin_transport::Endpoint;
+use tokio::time::Instant;
 
-use super::Known;
 use super::trust::Heard;
+use super::{Added, Known};
+use crate::allowance::Allowances;
 
 /// How often one other member is asked whether it knows the same.
 const COMPARE_EVERY: Duration = Duration::from_secs(15);
 
+/// How many unsigned revocations of a member are looked at: two comparisons of as many as there may be,
+const UNSIGNED: u32 = 8_192;
+
+/// and one more after each such time, so that there is room for the next comparison.
+const UNSIGNED_EVERY: Duration = Duration::from_micros(3_500);
+
+/// How often is warned of a member that says some, and how soon again.
+const WARNED: u32 = 4;
+const WARNED_EVERY: Duration = Duration::from_secs(15);
+
 pub(crate) struct Warden {
     known: Arc<Known>,
     endpoint: Endpoint,
+    unsigned: Allowances<NodeName>,
+    warned: Allowances<NodeName>,
     compared: Duration,
     turn: usize,
 }
 
 impl Warden {
     pub(crate) fn new(known: Arc<Known>, endpoint: Endpoint) -> Self {
-        Self { known, endpoint, compared: Duration::ZERO, turn: 0 }
+        let unsigned = Allowances::new(UNSIGNED, UNSIGNED_EVERY);
+        let warned = Allowances::new(WARNED, WARNED_EVERY);
+        Self { known, endpoint, unsigned, warned, compared: Duration::ZERO, turn: 0 }
     }
 
     /// There is a link to a member.
@@ -109,10 +131,17 @@ impl Warden {
                 None
             }
             Ok(Saying::Trusted(signed)) => self.believe(signed, Some(from)).err(),
+            Ok(Saying::These(_)) if !self.unsigned.is_left(&from.name, Instant::now()) => {
+                tracing::debug!(peer = %from, "what it says of revocations is not looked at");
+                None
+            }
             Ok(Saying::These(all)) => {
                 // As of an authority that others believe still.
                 if let Err(error) = self.heed(all, Some(from)) {
-                    tracing::warn!(peer = %from, error, "not heeded");
+                    match self.warned.take(from.name, Instant::now()) {
+                        true => tracing::warn!(peer = %from, error, "not heeded"),
+                        false => tracing::debug!(peer = %from, error, "not heeded"),
+                    }
                 }
                 None
             }
@@ -163,7 +192,10 @@ impl Warden {
         all: Vec<SignedRevocation>,
         from: Option<NodeId>,
     ) -> Result<usize, String> {
-        let (new, all_good) = self.known.add(all);
+        let Added { new, unsigned, result } = self.known.add(all);
+        if let Some(from) = from.filter(|_| unsigned > 0) {
+            self.unsigned.charge(from.name, unsigned, Instant::now());
+        }
         if !new.is_empty() {
             for one in &new {
                 tracing::warn!(revoked = %one.revocation.what, "certificates revoked");
@@ -174,7 +206,7 @@ impl Warden {
             self.known.remember(new.clone());
             self.endpoint.close_where(&|peer| self.known.refusal(peer));
         }
-        match all_good {
+        match result {
             Ok(()) => Ok(new.len()),
             Err(error) => Err(error.to_string()),
         }

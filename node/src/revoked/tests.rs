@@ -37,12 +37,13 @@ fn only_what_our_authority_has_signed_is_believed() {
     cut.signature.clear();
 
     for bad in [forged, changed, cut] {
-        let (new, result) = known.add(vec![bad]);
-        assert!(new.is_empty() && matches!(result, Err(NotBelieved::Signature(_))));
+        let Added { new, unsigned, result } = known.add(vec![bad]);
+        assert!(new.is_empty() && unsigned == 1);
+        assert!(matches!(result, Err(NotBelieved::Signature(_))));
     }
     assert!(!revokes(&known, "a"));
 
-    let (new, result) = known.add(vec![signed(&authority, "a", 9_000)]);
+    let Added { new, result, .. } = known.add(vec![signed(&authority, "a", 9_000)]);
     assert!(new.len() == 1 && result.is_ok());
     assert!(revokes(&known, "a") && !revokes(&known, "b"));
 }
@@ -54,10 +55,10 @@ fn sets_that_hold_the_same_have_the_same_digest_in_whatever_order_they_were_told
     let (one, other) = (known(&authority, 2_000), known(&authority, 2_000));
     assert_eq!(one.digest(), 0);
 
-    assert_eq!(one.add(vec![a.clone(), b.clone()]).0.len(), 2);
-    assert_eq!(other.add(vec![b.clone()]).0.len(), 1);
+    assert_eq!(one.add(vec![a.clone(), b.clone()]).new.len(), 2);
+    assert_eq!(other.add(vec![b.clone()]).new.len(), 1);
     assert_ne!(one.digest(), other.digest());
-    assert_eq!(other.add(vec![a, b]).0.len(), 1, "only what is new is told on");
+    assert_eq!(other.add(vec![a, b]).new.len(), 1, "only what is new is told on");
 
     assert_eq!(one.digest(), other.digest());
     assert_eq!(one.list(), other.list());
@@ -67,9 +68,9 @@ fn sets_that_hold_the_same_have_the_same_digest_in_whatever_order_they_were_told
 fn what_is_over_is_not_taken_and_makes_room() {
     let authority = authority::create().unwrap();
     let known = known(&authority, 10_000);
-    assert!(known.add(vec![signed(&authority, "a", 9_000)]).0.is_empty());
+    assert!(known.add(vec![signed(&authority, "a", 9_000)]).new.is_empty());
     assert!(known.list().is_empty());
-    assert_eq!(known.add(vec![signed(&authority, "a", 11_000)]).0.len(), 1);
+    assert_eq!(known.add(vec![signed(&authority, "a", 11_000)]).new.len(), 1);
 }
 
 #[test]
@@ -77,7 +78,7 @@ fn the_next_authority_is_believed_if_one_that_is_believed_has_signed_it() {
     let (old, stranger) = (authority::create().unwrap(), authority::create().unwrap());
     let (new, _) = authority::create_next(&old).unwrap();
     let known = known(&old, 2_000);
-    known.add(vec![signed(&old, "a", 9_000)]).1.unwrap();
+    known.add(vec![signed(&old, "a", 9_000)]).result.unwrap();
     let list = |number, authorities: &[&Pair], signer: &Pair| {
         let der = |pair: &&Pair| authority::ders(&pair.certificate)[0].to_vec();
         let authorities = authorities.iter().map(der).map(ByteBuf::from).collect();
@@ -101,7 +102,7 @@ fn the_next_authority_is_believed_if_one_that_is_believed_has_signed_it() {
     assert!(known.believe(list(3, &[&old], &old)).is_err(), "the old one is over");
     // What it had revoked it had signed.
     assert!(known.list().is_empty());
-    assert!(known.add(vec![signed(&old, "b", 9_000)]).1.is_err());
+    assert!(known.add(vec![signed(&old, "b", 9_000)]).result.is_err());
 }
 
 fn leaf(authority: &Pair) -> String {

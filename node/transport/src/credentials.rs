@@ -27,6 +27,7 @@ pub struct Credentials {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     pub(crate) key: PrivateKeyDer<'static>,
     certified: Certified,
+    dir: Option<PathBuf>,
 }
 
 /// Whose a certificate is.
@@ -90,7 +91,18 @@ impl Credentials {
         let bad = |error| CredentialsError::Pem { what: "the key", detail: format!("{error}") };
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(bad)?;
         let certified = Certified::of(&chain[0]).map_err(CredentialsError::Identity)?;
-        Ok(Self { authority, chain, key, certified })
+        Ok(Self { authority, chain, key, certified, dir: None })
+    }
+
+    /// The same key with another certificate, and other authorities.
+    pub(crate) fn with(
+        &self,
+        authority: Vec<CertificateDer<'static>>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, CredentialsError> {
+        let certified = Certified::of(&chain[0]).map_err(CredentialsError::Identity)?;
+        let (key, dir) = (self.key.clone_key(), self.dir.clone());
+        Ok(Self { authority, chain, key, certified, dir })
     }
 
     /// Reads a client's credentials from a directory: `authority.pem`, `client.pem`, `client.key`.
@@ -102,7 +114,20 @@ impl Credentials {
         let key = dir.join("client.key");
         let text = read(&key)?;
         check_private(&key)?;
-        Self::from_pem(&read(&dir.join("authority.pem"))?, &read(&dir.join("client.pem"))?, &text)
+        let (authority, chain) =
+            (read(&dir.join("authority.pem"))?, read(&dir.join("client.pem"))?);
+        let credentials = Self::from_pem(&authority, &chain, &text)?;
+        Ok(Self { dir: Some(dir.to_owned()), ..credentials })
+    }
+
+    /// The directory that they were read from by [`from_dir`](Self::from_dir).
+    pub fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    /// Whether these are the same certificates, of us and of authorities.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.authority, &self.chain) == (&other.authority, &other.chain)
     }
 
     /// Whose they are.
@@ -128,6 +153,7 @@ impl Clone for Credentials {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
             certified: self.certified.clone(),
+            dir: self.dir.clone(),
         }
     }
 }
@@ -188,7 +214,7 @@ impl Identity {
     }
 }
 
-fn certificates(
+pub(crate) fn certificates(
     what: &'static str,
     pem: &str,
 ) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {

@@ -51,6 +51,8 @@ pub struct Config {
     pub cluster: Name,
     /// Which life of a node we are; `None` for a client.
     pub node: Option<NodeHello>,
+    /// What we are able to do beyond the version; nothing unless said otherwise.
+    pub capabilities: Capabilities,
     /// The versions of the protocol that we speak; all that this build knows unless said otherwise.
     pub versions: Versions,
     /// A connection that is silent for so long is lost; 10 s unless said otherwise.
@@ -79,6 +81,7 @@ impl Config {
             credentials,
             cluster,
             node: None,
+            capabilities: Capabilities::default(),
             versions: Versions::OURS,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
@@ -280,7 +283,7 @@ impl Endpoint {
             cluster: self.0.config.cluster.clone(),
             name: self.0.config.credentials.identity().name,
             node: lock(&self.0.node).clone(),
-            capabilities: Capabilities::default(),
+            capabilities: self.0.config.capabilities,
             association,
             ended,
         }

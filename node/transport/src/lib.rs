@@ -35,6 +35,7 @@ mod holdings;
 mod lanes;
 mod link;
 mod peers;
+mod renewal;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod stats;
@@ -49,6 +50,7 @@ pub use crate::environment::{Environment, ErrorQueue};
 pub use crate::error::{BindError, Closed, DialError};
 pub use crate::frames::Frames;
 pub use crate::link::{Flow, Link, Peer, Priority, Receiver, Sent};
+pub use crate::renewal::{RenewalError, Renewed};
 pub use crate::stats::{Path, Stats};
 pub use crate::wire::joining::{Fingerprint, ask_to_join};
 pub use crate::wire::{WireConfig, memory::Network};

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
-use purlin_proto::{Hello, NodeHello, NodeName, Refusal, Role};
+use purlin_proto::{Capabilities, Hello, NodeHello, NodeName, Refusal, Role};
 
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
@@ -74,6 +74,8 @@ pub struct Peer {
     pub association: u64,
     /// Whether we dialed.
     pub dialed: bool,
+    /// What it is able to do beyond the version.
+    pub capabilities: Capabilities,
 }
 
 impl Peer {
@@ -91,7 +93,8 @@ impl Peer {
             }
             node
         });
-        Self { name: hello.name, role, certified, node, address, association, dialed }
+        let (name, capabilities) = (hello.name, hello.capabilities);
+        Self { name, role, certified, node, address, association, dialed, capabilities }
     }
 }
 
