@@ -173,6 +173,46 @@ async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_message_arrives_while_small_ones_fill_the_road() {
+    // Short lanes, so that a call does not wait for seconds of what is ahead of it.
+    let short = |builder| kinds(builder).lane_bytes(256 << 10);
+    let pair = Pair::start(Settings::default(), short).await;
+    let sinks = [(); 2].map(async |()| pair.b.spawn_on::<Sink>(&"a".into(), ()).await.unwrap());
+    let [small, large] = sinks;
+    let (small, large) = (small.await, large.await);
+    pair.to_a.set(|road| {
+        road.bandwidth = Some(4 << 20);
+        road.delay = Duration::from_millis(20);
+    });
+    // Of every lane.
+    for _ in 0..64 {
+        let small = small.clone();
+        pair.b.runtime().task(async move {
+            loop {
+                small.send_wait(Load(vec![7; 1_024])).await;
+            }
+        });
+    }
+    let full = async || small.call(Total).await.unwrap() > 8 << 20;
+    while !full().await {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let (begun, before) = (Instant::now(), small.call(Total).await.unwrap());
+    let sent = large.clone();
+    pair.b.runtime().task(async move { sent.send_wait(Load(vec![7; 1 << 20])).await });
+    while large.call(Total).await.unwrap() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it starves");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    let others = small.call(Total).await.unwrap() - before;
+    println!("1 MiB took {:?}, {others} bytes of others meanwhile", begun.elapsed());
+    assert!(others > 1 << 20, "the road was not full: {others}");
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_does_not_read_does_not_delay_others() {
     let pair = Pair::start(Settings::default(), kinds).await;
     let echo = pair.b.spawn_on::<Echo>(&"a".into(), ()).await.unwrap();

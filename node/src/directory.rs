@@ -124,20 +124,31 @@ impl Directory {
         self.state.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();
     }
 
-    /// These are live: makes the rings anew.
-    pub(crate) fn set_live(&self, live: Vec<NodeName>) {
-        let draining = {
+    /// These are live: makes the rings anew, if they are others. `live` is in order.
+    pub(crate) fn set_live(&self, live: &[NodeName]) {
+        let (draining, ring, all) = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            state.draining.clone()
+            (state.draining.clone(), Arc::clone(&state.ring), Arc::clone(&state.all))
         };
-        // Built without the lock, since that takes its time; only one does.
-        let ring = Ring::new(live.iter().copied().filter(|name| !draining.contains(name)));
-        let all = Ring::new(live);
+        // Built without the lock, since that takes its time; only one does. News of many members at
+        // once cost one ring, not one each.
+        let made = |of: Vec<NodeName>, before: &Arc<Ring>| match before.members() == of {
+            true => Arc::clone(before),
+            false => Arc::new(Ring::new(of)),
+        };
+        let all = made(live.to_vec(), &all);
+        let ring = match draining.is_empty() {
+            true => Arc::clone(&all),
+            false => {
+                let stay = live.iter().copied().filter(|name| !draining.contains(name));
+                made(stay.collect(), &ring)
+            }
+        };
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.ring.digest() != ring.digest() {
             state.changed = Instant::now();
         }
-        (state.ring, state.all) = (Arc::new(ring), Arc::new(all));
+        (state.ring, state.all) = (ring, all);
         drop(state);
         self.leaving.send_if_modified(|leaving| {
             let news = *leaving != draining;

@@ -77,9 +77,9 @@ impl Driver {
         loop {
             let wake = [self.membership().next_wake(), Some(self.spread.next_wake())];
             let wake = wake.into_iter().flatten().min().map(|wake| self.start + wake);
+            // Inputs last: there may always be some, and nothing else is there for long.
             tokio::select! {
                 biased;
-                told = self.inputs.next() => self.take(told),
                 Some(dialed) = self.dials.join_next() => self.dialed(dialed.ok()),
                 Some(Ok(found)) = self.resolving.join_next() => {
                     let seeds = self.seeds().resolved(found);
@@ -89,14 +89,21 @@ impl Driver {
                     self.look();
                     self.tend_seeds();
                 }
+                told = self.inputs.next() => self.take(told),
                 () = sleep_until(wake) => {}
             }
+            // What has come goes before a tick that is due: it may be the answer that is waited for.
+            let more = self.inputs.try_next().map(|told| self.take(told)).is_some();
             if wake.is_some_and(|wake| Instant::now() >= wake) {
                 self.handle(Input::Tick);
                 self.spread.tick();
             }
             self.work_off();
             self.follow_draining();
+            if more {
+                // Others run on this thread, too: whoever accepts, reads and ends connections.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -346,7 +353,7 @@ impl Driver {
     fn rebuild_ring(&self) {
         let members: Vec<_> = self.membership().live().collect();
         self.gathered.send_replace(members.len());
-        self.directory.set_live(members);
+        self.directory.set_live(&members);
         self.runtime.owners_changed();
     }
 

@@ -12,7 +12,9 @@ use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer,
 
 use crate::exclusive::Exclusive;
 use crate::guard::Counts;
-use crate::inputs::{BACKLOG, Backlog, GOSSIP_BACKLOG, Inputs, OVERHEAD, Said, Told};
+use crate::inputs::{
+    BACKLOG, Backlog, GOSSIP_BACKLOG, HINTS_BACKLOG, Inputs, OVERHEAD, Said, Told,
+};
 use crate::revoked::Known;
 use crate::session;
 use crate::tokens::desk::Desk;
@@ -82,6 +84,7 @@ pub(crate) struct Ear {
     pub(crate) runtime: Runtime,
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Inputs,
+    pub(crate) hints: Arc<Backlog>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) exclusive: Arc<Exclusive>,
     pub(crate) forbidden: Arc<Counts>,
@@ -191,7 +194,9 @@ impl Events for Ear {
     }
 
     fn unreachable_hint(&self, address: SocketAddr) {
-        self.inputs.tell(Told::Input(Input::UnreachableHint { address }));
+        if let Some(said) = self.hints.add(0, HINTS_BACKLOG) {
+            self.inputs.tell(Told::Said(Input::UnreachableHint { address }, said));
+        }
     }
 }
 

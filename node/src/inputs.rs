@@ -77,6 +77,10 @@ pub(crate) const BACKLOG: usize = 4 * STATE_BYTES;
 /// Its datagrams only while less than this waits; what comes beyond is lost, as datagrams may be.
 pub(crate) const GOSSIP_BACKLOG: usize = 1 << 20;
 
+/// Hints of closed ports, which anybody may forge, only while less than this waits; what comes
+/// beyond is lost, as hints may be.
+pub(crate) const HINTS_BACKLOG: usize = 32 * OVERHEAD;
+
 /// What something that waits takes up besides its bytes.
 pub(crate) const OVERHEAD: usize = 128;
 

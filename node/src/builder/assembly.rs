@@ -239,6 +239,7 @@ impl NodeBuilder {
             runtime: runtime.clone(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
+            hints: Arc::default(),
             desk: Arc::clone(&desk),
             exclusive: Arc::clone(&exclusive),
             forbidden: Arc::clone(&forbidden),

@@ -1,7 +1,7 @@
 //! Bulk: how large frames travel, in chunks, beside the lanes.
 //!
-//! A long-lived stream of lower priority carries chunks of all large frames in turn, so that they
-//! share the way among themselves, and small frames go before them. A chunk is
+//! A long-lived stream carries chunks of all large frames in turn, so that they share the way among
+//! themselves; with each lane it takes turns, packet by packet. A chunk is
 //!
 //! ```text
 //! u64 bulk id | u32 length of the chunk | u32 length of the whole frame | bytes

@@ -1,6 +1,7 @@
 //! The control stream: handshake first, then small urgent frames, ahead of everything else.
 //!
-//! A frame is `u32 length | bytes`, little-endian. It carries membership state and nothing of users.
+//! A frame is `u32 length | bytes`, little-endian. It carries what nodes say to each other
+//! and nothing of users: membership, entries, leases, certificates, stop and go on.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::{
     Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Refusal, Role, Versions,
 };
@@ -314,11 +315,14 @@ impl Endpoint {
         if let Some(sent) = self.send_now(&to, flow, priority, encode) {
             return sent;
         }
-        let queued = self.queue(to, address, flow, priority, || {
-            let mut frame = BytesMut::new();
-            encode(&mut frame).then(|| frame.freeze())
-        });
-        queued.unwrap_or_else(|link| link.send(flow, priority, encode))
+        // The code that encodes is the user's, so not under a lock that others wait for.
+        let mut frame = BytesMut::new();
+        match encode(&mut frame) {
+            true if frame.len() <= FRAME_BYTES => {
+                self.send_large(to, address, flow, priority, frame.freeze())
+            }
+            _ => Sent::NotEncodable,
+        }
     }
 
     /// As [`send`](Self::send), for a frame that is encoded already and may be large.
@@ -330,7 +334,7 @@ impl Endpoint {
         priority: Priority,
         frame: Bytes,
     ) -> Sent {
-        let queued = self.queue(to, address, flow, priority, || Some(frame.clone()));
+        let queued = self.queue(to, address, flow, priority, &frame);
         queued.unwrap_or_else(|link| link.send_large(flow, priority, frame))
     }
 
@@ -341,12 +345,14 @@ impl Endpoint {
         address: SocketAddr,
         flow: Flow,
         priority: Priority,
-        frame: impl FnOnce() -> Option<Bytes>,
+        frame: &Bytes,
     ) -> Result<Sent, Link> {
         if self.0.closing.load(Ordering::Acquire) {
             return Ok(Sent::Unreachable);
         }
-        match lock(&self.0.peers).queue(to, flow, priority, Instant::now(), frame) {
+        let (now, lane_bytes) = (Instant::now(), self.0.config.lane_bytes);
+        let queued = lock(&self.0.peers).queue(to, flow, priority, now, lane_bytes, frame);
+        match queued {
             Queued::Link(link) => return Err(link),
             Queued::Waiting => {}
             Queued::Dial => {
@@ -354,6 +360,15 @@ impl Endpoint {
                 self.spawn(async move { endpoint.dial_for(to, address).await });
             }
             Queued::Refused(sent) => return Ok(sent),
+            Queued::Jammed => {
+                let endpoint = self.clone();
+                // Not here: whoever sends may hold what is needed to tell it.
+                self.spawn(async move {
+                    let much = "more waits for it than may while it is dialed".to_owned();
+                    endpoint.dial_failed(to, address, &DialError::Lost(much));
+                });
+                return Ok(Sent::Unreachable);
+            }
         }
         Ok(Sent::Accepted)
     }
@@ -431,10 +446,15 @@ impl Endpoint {
             },
             Err(error) => error,
         };
+        self.dial_failed(to, address, &error);
+    }
+
+    /// What waited for a node is given up, and that is told; unless there is a connection by now.
+    fn dial_failed(&self, to: NodeId, address: SocketAddr, error: &DialError) {
         let failed = lock(&self.0.peers).dial_failed(to.name, Instant::now());
         if failed {
             tracing::debug!(node = %to, %address, %error, "dial failed");
-            self.0.events.unreachable(to, address, &error);
+            self.0.events.unreachable(to, address, error);
         }
     }
 

@@ -4,8 +4,7 @@ use purlin_proto::Holding;
 use purlin_proto::limits::FRAME_BYTES;
 
 use crate::endpoint::Endpoint;
-use crate::peers::WAITING_BYTES;
-use crate::{bulk, lanes, link};
+use crate::{bulk, lanes, link, peers};
 
 /// What waits on its way through one link, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,8 +46,7 @@ impl Endpoint {
         vec![
             Holding::free("links", links.len()),
             Holding::free("dials", dials),
-            // A system frame may come on top.
-            Holding::bounded("waiting.bytes", waiting, WAITING_BYTES + FRAME_BYTES),
+            Holding::bounded("waiting.bytes", waiting, peers::most_waiting(lane_bytes)),
             Holding::bounded("lane.bytes", load.lane, lanes::most_small(lane_bytes)),
             Holding::bounded("lane.large_bytes", load.large, lanes::most_large(lane_bytes)),
             Holding::bounded("control.bytes", load.control, FRAME_BYTES),

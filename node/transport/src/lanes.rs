@@ -59,7 +59,7 @@ use crate::link::{Flow, Priority, Sent};
 pub(crate) const LARGE: usize = SMALL_FRAME_BYTES;
 
 const MARKER: u32 = 1 << 31;
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 const MARKER_BODY: usize = 12;
 
 /// Large frames of a lane may wait up to this many times its bound.
@@ -195,15 +195,50 @@ fn group(flow: Flow) -> usize {
     flow.0 as usize / 16 % GROUPS
 }
 
-/// The most bytes of small frames that a lane of this bound may hold: a system frame enters while
-/// there are fewer than users may not have.
+/// System frames enter while fewer bytes of small frames wait than this.
+pub(crate) fn most_system(limit: usize) -> usize {
+    limit.saturating_mul(SYSTEM_FACTOR)
+}
+
+/// The most bytes of small frames that a lane of this bound may hold.
 pub(crate) fn most_small(limit: usize) -> usize {
-    limit.saturating_mul(SYSTEM_FACTOR).saturating_add(HEAD + LARGE)
+    most_system(limit).saturating_add(HEAD + LARGE)
 }
 
 /// Likewise of large frames.
 pub(crate) fn most_large(limit: usize) -> usize {
     limit.saturating_mul(BULK_FACTOR * SYSTEM_FACTOR).saturating_add(FRAME_BYTES)
+}
+
+/// Takes back what was written of an entry, also if the user's code that encodes it panics; unless
+/// it has become whole.
+struct Torn<'a> {
+    ready: &'a mut BytesMut,
+    start: usize,
+    whole: bool,
+}
+
+impl Drop for Torn<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.ready.truncate(self.start);
+        }
+    }
+}
+
+/// Appends an entry; the length of the frame, if it is one.
+fn encode_entry(
+    ready: &mut BytesMut,
+    flow: Flow,
+    encode: &mut dyn FnMut(&mut BytesMut) -> bool,
+) -> Option<usize> {
+    let start = ready.len();
+    let mut torn = Torn { ready, start, whole: false };
+    torn.ready.put_u64_le(u64::from(flow.0) << 32);
+    let encoded = encode(torn.ready);
+    let length = torn.ready.len() - start - HEAD;
+    torn.whole = encoded && length <= FRAME_BYTES;
+    torn.whole.then_some(length)
 }
 
 impl Lane {
@@ -247,13 +282,9 @@ impl Lane {
         let before = state.ready.len();
         let entry = state.ready.entry();
         let start = entry.len();
-        entry.put_u64_le(u64::from(flow.0) << 32);
-        let encoded = encode(entry);
-        let length = entry.len() - start - HEAD;
-        if !encoded || length > FRAME_BYTES {
-            entry.truncate(start);
+        let Some(length) = encode_entry(entry, flow, encode) else {
             return Put::Refused(Sent::NotEncodable);
-        }
+        };
         let length_word = u32::try_from(length).expect("FRAME_BYTES fits");
         let put = if length <= LARGE {
             set_length(entry, start, length_word);
@@ -295,9 +326,7 @@ impl Lane {
         let bulk = self.limit.saturating_mul(BULK_FACTOR);
         match priority {
             Priority::User if !state.has_room(flow, self.limit) => Err(Put::Refused(Sent::Full)),
-            Priority::System if state.small() >= self.limit.saturating_mul(SYSTEM_FACTOR) => {
-                Err(Put::Jammed)
-            }
+            Priority::System if state.small() >= most_system(self.limit) => Err(Put::Jammed),
             Priority::User => Ok(bulk),
             Priority::System => Ok(bulk.saturating_mul(SYSTEM_FACTOR)),
         }
@@ -582,5 +611,32 @@ mod tests {
         lane.bulk_sent(Flow(0), 40 * LIMIT);
         assert!(!is_full(&put(&lane, 0, 100)));
         assert!(!is_full(&put(&lane, 16, 2 * LIMIT)));
+    }
+
+    /// Of what panics nothing stays, and what others put comes through, whether or not the writer
+    /// was idle.
+    #[tokio::test]
+    async fn a_panic_while_encoding_leaves_nothing_in_the_lane() {
+        let lane = Lane::new(LIMIT);
+        for others in [0, 2] {
+            for _ in 0..others {
+                put(&lane, 1, 50);
+            }
+            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                lane.put(Flow(0), Priority::User, || 1, &mut |out| {
+                    out.put_bytes(7, 20);
+                    panic!("in the user's code")
+                })
+            }));
+            assert!(panicked.is_err());
+            put(&lane, 2, 100);
+
+            let mut batch = Vec::new();
+            let next =
+                tokio::time::timeout(std::time::Duration::from_secs(5), lane.take(&mut batch));
+            assert!(next.await.expect("the writer is woken").is_ok());
+            let bytes: usize = batch.iter().map(Bytes::len).sum();
+            assert_eq!(bytes, others * (HEAD + 50) + HEAD + 100);
+        }
     }
 }

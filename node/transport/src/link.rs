@@ -160,8 +160,10 @@ struct Arriving {
 
 /// More would put more in front of small messages, and carry no more on a short road.
 const BULK_STREAMS: usize = 1;
-const BULK_PRIORITY: i32 = -10;
-const LANE_PRIORITY: i32 = 0;
+
+/// Of lanes and of bulk alike: streams take turns, a packet each, so a large frame costs small ones a
+/// packet's time. Less for bulk would be none at all while lanes fill the road.
+const PRIORITY: i32 = 0;
 
 /// What may wait behind markers in one lane before the lane is not read any more.
 pub(crate) const HELD_BYTES: usize = FRAME_BYTES;
@@ -480,7 +482,7 @@ impl Link {
 
     async fn write_lane(self, index: usize) -> Result<(), Fault> {
         let number = u8::try_from(index).expect("MAX_LANES fits");
-        let mut stream = self.0.connection.open(LANE_PRIORITY).await?;
+        let mut stream = self.0.connection.open(PRIORITY).await?;
         stream.write(Bytes::copy_from_slice(&[kind::LANE, number])).await?;
         let mut batch = Vec::new();
         loop {
@@ -496,7 +498,7 @@ impl Link {
     }
 
     async fn write_bulk(self, index: usize) -> Result<(), Fault> {
-        let mut stream = self.0.connection.open(BULK_PRIORITY).await?;
+        let mut stream = self.0.connection.open(PRIORITY).await?;
         stream.write(Bytes::from_static(&[kind::BULK])).await?;
         loop {
             match self.0.bulk[index].next().await {

@@ -43,12 +43,26 @@ use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::{Hello, NodeId, NodeName, Refusal};
 
+use crate::lanes::{self, HEAD};
 use crate::link::{Flow, Link, Priority, Sent};
 
-/// Bytes that may wait for one node while it is dialed.
-pub(crate) const WAITING_BYTES: usize = 16 << 20;
+/// Bytes of user frames that may wait for one node while it is dialed; of system frames as much
+/// again.
+const WAITING_BYTES: usize = 16 << 20;
+
+/// All of it must fit into one lane of the connection that comes of the dial, so it is less where
+/// lanes are smaller than usual.
+fn most_of_users(lane_bytes: usize) -> usize {
+    WAITING_BYTES.min(lanes::most_system(lane_bytes) / 2)
+}
+
+/// The most that may wait for one node.
+pub(crate) fn most_waiting(lane_bytes: usize) -> usize {
+    2 * most_of_users(lane_bytes) + FRAME_BYTES
+}
 
 /// After a dial has failed sends are refused for this long, doubled for each failure.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -99,6 +113,8 @@ pub(crate) enum Queued {
     /// It waits, and the node is to be dialed.
     Dial,
     Refused(Sent),
+    /// So much of the node's own waits that some of it would be lost unseen.
+    Jammed,
 }
 
 impl Peers {
@@ -156,14 +172,15 @@ impl Peers {
         dialing.next().map(|(name, _)| *name)
     }
 
-    /// Where a frame for this life of a node goes; what waits is encoded by `encode`.
+    /// Where a frame for this life of a node goes.
     pub(crate) fn queue(
         &mut self,
         to: NodeId,
         flow: Flow,
         priority: Priority,
         now: Instant,
-        encode: impl FnOnce() -> Option<Bytes>,
+        lane_bytes: usize,
+        frame: &Bytes,
     ) -> Queued {
         let entry = self.entry(to.name);
         let dial = match &entry.state {
@@ -177,12 +194,14 @@ impl Peers {
             }
             State::Idle => true,
         };
-        if priority == Priority::User && entry.waiting_bytes >= WAITING_BYTES {
-            return Queued::Refused(Sent::Full);
+        let most = most_of_users(lane_bytes);
+        match priority {
+            Priority::User if entry.waiting_bytes >= most => return Queued::Refused(Sent::Full),
+            Priority::System if entry.waiting_bytes >= 2 * most => return Queued::Jammed,
+            Priority::User | Priority::System => {}
         }
-        let Some(frame) = encode() else { return Queued::Refused(Sent::NotEncodable) };
-        entry.waiting_bytes += frame.len();
-        entry.waiting.push((flow, frame));
+        entry.waiting_bytes += frame.len() + HEAD;
+        entry.waiting.push((flow, frame.clone()));
         if dial {
             entry.state = State::Dialing(to);
             Queued::Dial
@@ -286,7 +305,7 @@ impl Peers {
         entry.waiting_bytes = 0;
         for (flow, frame) in entry.waiting.drain(..) {
             if expected {
-                // The queue of a new link is empty, and system frames always fit.
+                // The queue of a new link is empty, and has room for what may wait.
                 link.send_large(flow, Priority::System, frame);
             }
         }

@@ -5,6 +5,7 @@
 mod strangers;
 mod support;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -553,4 +554,41 @@ async fn datagrams_are_lost_at_the_rate_that_is_set() {
 
     let arrived = b.record.all().iter().filter(|seen| matches!(seen, Seen::Datagram(_))).count();
     assert!((400..600).contains(&arrived), "{arrived} of 1000");
+}
+
+/// Sends as much as is taken in one go while a node is dialed; returns how many frames were.
+fn fill(a: &Node, to: NodeId, at: SocketAddr, priority: Priority, frame: &Bytes) -> (u32, Sent) {
+    let send = |_| a.endpoint.send_bytes(to, at, Flow(0), priority, frame);
+    let mut taken = 0;
+    let refused = (0..1_000_000).map(send).find(|sent| {
+        taken += u32::from(*sent == Sent::Accepted);
+        *sent != Sent::Accepted
+    });
+    (taken, refused.expect("it is bounded"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_a_dial_does_not_jam_the_connection_that_comes_of_it() {
+    let (world, _) = memory_world();
+    let (a, b) = (world.node_with("a", 1, |config| config.lane_bytes = 64 << 10), world.node("b"));
+
+    let frame = frame(0, 100);
+    let (taken, refused) = fill(&a, b.id, b.address(), Priority::User, &frame);
+
+    assert_eq!(refused, Sent::Full);
+    b.record.until("all of it", |seen| count_frames(seen) == taken as usize).await;
+    assert!(a.endpoint.link(&b.id).is_some(), "{:?}", a.record.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn system_frames_that_wait_for_a_dial_are_bounded_and_their_loss_is_told() {
+    let (world, _) = memory_world();
+    let a = world.node("a");
+    let (nobody, nowhere) = (NodeId::new("nobody".into(), 1), SocketAddr::from(([10, 9, 9, 9], 9)));
+
+    let (taken, refused) = fill(&a, nobody, nowhere, Priority::System, &frame(0, 1 << 20));
+
+    assert!((16..64).contains(&taken), "{taken} MiB");
+    assert_eq!(refused, Sent::Unreachable);
+    a.record.until("a report", |seen| seen.contains(&Seen::Unreachable(nobody))).await;
 }

@@ -27,6 +27,9 @@ const PROBE_RTT: f64 = 0.03;
 const SUSPICION: f64 = 0.4;
 const GOSSIP: f64 = 0.02;
 
+/// With this a node that hears nothing is still within `detect_in`, and the others are before it.
+const DOUBT: f64 = 0.25;
+
 impl Config {
     fn share(&self, share: f64) -> Duration {
         self.detect_in.max(Duration::from_secs(1)).mul_f64(share)
@@ -40,6 +43,11 @@ impl Config {
     /// How long a member is suspected before it is declared down.
     pub(super) fn suspicion(&self) -> Duration {
         self.share(SUSPICION)
+    }
+
+    /// How much longer it is, by a node that hears nobody.
+    pub(super) fn doubt(&self) -> Duration {
+        self.share(DOUBT)
     }
 
     pub(super) fn foca(&self) -> foca::Config {

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use purlin_proto::limits::{CREATION, VIEW_SAMPLE};
-use purlin_proto::{NodeId, View};
+use purlin_proto::{NodeId, Refusal, View};
 
 use super::config::MEETING;
 use super::health::Health;
@@ -175,5 +175,11 @@ impl Membership {
 
     pub(super) fn disconnect(&mut self, peer: NodeId) {
         self.outputs.push_back(Output::Disconnect { peer, why: self.refusal(peer) });
+    }
+
+    /// A peer says what no node says.
+    pub(super) fn violation(&mut self, peer: NodeId, detail: String) {
+        tracing::warn!(%peer, detail, "protocol violation");
+        self.outputs.push_back(Output::Disconnect { peer, why: Refusal::Protocol { detail } });
     }
 }

@@ -18,6 +18,9 @@ use super::types::{Output, Time, Why};
 use super::wire::Life;
 use super::{Happened, Membership};
 
+/// So many others are asked meanwhile: it may have left, and could not tell this node.
+const ASKED: usize = 2;
+
 /// Hints that are being confirmed.
 pub(super) type Confirming = BTreeMap<NodeName, Confirmation>;
 
@@ -63,6 +66,7 @@ impl Membership {
                 self.history.note(now, id.name, Happened::PortClosed);
                 self.outputs.push_back(Output::Probe { to: id, address });
                 self.jobs.schedule(now + CONFIRM_EVERY, Job::Confirm(id.name, number));
+                self.sync(ASKED);
             }
         }
     }

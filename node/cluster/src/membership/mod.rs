@@ -256,6 +256,7 @@ impl Membership {
         let lag = self.jobs.next_due().map(|due| now.saturating_sub(due));
         if let Some(lag) = lag.filter(|&lag| lag > self.config.lag_limit()) {
             self.jobs.put_off(lag);
+            self.health.slept(lag);
             self.confirming.clear();
             self.history.note(now, self.me.id.name, Happened::Stalled(lag));
         }
@@ -275,7 +276,7 @@ impl Membership {
             Job::Scan => self.scan(now),
             Job::Provoke => self.provoke(now),
             Job::Sync => {
-                self.sync();
+                self.sync(1);
                 self.forget(now);
                 let jitter = self.chance.random_range(0.9..1.1);
                 self.jobs.schedule(now + SYNC_EVERY.mul_f64(jitter), Job::Sync);
@@ -286,6 +287,7 @@ impl Membership {
 
     /// Looks which members have come under suspicion, or have refuted it.
     fn scan(&mut self, now: Time) {
+        self.see_if_alone(now);
         let suspects = self.foca.iter_members().filter(|m| m.state() == foca::State::Suspect);
         let suspects: BTreeSet<_> = suspects.map(|member| member.id().id).collect();
         let before = std::mem::replace(&mut self.suspects, suspects);
@@ -308,7 +310,7 @@ impl Membership {
         }
         if self.sync_due.is_some_and(|due| due <= now) {
             self.sync_due = None;
-            self.sync();
+            self.sync(1);
         }
         self.jobs.schedule(now + SCAN_EVERY, Job::Scan);
     }
@@ -322,10 +324,7 @@ impl Membership {
         }
         let gossip = match Gossip::parse(bytes) {
             Ok(gossip) => gossip,
-            Err(error) => {
-                tracing::debug!(%from, %error, "malformed gossip");
-                return;
-            }
+            Err(error) => return self.violation(from, format!("gossip: {error}")),
         };
         self.heard(now, from);
         let Some(address) = self.table.get(from).map(|known| known.address) else {

@@ -41,7 +41,7 @@ impl Membership {
     /// This node is suspected in that incarnation, so it takes the next.
     pub(super) fn refute(&mut self, now: Time, to: NodeId, incarnation: u16) {
         self.history.note(now, self.me.id.name, Happened::Accused { by: to });
-        self.health.accused();
+        self.health.worse();
         let me = Life { id: self.me.id, address: self.me.address };
         self.apply(now, std::iter::once(Update::new(me, incarnation, foca::State::Suspect)));
         // Without a next one it comes back under a new creation.
@@ -56,6 +56,7 @@ impl Membership {
             return;
         };
         let life = Life { id: by, address: member.address };
+        self.health.worse();
         self.apply(now, std::iter::once(Update::new(life, incarnation, foca::State::Alive)));
     }
 }

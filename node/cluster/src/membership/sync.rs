@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use purlin_proto::limits::{MEMBERS, STATE_BYTES};
 use purlin_proto::{NodeId, codec, hello};
-use rand::RngExt;
+use rand::seq::IteratorRandom;
 
 use super::Membership;
 use super::config::SYNC_AFTER_CHANGE;
@@ -56,7 +56,8 @@ impl Membership {
         self.heard(now, from);
         match codec::from_bytes::<Said>(bytes, STATE_BYTES) {
             Ok(Said::Full { members, .. }) if members.len() > MEMBERS => {
-                tracing::warn!(%from, members = members.len(), "more members than there may be");
+                let many = members.len();
+                self.violation(from, format!("{many} members, {MEMBERS} are the most"));
             }
             Ok(Said::Full { members, answer }) => self.full(now, from, &members, answer),
             Ok(Said::Digest(theirs)) if theirs == self.table.digest() => {}
@@ -64,7 +65,7 @@ impl Membership {
             Ok(Said::Leaving) => self.leaving(now, from),
             Ok(Said::Suspected(incarnation)) => self.refute(now, from, incarnation),
             Ok(Said::Refuted(incarnation)) => self.refuted(now, from, incarnation),
-            Err(error) => tracing::warn!(%from, %error, "malformed membership state"),
+            Err(error) => self.violation(from, format!("membership state: {error}")),
         }
     }
 
@@ -125,14 +126,12 @@ impl Membership {
         self.sync_due.get_or_insert(now + SYNC_AFTER_CHANGE);
     }
 
-    /// Compares states with a random member.
-    pub(super) fn sync(&mut self) {
-        let others: Vec<_> = self.table.others().map(|member| member.id).collect();
-        if others.is_empty() {
-            return;
+    /// Compares states with so many random members.
+    pub(super) fn sync(&mut self, with: usize) {
+        let others = self.table.others().map(|member| member.id);
+        for chosen in IteratorRandom::sample(others, &mut self.chance, with) {
+            self.say_digest(chosen);
         }
-        let chosen = others[self.chance.random_range(0..others.len())];
-        self.say_digest(chosen);
     }
 
     pub(super) fn say_digest(&mut self, to: NodeId) {

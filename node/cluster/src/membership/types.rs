@@ -136,7 +136,7 @@ pub enum Output {
         /// Where.
         address: SocketAddr,
     },
-    /// End the link to a life that is over.
+    /// End the link to a life that is over, or that breaks the protocol.
     Disconnect {
         /// Which.
         peer: NodeId,

@@ -161,6 +161,26 @@ fn a_node_that_leaves_has_left_for_all_and_is_not_down() {
 }
 
 #[test]
+fn a_node_that_leaves_has_left_also_for_those_it_could_not_tell() {
+    for seed in seeds() {
+        let mut world = World::with(5, seed);
+        world.run(s(10));
+        world.unlink(3, 4);
+        let now = world.now;
+        world.nodes.get_mut(&named(4)).unwrap().membership.handle(now, Input::Leave);
+        world.drain(named(4));
+        world.run(Duration::from_millis(20));
+        world.kill(4);
+
+        world.run(s(20));
+
+        assert_eq!(world.downs(id(4)), [], "seed {seed}");
+        let left = world.log.iter().filter(|(.., event)| *event == Event::Left(id(4)));
+        assert_eq!(left.count(), 4, "seed {seed}");
+    }
+}
+
+#[test]
 fn five_percent_loss_for_ten_minutes_brings_nobody_down_and_changes_no_creation() {
     let mut world = World::with(10, 14);
     world.loss = 0.05;

@@ -134,6 +134,13 @@ impl World {
         self.links.retain(|(a, b)| a.name != named(number) && b.name != named(number));
     }
 
+    /// The link between two nodes ends, and neither has sent anything since.
+    pub(crate) fn unlink(&mut self, one: usize, other: usize) {
+        let (one, other) = (named(one), named(other));
+        self.links
+            .retain(|(a, b)| (a.name, b.name) != (one, other) && (a.name, b.name) != (other, one));
+    }
+
     pub(crate) fn freeze(&mut self, number: usize, length: Duration) {
         self.nodes.get_mut(&named(number)).unwrap().frozen_until = Some(self.now + length);
         self.plan(named(number));
@@ -245,7 +252,7 @@ impl World {
         }
     }
 
-    fn drain(&mut self, name: NodeName) {
+    pub(crate) fn drain(&mut self, name: NodeName) {
         while let Some(output) = self.nodes.get_mut(&name).unwrap().membership.poll_output() {
             self.act(name, output);
         }

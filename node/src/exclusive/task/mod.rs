@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use purlin_cluster::Membership;
 use purlin_cluster::exclusive::{AuthorityId, Founding, Holder, Renewal, Times};
-use purlin_proto::{NodeId, NodeName};
+use purlin_proto::{NodeId, NodeName, Refusal};
 use purlin_runtime::Runtime;
 use purlin_transport::Endpoint;
 use serde::{Deserialize, Serialize};
@@ -191,6 +191,12 @@ impl Task {
         chance.scope(self.drive()).await;
     }
 
+    /// A node says what none says.
+    fn violation(&self, peer: NodeId, detail: String) {
+        tracing::warn!(%peer, detail, "protocol violation");
+        self.endpoint.close_peer(&peer, &Refusal::Protocol { detail });
+    }
+
     async fn drive(mut self) {
         self.remember().await;
         let mut beat = tokio::time::interval(BEAT);
@@ -203,7 +209,7 @@ impl Task {
                     Some(Told::Said { from, bytes }) => match Say::decode(&bytes) {
                         Ok(Some(said)) => self.hear(from, said).await,
                         Ok(None) => tracing::debug!(%from, "says what is of a later version"),
-                        Err(error) => tracing::warn!(%from, %error, "malformed, about leases"),
+                        Err(error) => self.violation(from, format!("about leases: {error}")),
                     },
                     Some(Told::Leave(done)) => self.leave(done),
                     None => return,

@@ -197,6 +197,9 @@ pub(crate) struct SystemErrors {
     socket: AsyncFd<UdpSocket>,
 }
 
+/// So many are taken before anything else gets its turn.
+const AT_ONCE: usize = 32;
+
 impl SystemErrors {
     fn of(socket: &UdpSocket, address: SocketAddr) -> Option<Self> {
         // A socket of IPv6 takes IPv4 as well.
@@ -213,10 +216,11 @@ impl SystemErrors {
     async fn watch(self, tell: impl Fn(SocketAddr)) {
         loop {
             let Ok(mut ready) = self.socket.ready(Interest::ERROR).await else { return };
-            while let Some(address) = self.take() {
-                tell(address);
+            match (0..AT_ONCE).map_while(|_| self.take()).map(&tell).count() {
+                // Others run on this thread as well, and anybody may send these.
+                AT_ONCE => tokio::task::yield_now().await,
+                _ => ready.clear_ready(),
             }
-            ready.clear_ready();
         }
     }
 
