@@ -263,7 +263,7 @@ async fn one_that_grants(clients: &str, may: &[&str]) -> memory::Cluster {
     let mut cluster = memory::Cluster::empty();
     let clients = granted(clients, may);
     cluster.join("n0", |builder| builder.actor::<Counter>().clients(clients.clone())).await;
-    cluster.join("n1", |builder| builder.actor::<Counter>()).await;
+    cluster.join("n1", purlin::NodeBuilder::actor::<Counter>).await;
     cluster.until_all_see(2).await;
     cluster
 }
