@@ -297,8 +297,9 @@ fn drained(test: &'static str, nodes: usize, leaving: &'static [&'static str]) {
         let mut loads = Vec::new();
         for name in cluster.names() {
             let stop = Arc::clone(&stop);
-            let begin = move |node: Node| async move { tokio::spawn(load(node, test, stop)) };
-            loads.push((name, cluster.node(name).run(begin).await.unwrap()));
+            let begin = move |node: Node| async move { (tokio::spawn(load(node, test, stop)),) };
+            let (load,) = cluster.node(name).run(begin).await.unwrap();
+            loads.push((name, load));
         }
         cluster.advance(Duration::from_millis(500)).await;
         for name in leaving {
@@ -394,8 +395,8 @@ fn what_waits_for_a_process_to_begin_goes_along_when_its_key_does() {
         drain(cluster, "n1".into()).await;
         cluster.advance(Duration::from_millis(300)).await;
         let between = owners(cluster, "along");
-        let begin = |node: Node| async move { tokio::spawn(load_once(node, "along")) };
-        let calls = cluster.node("n0").run(begin).await.unwrap();
+        let begin = |node: Node| async move { (tokio::spawn(load_once(node, "along")),) };
+        let (calls,) = cluster.node("n0").run(begin).await.unwrap();
         cluster.advance(Duration::from_millis(200)).await;
         // What was n1's and has not begun here goes on to the one that is left.
         drain(cluster, "n0".into()).await;
