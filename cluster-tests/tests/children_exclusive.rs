@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use purlin::prelude::*;
+use purlin::proto::admin::{GetDrainPlan, SYSTEM};
 use purlin::testing::Cluster;
 use purlin::{
     ClusterChild, ClusterChildError, ClusterSupervisor, Dest, Fence, NodeBuilder, StartedChild,
@@ -260,6 +261,43 @@ fn when_a_node_is_lost_its_children_run_elsewhere_once() {
             never_two();
         });
     }
+}
+
+#[test]
+fn a_node_that_is_drained_leaves_when_they_run_elsewhere() {
+    three(6).run(async |cluster| {
+        start_all(cluster).await;
+        cluster.advance(60 * S).await;
+        let before = running();
+        let leaving = NodeName::from("n1");
+        let there = before.values().filter(|at| at.0 == leaving).count();
+        assert!(there > 0, "{before:?}");
+        let system = Dest::Remote(SYSTEM.parse().unwrap(), leaving);
+        let plan = cluster.node("n0").call(system, GetDrainPlan).await.unwrap();
+        assert_eq!(plan.moves.iter().map(|moved| moved.count).sum::<usize>(), there, "{plan:?}");
+
+        let drained = cluster.node("n1").run(async |node| node.drain().await).await.unwrap();
+
+        assert_eq!(drained.left, 0, "{drained:?}");
+        let after = running();
+        assert_eq!(after.len(), CHILDREN);
+        for (name, at) in &before {
+            match at.0 == leaving {
+                true => assert!(after[name].0 != leaving && after[name].1 > at.1, "{name}"),
+                false => assert_eq!(&after[name], at, "{name} has stayed"),
+            }
+        }
+        for moved in &plan.moves {
+            let went = |(name, at): (&String, &(NodeName, Fence))| {
+                before[name].0 == leaving && at.0 == moved.to
+            };
+            let count = after.iter().filter(|at| went(*at)).count();
+            assert_eq!(count, moved.count, "as planned: {plan:?}");
+        }
+        cluster.stop(leaving).await;
+        assert_eq!(answer(cluster, "n0".into()).await.len(), CHILDREN);
+        never_two();
+    });
 }
 
 #[test]

@@ -20,6 +20,27 @@ fn a_lone_node_is_its_own_authority_and_says_so() {
 }
 
 #[test]
+fn a_lone_node_that_is_killed_waits_for_its_own_lease_and_goes_on() {
+    let cluster = Cluster::default();
+    let mut a = cluster.start("a", &[]);
+    cluster.until_view(&a, 1, 1, Duration::from_secs(10));
+    assert_eq!(cluster.ok(&a, &["call", "key:counter/1", "counter.add", "5"]), "5");
+    let before = cluster.json(&a, &["status"])["exclusive"].clone();
+    a.kill_9();
+
+    let a = cluster.start("a", &[]);
+    a.until_logged("waits until the lease of its earlier life is over", Duration::from_secs(10));
+    // Its lease and the time for stopping are 4 s; the rest is for a machine that is busy.
+    cluster.until_view(&a, 1, 1, Duration::from_secs(20));
+    // It has not asked to keep what it knew.
+    assert_eq!(cluster.ok(&a, &["call", "key:counter/1", "counter.add", "1"]), "1");
+
+    let after = cluster.json(&a, &["status"])["exclusive"].clone();
+    assert_eq!(after["authority"], before["authority"], "it is the same one");
+    assert!(after["epoch"].as_u64() > before["epoch"].as_u64(), "{after} after {before}");
+}
+
+#[test]
 fn when_a_voter_is_killed_its_keys_run_elsewhere_and_it_votes_again_when_it_is_back() {
     let cluster = Cluster::default();
     let [a, mut b, c] = cluster.three();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use purlin::prelude::*;
 use purlin::testing::Cluster;
-use purlin::{Fence, NodeBuilder};
+use purlin::{Fence, Name, NodeBuilder};
 
 const KEYS: usize = 9;
 const STEP: Duration = Duration::from_millis(50);
@@ -297,9 +297,9 @@ fn drained(test: &'static str, nodes: usize, leaving: &'static [&'static str]) {
         let mut loads = Vec::new();
         for name in cluster.names() {
             let stop = Arc::clone(&stop);
-            #[expect(clippy::async_yields_async, reason = "it goes on beside the test")]
-            let begin = move |node: Node| async move { tokio::spawn(load(node, test, stop)) };
-            loads.push((name, cluster.node(name).run(begin).await.unwrap()));
+            let begin = move |node: Node| async move { (tokio::spawn(load(node, test, stop)),) };
+            let (load,) = cluster.node(name).run(begin).await.unwrap();
+            loads.push((name, load));
         }
         cluster.advance(Duration::from_millis(500)).await;
         for name in leaving {
@@ -399,6 +399,98 @@ fn a_voter_that_comes_back_with_old_news_does_not_lead_the_others_astray() {
         until_all_run(cluster, "n0".into(), "astray", FAILOVER).await;
     });
     check("astray", false);
+}
+
+#[test]
+fn what_waits_for_a_process_to_begin_goes_along_when_its_key_does() {
+    let cluster = Cluster::builder(11).nodes(3).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "along", SOON).await;
+        cluster.advance(Duration::from_secs(10)).await;
+        let before = owners(cluster, "along");
+        // Nothing that moves begins before this one has heard of it.
+        cluster.freeze("n2", Duration::from_millis(1_500));
+        drain(cluster, "n1".into()).await;
+        cluster.advance(Duration::from_millis(300)).await;
+        let between = owners(cluster, "along");
+        let begin = |node: Node| async move { (tokio::spawn(load_once(node, "along")),) };
+        let (calls,) = cluster.node("n0").run(begin).await.unwrap();
+        cluster.advance(Duration::from_millis(200)).await;
+        // What was n1's and has not begun here goes on to the one that is left.
+        drain(cluster, "n0".into()).await;
+        let answered = cluster.node("n0").run(|_| async { calls.await.unwrap() }).await.unwrap();
+        let mut waited = 0;
+        for (number, answer) in answered.into_iter().enumerate() {
+            let by = answer.unwrap_or_else(|error| panic!("{number}: {error}"));
+            if (before[number], between[number]) == ("n1".into(), "n0".into()) {
+                waited += 1;
+                assert_eq!(by, "n2", "{number}");
+            }
+        }
+        assert!(waited > 0, "{before:?}, {between:?}");
+    });
+    check("along", false);
+}
+
+/// Who owns each key by the view that the first node knows.
+fn owners(cluster: &Cluster, test: &str) -> Vec<NodeName> {
+    let kind = Name::new(Sentry::KIND).unwrap();
+    let owner = |node: &Node, number| node.runtime().key_owner(&kind, &key(test, number));
+    (0..KEYS).map(|n| cluster.node("n0").look(|node| owner(node, n)).unwrap()).collect()
+}
+
+/// Calls each key once, all at the same time.
+async fn load_once(node: Node, test: &'static str) -> Vec<Result<String, CallError>> {
+    let call = |number| {
+        let keyed = node.keyed::<Sentry>(key(test, number));
+        tokio::spawn(async move { keyed.call(Watch).await })
+    };
+    let mut answers = Vec::new();
+    for call in (0..KEYS).map(call).collect::<Vec<_>>() {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+fn remembered(builder: NodeBuilder) -> NodeBuilder {
+    builder.keyed::<Sentry>(Keyed::exclusive().remember())
+}
+
+/// How many keys of a test run, without asking them anything.
+fn running(cluster: &Cluster) -> usize {
+    let count = |node: &Node| node.runtime().keyed_processes().len();
+    let all = cluster.running().into_iter();
+    all.filter_map(|name| cluster.node(name).look(count)).sum()
+}
+
+#[test]
+fn remembered_keys_run_again_without_a_message_under_greater_fences() {
+    let cluster = Cluster::builder(12).nodes(3).with(remembered).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "kept", SOON).await;
+        cluster.advance(Duration::from_secs(10)).await;
+        let before = fences("kept");
+        cluster.crash("n1");
+        cluster.advance(FAILOVER).await;
+        assert_eq!(running(cluster), KEYS, "after a crash");
+        drain(cluster, "n2".into()).await;
+        cluster.advance(Duration::from_secs(5)).await;
+        cluster.stop("n2").await;
+        cluster.advance(Duration::from_secs(10)).await;
+        assert_eq!(running(cluster), KEYS, "after a node has left");
+        let after = fences("kept");
+        let moved = before.iter().filter(|(key, before)| after[*key] > **before).count();
+        assert!(moved > 0 && after.iter().all(|(key, after)| *after >= before[key]));
+        assert_eq!(call_all(cluster, "n0".into(), "kept").await, KEYS);
+    });
+    check("kept", false);
+}
+
+/// The newest fence of each key of a test.
+fn fences(test: &str) -> BTreeMap<Key, Fence> {
+    let acts = Arc::clone(SEEN.lock().unwrap().get(test).expect("something has run"));
+    let acts = acts.lock().unwrap();
+    acts.iter().map(|act| (act.key.clone(), act.fence)).collect()
 }
 
 #[test]

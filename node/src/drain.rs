@@ -182,11 +182,12 @@ impl Node {
         }
         tracing::info!("draining");
         node.runtime.announce_draining(true);
+        // The voters see to it that all know the same; nobody has to have heard of it before.
+        node.exclusive.drain().await;
         self.until_heard().await;
         let (done, out_of_ring) = oneshot::channel();
         node.inputs.tell(Told::Draining(done));
         let _ = out_of_ring.await;
-        node.exclusive.drain().await;
         for mover in &node.drain.movers {
             mover.begin(node);
         }

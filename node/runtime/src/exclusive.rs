@@ -162,8 +162,10 @@ impl Runtime {
                 }
                 asked = true;
             } else {
-                for process in &over {
-                    let _ended = process.retire();
+                for (process, key) in &over {
+                    if process.retire() {
+                        self.start_elsewhere(process, key);
+                    }
                 }
             }
             let next = if killed {
@@ -179,18 +181,21 @@ impl Runtime {
     }
 
     /// Those that have begun and whose keys are not held now.
-    fn not_held(&self) -> Vec<Arc<Process>> {
+    fn not_held(&self) -> Vec<(Arc<Process>, Box<[u8]>)> {
         let listed: Vec<_> = lock(&self.0.exclusive.listed)
             .values()
             .filter(|listed| listed.fence.is_some())
             .map(|listed| (Arc::clone(&listed.process), listed.key.clone()))
             .collect();
         let held = |key: &[u8]| matches!(self.holding(key), Holding::Yes { .. });
-        listed.into_iter().filter(|(_, key)| !held(key)).map(|(process, _)| process).collect()
+        listed.into_iter().filter(|(_, key)| !held(key)).collect()
     }
 
-    fn end_all(&self, processes: &[Arc<Process>], reason: &ExitReason) {
-        for process in processes {
+    fn end_all(&self, processes: &[(Arc<Process>, Box<[u8]>)], reason: &ExitReason) {
+        for (process, key) in processes {
+            if *reason == ExitReason::Shutdown {
+                self.start_elsewhere(process, key);
+            }
             self.counters().exclusive_ended.add();
             let exit = Signal::Exit { reason: reason.clone() };
             self.signal(0, Address::Local(process.serial), exit);

@@ -6,6 +6,9 @@
 //! gets the state. What comes for the key here meanwhile is sent on, and waits there. Then what is only
 //! stored here goes the same way, without a process ([`KeepSnapshot`]).
 //!
+//! Of an exclusive kind the process has ended before anybody else may begin one (`exclusive.rs`). Where
+//! it had a state the new owner is told to start the next, and finds the state stored here.
+//!
 //! At most [`KEYS_IN_MOTION`] are handed over at once, so that many that move do not all wait for one
 //! disk, and their callers with them.
 //!
@@ -21,7 +24,7 @@
 //! [`Keyed::handoff_timeout`]: super::Keyed::handoff_timeout
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use purlin_proto::admin::{KeepSnapshot, TakeKey};
@@ -32,7 +35,7 @@ use tokio::task::JoinSet;
 use super::release::system;
 use super::table::Table;
 use crate::process::Process;
-use crate::runtime::{Runtime, Shared};
+use crate::runtime::{Runtime, Shared, lock};
 
 /// How many keys a node hands over at once.
 pub const KEYS_IN_MOTION: usize = 32;
@@ -52,6 +55,8 @@ pub(crate) struct Moves {
     /// Wakes what keeps remembered keys running.
     pub(super) remembered: Arc<Notify>,
     in_motion: Arc<Semaphore>,
+    /// Keys with state whose exclusive processes have ended here since others own them.
+    to_start: Mutex<Vec<(&'static str, Key)>>,
     /// How often owners have changed, and after which change all was where it belongs.
     changes: AtomicU64,
     settled: AtomicU64,
@@ -70,6 +75,7 @@ impl Moves {
             changed: Arc::default(),
             remembered: Arc::default(),
             in_motion,
+            to_start: Mutex::default(),
             changes: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             left: AtomicUsize::new(0),
@@ -157,6 +163,48 @@ impl Runtime {
             // It is the older one, and found out to be so.
             tracing::warn!(%kind, %key, %error, "a state that has moved is not forgotten");
         }
+    }
+
+    /// An exclusive process has been ended because this node does not hold its key: if it had a state
+    /// it is started where the key belongs now.
+    pub(crate) fn start_elsewhere(&self, process: &Process, ring_key: &[u8]) {
+        let kind = process.class.kind;
+        let key = ring_key.strip_prefix(kind.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+        let key = key.and_then(|key| Key::new(std::str::from_utf8(key).ok()?).ok());
+        let (Some(table), Some(key)) = (self.0.keyed.get(kind), key) else { return };
+        let is_its = |(other, _): (Arc<Process>, _)| other.serial == process.serial;
+        if table.stateful && table.entry(&key).is_some_and(is_its) {
+            lock(&self.0.moves.to_start).push((table.kind, key));
+            self.owners_changed();
+        }
+    }
+
+    /// Has those started that have ended here; how many are left.
+    async fn start_all_elsewhere(&self, table: &Table) -> usize {
+        let Ok(kind) = Name::new(table.kind) else { return 0 };
+        let ended: Vec<_> =
+            lock(&self.0.moves.to_start).extract_if(.., |(of, _)| *of == table.kind).collect();
+        let mut starting = JoinSet::new();
+        for (of, key) in ended {
+            let owner = self.key_owner(&kind, &key);
+            if owner == self.name() {
+                continue;
+            }
+            let in_motion = Arc::clone(&self.0.moves.in_motion).acquire_owned().await;
+            let (runtime, limit) = (self.clone(), table.handoff_timeout);
+            let take = TakeKey { kind: kind.clone(), key: key.clone() };
+            let ask = async move {
+                let _in_motion = in_motion;
+                // One that does not answer finds the key when somebody uses it.
+                let later = runtime.ask(owner, take, limit).await == Ok(false);
+                later.then_some((of, key))
+            };
+            starting.spawn_on(ask, &self.0.executor);
+        }
+        let again: Vec<_> = starting.join_all().await.into_iter().flatten().collect();
+        let left = again.len();
+        lock(&self.0.moves.to_start).extend(again);
+        left
     }
 
     async fn ask<M: Message>(
@@ -326,7 +374,8 @@ async fn move_keys(runtime: Weak<Shared>, changed: Arc<Notify>) {
                     false => runtime.end_moved(table).await,
                     true => {
                         let running = runtime.hand_over_all(table).await;
-                        running + runtime.send_stored(table).await
+                        let ended = runtime.start_all_elsewhere(table).await;
+                        running + ended + runtime.send_stored(table).await
                     }
                 };
             }

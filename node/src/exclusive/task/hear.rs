@@ -119,6 +119,7 @@ impl Task {
         }
         self.leader = Some(from.name);
         self.answered_at = now;
+        self.note_earlier_life(&grant);
         let (changed, seen, fresh) = self.shared.change(|state| {
             let Some(holder) = &mut state.holder else { return (false, 0, None) };
             let changed = holder.granted(now, &grant);
@@ -148,6 +149,17 @@ impl Task {
         let votes = self.memory.voters.contains(&self.runtime.name());
         if self.seat.as_mut().is_some_and(|seat| seat.is_unwanted(now, votes, UNWANTED)) {
             self.stand_up().await;
+        }
+    }
+
+    /// Says, once, that this node has to wait for the lease of its own earlier life, which did not
+    /// give it back.
+    fn note_earlier_life(&mut self, grant: &Grant) {
+        let us = self.runtime.id();
+        let earlier = grant.view.as_ref().and_then(|view| view.named(us.name));
+        if let Some(earlier) = earlier.filter(|id| *id != us && !grant.leased) {
+            let at_most_s = self.times.hold().as_secs_f64();
+            tracing::info!(%earlier, at_most_s, "waits until the lease of its earlier life is over");
         }
     }
 }
