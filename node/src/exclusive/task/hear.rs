@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use purlin_cluster::exclusive::{Grant, Holder, Renewal};
 use purlin_proto::{NodeId, NodeName};
+use purlin_runtime::mutant::is_planted;
 
 use super::{Done, Task, UNWANTED};
 use crate::exclusive::seat::{self, Seat};
@@ -25,6 +26,7 @@ impl Task {
                 }
             }
             Say::Elsewhere(..) => {}
+            Say::Invite(_) if is_planted("panic") => panic!("planted"),
             Say::Invite(authority) => self.invited(from, authority).await,
             Say::Ready(authority, voter) => {
                 if let Some(seat) = self.seat.as_mut().filter(|s| s.authority == authority) {
@@ -108,6 +110,8 @@ impl Task {
             let changed = holder.granted(now, &grant);
             // Before anybody can see that something is held.
             if let Some(until) = holder.runs_until() {
+                let endless = is_planted("endless-lease");
+                let until = if endless { until + Duration::from_mins(1) } else { until };
                 self.runtime.extend_lease(self.shared.start + until);
             }
             (changed, holder.seen())
