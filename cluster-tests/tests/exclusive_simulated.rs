@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -270,6 +271,119 @@ fn a_sole_voter_that_leaves_hands_its_vote_on() {
     check("leaves", true);
 }
 
+/// Calls every key from each of these nodes again and again while another is drained and leaves;
+/// says how often, and for how long one has waited at most.
+async fn load(node: Node, test: &'static str, stop: Arc<AtomicBool>) -> (usize, Duration) {
+    let (mut calls, mut longest) = (0, Duration::ZERO);
+    while !stop.load(Ordering::Relaxed) {
+        for number in 0..KEYS {
+            let begun = tokio::time::Instant::now();
+            let answer = node.keyed::<Sentry>(key(test, number)).call(Watch).await;
+            assert!(answer.is_ok(), "{number} from {} is answered {answer:?}", node.id());
+            longest = longest.max(begun.elapsed());
+            calls += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    (calls, longest)
+}
+
+/// Of so many nodes these drain at once, under load from the others, and leave.
+fn drained(test: &'static str, nodes: usize, leaving: &'static [&'static str]) {
+    let cluster = Cluster::builder(8).nodes(nodes).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), test, SOON).await;
+        cluster.advance(Duration::from_secs(10)).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut loads = Vec::new();
+        for name in cluster.names() {
+            let stop = Arc::clone(&stop);
+            #[expect(clippy::async_yields_async, reason = "it goes on beside the test")]
+            let begin = move |node: Node| async move { tokio::spawn(load(node, test, stop)) };
+            loads.push((name, cluster.node(name).run(begin).await.unwrap()));
+        }
+        cluster.advance(Duration::from_millis(500)).await;
+        for name in leaving {
+            drain(cluster, (*name).into()).await;
+        }
+        cluster.advance(Duration::from_secs(5)).await;
+        for name in leaving {
+            let left = |node: Node| async move { node.drain().await };
+            let drained = cluster.node(*name).run(left).await.unwrap();
+            assert_eq!(drained.left, 0, "{name}");
+            // Calls of its own are waited for, and it makes some all the time.
+            assert!(drained.took_s < 7.0, "{name}: {drained:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+        for (name, load) in loads {
+            let (calls, longest) =
+                cluster.node(name).run(|_| async { load.await.unwrap() }).await.unwrap();
+            assert!(
+                calls > 100 && longest < Duration::from_secs(2),
+                "{name}: {calls}, {longest:?}"
+            );
+        }
+        for name in leaving {
+            cluster.stop(*name).await;
+        }
+        let stays = *cluster.running().first().unwrap();
+        assert_eq!(call_all(cluster, stays, test).await, KEYS, "without a pause");
+    });
+    check(test, true);
+}
+
+#[test]
+fn a_node_that_is_drained_costs_no_call() {
+    drained("drained", 3, &["n1"]);
+}
+
+#[test]
+fn nor_does_the_leader_of_the_voters() {
+    drained("leader", 3, &["n0"]);
+}
+
+#[test]
+fn nor_do_two_at_once() {
+    drained("two", 5, &["n0", "n3"]);
+}
+
+#[test]
+fn a_sole_voter_that_is_drained_hands_all_on() {
+    drained("sole", 2, &["n0"]);
+}
+
+#[test]
+fn the_last_node_has_nobody_to_drain_to_and_says_so_at_once() {
+    let cluster = Cluster::builder(9).nodes(1).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "last", SOON).await;
+        let drained = cluster.node("n0").run(async |node| node.drain().await).await.unwrap();
+        assert_eq!((drained.left, drained.took_s < 1.0), (0, true), "{drained:?}");
+        assert_eq!(
+            call_all(cluster, "n0".into(), "last").await,
+            KEYS,
+            "it goes on until it leaves"
+        );
+    });
+    check("last", true);
+}
+
+#[test]
+fn one_that_crashes_while_it_drains_is_followed_when_its_lease_is_over() {
+    let cluster = Cluster::builder(10).nodes(3).with(sentry).start();
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "halfway", SOON).await;
+        cluster.advance(Duration::from_secs(10)).await;
+        drain(cluster, "n1".into()).await;
+        cluster.advance(Duration::from_millis(30)).await;
+        cluster.crash("n1");
+        until_all_run(cluster, "n0".into(), "halfway", FAILOVER).await;
+        cluster.restart("n1").await;
+        until_all_run(cluster, "n1".into(), "halfway", SOON).await;
+    });
+    check("halfway", false);
+}
+
 #[test]
 fn a_voter_that_comes_back_with_old_news_does_not_lead_the_others_astray() {
     let cluster = Cluster::builder(8).nodes(2).with(sentry).start();
@@ -414,6 +528,12 @@ impl Chance {
     }
 }
 
+/// A node begins to drain; how that ends is not waited for.
+async fn drain(cluster: &Cluster, name: NodeName) {
+    let begin = |node: Node| async move { drop(tokio::spawn(async move { node.drain().await })) };
+    cluster.node(name).run(begin).await;
+}
+
 /// Faults by chance, then health: all keys run again.
 fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> String {
     SEEN.lock().unwrap().remove(test);
@@ -426,7 +546,7 @@ fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> Strin
             let names = cluster.names();
             let name = names[usize::try_from(chance.below(nodes as u64)).unwrap()];
             let running = cluster.node(name).is_running();
-            match chance.below(7) {
+            match chance.below(9) {
                 0 if running => cluster.crash(name),
                 1 | 2 if !running => cluster.restart(name).await,
                 3 => cluster.split(&names[..usize::try_from(1 + chance.below(2)).unwrap()]),
@@ -434,6 +554,8 @@ fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> Strin
                     frozen = true;
                     cluster.freeze(name, Duration::from_millis(1_000 * (1 + chance.below(8))));
                 }
+                7 if running => drain(cluster, name).await,
+                8 if running => cluster.stop(name).await,
                 5 => cluster.skew(name, [0.97, 1.03][usize::try_from(chance.below(2)).unwrap()]),
                 _ => cluster.heal(),
             }
@@ -445,6 +567,10 @@ fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> Strin
         }
         cluster.heal();
         for name in cluster.names() {
+            let drains = |node: &Node| !node.ring().members().contains(&node.id().name);
+            if cluster.node(name).look(drains) == Some(true) {
+                cluster.stop(name).await;
+            }
             if !cluster.node(name).is_running() {
                 cluster.restart(name).await;
             }

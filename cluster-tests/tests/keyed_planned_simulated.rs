@@ -1,11 +1,14 @@
 //! Keyed processes with state on simulated machines that are taken out of service and come back, one
 //! after the other, on lossy roads: no call fails and nothing is lost, whatever the seed.
+//!
+//! A few seeds in the gate, more with `PURLIN_SEEDS`.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
 
 use purlin::kinds::{Add, Counter};
+use purlin::proto::admin::{ExclusiveInfo, GetExclusive, SYSTEM};
 use purlin::testing::{Cluster, Road};
 use purlin::{Dest, Keyed, Node};
 use tokio::sync::oneshot;
@@ -52,9 +55,30 @@ impl Totals {
     }
 }
 
-fn schedule(seed: u64) {
+/// What a node knows of leases.
+async fn exclusive(cluster: &Cluster, at: &'static str) -> ExclusiveInfo {
+    let system = Dest::Local(SYSTEM.parse().unwrap());
+    cluster.node(at).call(system, GetExclusive).await.unwrap()
+}
+
+/// Waits until all are in the ring view, and three of them vote.
+async fn until_all_hold(cluster: &Cluster) {
+    let end = cluster.now() + Duration::from_mins(1);
+    for name in NODES {
+        loop {
+            let info = exclusive(cluster, name).await;
+            if info.members.len() == NODES.len() && info.voters.len() == 3 {
+                break;
+            }
+            assert!(cluster.now() < end, "seed {}, {name}: {info:?}", cluster.seed());
+            cluster.advance(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn schedule(seed: u64, keyed: Keyed) {
     let bad = Road { loss: 0.01, jitter: Duration::from_millis(3), ..Road::default() };
-    let keyed = Keyed::available().passivate_after(IDLE);
+    let keyed = keyed.passivate_after(IDLE);
     let cluster = Cluster::builder(seed)
         .nodes(NODES.len())
         .roads(bad)
@@ -62,6 +86,9 @@ fn schedule(seed: u64) {
         .start();
     let mut totals = Totals { seed, chance: Chance(seed), expected: [0; KEYS] };
     cluster.run(async |cluster| {
+        if exclusive(cluster, NODES[0]).await.takes_part {
+            until_all_hold(cluster).await;
+        }
         totals.add(cluster, "", 3 * KEYS).await;
         for _ in 0..ROUNDS {
             let leaves = NODES[totals.chance.below(NODES.len())];
@@ -88,7 +115,17 @@ fn schedule(seed: u64) {
     });
 }
 
+fn for_all_seeds(keyed: Keyed) {
+    let last = std::env::var("PURLIN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    (1..=last).for_each(|seed| schedule(seed, keyed));
+}
+
 #[test]
 fn nodes_that_leave_and_come_back_cost_no_call_and_no_state() {
-    (1..=4).for_each(schedule);
+    for_all_seeds(Keyed::available());
+}
+
+#[test]
+fn the_same_holds_for_what_runs_at_most_once() {
+    for_all_seeds(Keyed::new());
 }

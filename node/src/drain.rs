@@ -9,8 +9,11 @@
 //! 2. It waits until all members say that they have done so. From then on it can send on whatever comes
 //!    for a key, and its receiver takes it.
 //! 3. It takes itself out of its own ring: keys move as after any change of members, with their state
-//!    (`runtime/keyed/moved.rs`). What else is to move is a [`Mover`]: children of cluster
-//!    supervisors are ended here by their owners and run elsewhere then (`children/drained.rs`).
+//!    (`runtime/keyed/moved.rs`). What is exclusive moves when the voters have agreed on a ring view
+//!    without this node; it keeps its lease until all nodes have ended what that view takes from
+//!    them, and others have begun ([`purlin_cluster::exclusive`], rule 7). What else is to move is a
+//!    [`Mover`]: children of cluster supervisors are ended here by their owners and run elsewhere
+//!    then (`children/drained.rs`).
 //! 4. It waits until nothing has been sent on for a moment and no call of its own is out.
 //!
 //! Then it leaves ([`Node::stop`]).
@@ -22,13 +25,13 @@
 //! - *something does not move in time*: after the limit ([`NodeBuilder::drain_limit`]) it stays and ends
 //!   with the node; states are stored here, and move when the node is back.
 //! - *there is nobody else*, or all others are about to leave as well: nothing moves, states are stored.
-//! - *a kind is exclusive*: its keys stay here until the node gives its lease back, when it stops; then
-//!   they start elsewhere. What they had saved is on this node's disk and comes into its own when the
-//!   node is back, if nothing newer was saved meanwhile; unless all nodes share a store.
-//! - *a child may run nowhere else*: an exclusive one, until the lease is given back, or one whose
-//!   labels no other member has. It is not waited for and ends with the node. Should it end before, it
-//!   is started when a member takes it.
+//! - *there is no majority of voters*: what is exclusive stays until the limit. Then it ends, and what
+//!   it had saved is on this node's disk, and comes into its own when the node is back.
+//! - *a voter drains*: it votes on until it leaves, and hands its vote on then.
+//! - *a child may run nowhere else*, since no other member has its labels: it is not waited for and ends
+//!   with the node. Should it end before, it is started when a member takes it.
 //! - *the node crashes meanwhile*: as any crash. Its next life says nothing of leaving, and owns keys.
+//!   What is exclusive waits until its lease has run out.
 //! - *two ask at once*: both wait for the same end.
 //!
 //! [`NodeBuilder::drain_limit`]: crate::NodeBuilder::drain_limit
@@ -87,7 +90,8 @@ enum Stage {
 
 impl Draining {
     pub(crate) fn new(limit: Duration) -> Self {
-        let movers: Vec<Box<dyn Mover>> = vec![Box::new(Keys), Box::new(HostedChildren::default())];
+        let children = HostedChildren::default();
+        let movers: Vec<Box<dyn Mover>> = vec![Box::new(Lease), Box::new(Keys), Box::new(children)];
         Self { limit, movers, stage: watch::Sender::new(Stage::InService) }
     }
 }
@@ -107,6 +111,12 @@ impl Shared {
         self.drain.movers.iter().map(|mover| mover.left(self)).sum()
     }
 
+    /// The ring of those that will hold what this node holds exclusively.
+    pub(crate) fn next_holders(&self) -> Ring {
+        let us = self.runtime.name();
+        self.exclusive.ring_without(&|name| name == us || self.directory.is_draining(name))
+    }
+
     fn others(&self) -> Vec<NodeName> {
         let live = self.directory.live();
         live.into_iter().filter(|name| *name != self.runtime.name()).collect()
@@ -115,8 +125,9 @@ impl Shared {
 
 impl Node {
     /// Takes the node out of service: other members own its keys from now on and get their processes'
-    /// state, nothing is placed on it any more, available children of cluster supervisors are ended
-    /// here and run elsewhere, and what is on its way is waited for. What is left stays, and ends with [`stop`](Self::stop), which is to be called next.
+    /// state, nothing is placed on it any more, children of cluster supervisors are ended here and run
+    /// elsewhere, and what is on its way is waited for. What is left stays, and ends with
+    /// [`stop`](Self::stop), which is to be called next.
     ///
     /// Takes 20 s at most unless said otherwise ([`NodeBuilder::drain_limit`]). Nothing moves if there
     /// is no other member. Once begun it goes on, also if this is dropped; a second call waits for the
@@ -175,6 +186,7 @@ impl Node {
         let (done, out_of_ring) = oneshot::channel();
         node.inputs.tell(Told::Draining(done));
         let _ = out_of_ring.await;
+        node.exclusive.drain().await;
         for mover in &node.drain.movers {
             mover.begin(node);
         }
@@ -223,17 +235,35 @@ impl Node {
     }
 }
 
-/// Keyed processes of available kinds.
+/// What this node holds by its lease: it counts as one thing, until others may have it.
+struct Lease;
+
+impl Mover for Lease {
+    fn plan(&self, _: &Shared, _: &Ring) -> Vec<Move> {
+        Vec::new()
+    }
+
+    fn begin(&self, _: &Shared) {
+        // The voters have been told.
+    }
+
+    fn left(&self, node: &Shared) -> usize {
+        let out = node.exclusive.is_out(&|name| node.directory.is_draining(name));
+        usize::from(!out)
+    }
+}
+
+/// Keyed processes.
 struct Keys;
 
 impl Mover for Keys {
     fn plan(&self, node: &Shared, others: &Ring) -> Vec<Move> {
+        let exclusive = node.next_holders();
         let mut counts = BTreeMap::<(&str, NodeName), usize>::new();
         for (kind, key, _) in node.runtime.keyed_processes() {
-            if Name::new(kind).is_ok_and(|kind| node.runtime.is_exclusive(&kind)) {
-                continue;
-            }
-            if let Some(to) = others.owner([kind, key.as_str()].join("/").as_bytes()) {
+            let exclusively = Name::new(kind).is_ok_and(|kind| node.runtime.is_exclusive(&kind));
+            let ring = if exclusively { &exclusive } else { others };
+            if let Some(to) = ring.owner([kind, key.as_str()].join("/").as_bytes()) {
                 *counts.entry((kind, to)).or_default() += 1;
             }
         }

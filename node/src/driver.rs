@@ -19,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::directory::Directory;
 use crate::entries::Spread;
+use crate::events::Gate;
 use crate::inputs::{Told, Waiting};
 use crate::revoked::spread::Warden;
 use crate::seeds::{Outcome, Resolved, SeedResolver, Seeds};
@@ -33,6 +34,8 @@ pub(crate) type NextCreation = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 pub(crate) struct Driver {
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Waiting,
+    /// Gates of connected lives that are not open yet.
+    pub(crate) shut: Vec<Arc<Gate>>,
     pub(crate) endpoint: Endpoint,
     pub(crate) runtime: Runtime,
     pub(crate) directory: Arc<Directory>,
@@ -138,12 +141,23 @@ impl Driver {
                     // Whoever waited may have stopped.
                     let _ = done.send(());
                 }
-                Some(Told::Open(gate)) => gate.open(),
+                Some(Told::Open(gate)) => {
+                    self.shut.push(gate);
+                    self.open_gates();
+                }
                 // Whoever waited may have stopped.
                 Some(Told::Done(done)) => drop(done.send(())),
                 None => return,
             }
             next = self.inputs.try_next();
+        }
+    }
+
+    /// What others send is delivered when this life knows all members, and not just the first that it
+    /// has met: it would take itself for the owner of keys whose state is with those it has not.
+    fn open_gates(&mut self) {
+        if self.membership().is_synced() {
+            self.shut.drain(..).for_each(|gate| gate.open());
         }
     }
 
@@ -162,6 +176,7 @@ impl Driver {
         };
         self.handle(input);
         self.work_off();
+        self.open_gates();
         if let Some(peer) = connected {
             self.spread.connected(peer);
             self.warden.connected(peer);
@@ -372,6 +387,8 @@ impl Driver {
                 self.endpoint.close_peer(&node.id, &Refusal::Joining);
             }
         }
+        // Of connections that have just been closed.
+        self.shut.clear();
         self.directory.clear();
         self.runtime.reincarnate(creation);
         self.spread.reincarnated(id);

@@ -1,5 +1,6 @@
 //! From the runtime to the wire: which life of which node, at which address, on which flow.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -84,6 +85,10 @@ impl Remote for Router {
 
     fn holding(&self, key: &[u8]) -> Holding {
         self.exclusive.holding(key)
+    }
+
+    fn refresh_holdings(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.exclusive.refresh())
     }
 
     fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {

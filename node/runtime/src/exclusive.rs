@@ -17,6 +17,10 @@
 //!   One that never comes to an `await` cannot be ended; [`Runtime::settle`] does not return then,
 //!   so nobody else is given its key while the node is in contact.
 //! - It is off the list when all that it held has been dropped.
+//! - A process begins to wait here also when this node does not own its key, if another node has sent
+//!   on a message for it: of two that know different ring views the one with the older has to learn
+//!   the newer before it says no ([`Remote::refresh_holdings`]). So a message in a planned move finds
+//!   its owner, whoever has heard of the move first; it costs a round trip to the voters' leader.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -102,6 +106,12 @@ impl Runtime {
         match self.0.remote.get() {
             Some(remote) => remote.exclusive_owner(key),
             None => Some(self.name()),
+        }
+    }
+
+    async fn refresh_holdings(&self) {
+        if let Some(remote) = self.0.remote.get() {
+            remote.refresh_holdings().await;
         }
     }
 
@@ -205,6 +215,7 @@ impl Runtime {
             lock(&runtime.0.exclusive.listed).insert(serial, listed);
         };
         let entered = Entered { runtime: runtime.clone(), serial };
+        let mut refreshed = false;
         loop {
             let mut changed = std::pin::pin!(runtime.0.exclusive.waiting.notified());
             changed.as_mut().enable();
@@ -215,11 +226,20 @@ impl Runtime {
                     list(Some(Fence { epoch, shard, generation: serial }));
                     return Ok(entered);
                 }
-                Holding::No => return Err(ExitReason::Other("another node owns the key".into())),
-                Holding::NotYet => list(None),
+                Holding::No if refreshed => {
+                    return Err(ExitReason::Other("another node owns the key".into()));
+                }
+                held => {
+                    list(None);
+                    runtime.0.exclusive.left.notify_waiters();
+                    if held == Holding::No {
+                        refreshed = true;
+                        runtime.refresh_holdings().await;
+                    } else {
+                        changed.await;
+                    }
+                }
             }
-            runtime.0.exclusive.left.notify_waiters();
-            changed.await;
         }
     }
 }

@@ -96,6 +96,13 @@ pub trait Remote: Send + Sync + 'static {
         Holding::NotYet
     }
 
+    /// Returns when what [`exclusive_owner`](Self::exclusive_owner) and [`holding`](Self::holding)
+    /// answer is no older than what any node had for an answer when this was called, or when that
+    /// cannot be found out within a few seconds. Cancel safe.
+    fn refresh_holdings(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The one of these nodes that owns a key, the same on every node.
     fn owner(&self, key: &[u8], among: &[NodeName]) -> Option<NodeName> {
         let _ = key;

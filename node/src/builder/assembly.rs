@@ -228,8 +228,7 @@ impl NodeBuilder {
         wire: impl Fn(usize) -> Result<WireConfig, ()>,
     ) -> Result<Node, StartError> {
         let id = NodeId::new(name, ground.creation);
-        let (events, _) = broadcast::channel(EVENTS);
-        let (inputs, waiting) = queues();
+        let ((events, _), (inputs, waiting)) = (broadcast::channel(EVENTS), queues());
         let observer = observer(&events);
         let runtime = self.runtime(id, &observer, &inputs);
         let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());
@@ -253,14 +252,14 @@ impl NodeBuilder {
 
         let (started, patience) = (Instant::now(), self.patience());
         let me = Me { id, address, labels: std::mem::take(&mut self.labels) };
-        let config = ClusterConfig { detect_in: patience };
         let seed = self.chance.unwrap_or(ground.creation ^ (u64::from(std::process::id()) << 32));
-        let state = Membership::new(config, me, seed, started.elapsed());
+        let (config, now) = (ClusterConfig { detect_in: patience }, started.elapsed());
+        let state = Membership::new(config, me, seed, now);
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
         let directory = Arc::new(Directory::new(name));
-        let router = Router::new(endpoint.clone(), Arc::clone(&directory), Arc::clone(&exclusive));
-        runtime.set_remote(Arc::new(router));
+        let (to, held) = (Arc::clone(&directory), Arc::clone(&exclusive));
+        runtime.set_remote(Arc::new(Router::new(endpoint.clone(), to, held)));
         let leases = ExclusiveTask::new(
             Arc::clone(&exclusive),
             told,
@@ -271,11 +270,12 @@ impl NodeBuilder {
         let leases = ground.net.handle().spawn(leases.run()).abort_handle();
         let seeds = Arc::new(Mutex::new(Seeds::new(self.seeds)));
         let gathered = Arc::new(watch::Sender::new(1));
-        let owned = Owned::new(id, owned::Bounds::default(), seed, started.elapsed());
+        let owned = Owned::new(id, owned::Bounds::default(), seed, now);
         let spread = Spread::new(owned, &endpoint, &runtime, &directory, started);
         let driver = Driver {
             membership: Arc::clone(&membership),
             inputs: waiting,
+            shut: Vec::new(),
             endpoint: endpoint.clone(),
             runtime: runtime.clone(),
             directory: Arc::clone(&directory),

@@ -34,9 +34,10 @@ impl HostedChildren {
 impl Mover for HostedChildren {
     fn plan(&self, node: &Shared, others: &Ring) -> Vec<Move> {
         let mut members = without_us(node);
+        let rings = Rings { all: others, exclusive: &node.next_holders() };
         let mut counts = BTreeMap::new();
         for (child, record) in here(node) {
-            let Some(to) = destination(node, others, &members, &child, &record) else { continue };
+            let Some(to) = destination(node, &rings, &members, &child, &record) else { continue };
             *counts.entry((child.supervisor, to)).or_default() += 1;
             if let Some(host) = members.live.get_mut(&to) {
                 host.children += 1;
@@ -59,6 +60,7 @@ impl Mover for HostedChildren {
             return here(node).len();
         };
         let (us, members) = (node.runtime.id(), without_us(node));
+        let rings = Rings { all: &others, exclusive: &node.next_holders() };
         left.retain(|child| {
             let seen = node.runtime.children().see(child, us);
             let Some(record) = seen.record.filter(|record| record.desired == Desired::Run) else {
@@ -67,7 +69,7 @@ impl Mover for HostedChildren {
             let mut live = seen.runs.iter().filter(|(_, run)| run.ended.is_none());
             let runs_here = live.clone().any(|(on, _)| *on == us);
             let has_moved = !runs_here && live.any(|(on, _)| *on != us);
-            !has_moved && destination(node, &others, &members, child, &record).is_some()
+            !has_moved && destination(node, &rings, &members, child, &record).is_some()
         });
         left.len()
     }
@@ -97,18 +99,26 @@ fn without_us(node: &Shared) -> Members {
     members
 }
 
+/// Of other members that are not about to leave.
+struct Rings<'a> {
+    all: &'a Ring,
+    /// Of those that hold what is exclusive.
+    exclusive: &'a Ring,
+}
+
 /// Where a child goes; `None` if it cannot go anywhere.
 fn destination(
     node: &Shared,
-    others: &Ring,
+    rings: &Rings<'_>,
     members: &Members,
     child: &ChildId,
     record: &ChildRecord,
 ) -> Option<NodeName> {
-    if record.plan.mode == Mode::Exclusive {
-        return None;
-    }
-    let owner = owner_of(others, child, node.runtime.name());
+    let ring = match record.plan.mode {
+        Mode::Available => rings.all,
+        Mode::Exclusive => rings.exclusive,
+    };
+    let owner = owner_of(ring, child, node.runtime.name());
     let (runs, odd_for) = (&[], Duration::ZERO);
     let scene = Scene { record, runs, members, owner, now_ms: 0, odd_for, left: false, others: 0 };
     place(&scene).map(|there| there.name)

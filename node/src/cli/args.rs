@@ -278,10 +278,14 @@ Examples:
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Take a node out of service: move its keyed processes with their state, then leave and stop.
+    /// Take a node out of service: nothing is placed on it any more, what runs there moves to other
+    /// members, then it leaves and stops.
     ///
-    /// Prints what moves where, and returns when all has moved. While it moves, `purlin members` shows
-    /// the node as draining, and calls to keys of available kinds go on without an error.
+    /// Keyed processes move with their state, exclusive ones when the voters have agreed to it; children
+    /// of cluster supervisors are ended and run elsewhere; calls that are out are waited for. Other
+    /// processes end with the node, and global names that they have with them. Prints what moves where,
+    /// and returns when all has moved, or the node's --drain-limit is up. Meanwhile `purlin members`
+    /// shows the node as draining, and calls to keys go on without an error.
     #[command(after_help = "\
 Examples:
   purlin drain --node b --dry-run

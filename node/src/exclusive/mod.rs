@@ -24,6 +24,7 @@ mod store;
 mod task;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -32,7 +33,7 @@ use purlin_cluster::exclusive::{Holder, Shard};
 use purlin_proto::admin::ExclusiveInfo;
 use purlin_proto::{NodeId, NodeName};
 use purlin_runtime::Holding;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
 pub(crate) use task::{Settings, Task};
@@ -46,10 +47,15 @@ const INBOX: usize = 512;
 /// How long a node that stops tries to give its lease back, and a voter to hand its vote on.
 const LEAVING: Duration = Duration::from_secs(3);
 
+/// How long whoever needs the newest view waits for it; callers have given up by then.
+const REFRESH: Duration = Duration::from_secs(5);
+
 /// What the task is told.
 pub(crate) enum Told {
     /// Another node says something.
     Said { from: NodeId, bytes: Bytes },
+    /// This node is about to leave: what is exclusive is to move.
+    Drain,
     /// Everything here has ended: the lease is to be given back.
     Leave(oneshot::Sender<()>),
 }
@@ -59,6 +65,10 @@ pub(crate) struct Exclusive {
     start: Instant,
     state: RwLock<State>,
     inbox: mpsc::Sender<Told>,
+    /// Somebody needs the newest view.
+    wanted: Notify,
+    /// Up to when what is known of views is the newest; [`Holder::fresh`].
+    fresh: watch::Sender<Option<Duration>>,
 }
 
 #[derive(Default)]
@@ -82,7 +92,8 @@ impl Exclusive {
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Told>) {
         let (inbox, told) = mpsc::channel(INBOX);
         let state = RwLock::default();
-        (Arc::new(Self { start: Instant::now(), state, inbox }), told)
+        let (wanted, fresh) = (Notify::new(), watch::Sender::default());
+        (Arc::new(Self { start: Instant::now(), state, inbox, wanted, fresh }), told)
     }
 
     fn now(&self) -> Duration {
@@ -102,6 +113,44 @@ impl Exclusive {
         if self.inbox.try_send(Told::Said { from, bytes }).is_err() {
             tracing::debug!(%from, "too much is said about leases");
         }
+    }
+
+    /// Returns when the newest view is known that anybody knew when this was called, or when that
+    /// takes too long.
+    pub(crate) async fn refresh(&self) {
+        let since = Some(self.now());
+        let mut fresh = self.fresh.subscribe();
+        self.wanted.notify_one();
+        let known = fresh.wait_for(|fresh| *fresh >= since);
+        // Either way what is known then is what there is to go by.
+        drop(tokio::time::timeout(REFRESH, known).await);
+    }
+
+    /// Has what is exclusive move to other nodes; [`is_out`](Self::is_out) says when it has.
+    pub(crate) async fn drain(&self) {
+        // There is no task only when the node is gone.
+        drop(self.inbox.send(Told::Drain).await);
+    }
+
+    /// Whether nothing exclusive is left that could move to another node than these: this one is in
+    /// no ring view any more, and others may run what it had.
+    pub(crate) fn is_out(&self, draining: &dyn Fn(NodeName) -> bool) -> bool {
+        let state = self.read();
+        let Some(holder) = &state.holder else { return true };
+        let others = |member: &NodeId| member.name != holder.me().name && !draining(member.name);
+        match holder.view() {
+            Some(view) if view.has(holder.me()) => !view.members.iter().any(others),
+            Some(_) => holder.is_out(),
+            None => true,
+        }
+    }
+
+    /// The ring of the newest view without these.
+    pub(crate) fn ring_without(&self, out: &dyn Fn(NodeName) -> bool) -> Ring {
+        let view = self.read().holder.as_ref().and_then(|holder| holder.view().cloned());
+        let members: BTreeSet<_> =
+            view.into_iter().flat_map(|view| view.members).map(|member| member.name).collect();
+        Ring::new(members.into_iter().filter(|name| !out(*name)))
     }
 
     /// Gives the lease back, as far as that can be done soon.

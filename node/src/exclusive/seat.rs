@@ -39,6 +39,9 @@ pub(super) struct Seat {
     pub(super) asked_at: Duration,
     /// Since when the leader says that it does not vote, and asks it nothing.
     pub(super) unwanted: Option<Duration>,
+    /// Since when the leader does not vote, as one that has left; and when this one last stood for
+    /// election because of that.
+    vacant: Option<(Duration, Duration)>,
     times: Times,
     /// The term in which it leads, and what it knows since.
     pub(super) leading: Option<(u64, Keeper)>,
@@ -47,6 +50,8 @@ pub(super) struct Seat {
     pub(super) confirming: bool,
     pub(super) writing: bool,
     pub(super) changing: bool,
+    /// The newest view and the barrier that others have been told of.
+    pub(super) told: (u64, u64),
     /// Nodes that have said that they are ready to vote, and as which voter.
     pub(super) ready: BTreeMap<NodeName, u64>,
 }
@@ -74,12 +79,14 @@ impl Seat {
             raft,
             asked_at: now,
             unwanted: None,
+            vacant: None,
             times,
             leading: None,
             pending: BTreeMap::new(),
             confirming: false,
             writing: false,
             changing: false,
+            told: (0, 0),
             ready: BTreeMap::new(),
         })
     }
@@ -100,7 +107,10 @@ impl Seat {
             Some((known, _)) if leads && *known == term => {}
             _ if leads => {
                 tracing::info!(term, "leads the voters");
-                self.leading = Some((term, Keeper::new(self.authority, self.times, now)));
+                let keeper = Keeper::new(self.authority, self.times, now);
+                let founds = self.store.view().epoch == 0;
+                let keeper = if founds { keeper.founding() } else { keeper };
+                self.leading = Some((term, keeper));
             }
             None => {}
             Some((term, _)) => {
@@ -109,6 +119,33 @@ impl Seat {
                 self.pending.clear();
             }
         }
+    }
+
+    /// Whether this voter is to stand for election at once, since the leader has left: each waits a
+    /// little longer than the one before it. Without that they would wait for it as for one that is
+    /// lost, and leases might run out.
+    pub(super) fn stands(&mut self, now: Duration) -> bool {
+        let vacant = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow();
+            let voters: BTreeSet<u64> =
+                metrics.membership_config.membership().voter_ids().collect();
+            let left = metrics.current_leader.is_some_and(|leader| !voters.contains(&leader));
+            let rank = voters.iter().position(|voter| *voter == self.id);
+            rank.filter(|_| left && metrics.current_leader != Some(self.id))
+        };
+        let Some(rank) = vacant else {
+            self.vacant = None;
+            return false;
+        };
+        let turn = self.times.lease / 12;
+        let (since, last) = *self.vacant.get_or_insert((now, now));
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX);
+        let due = now >= since + turn.saturating_mul(rank) && now >= last + turn;
+        if due {
+            self.vacant = Some((since, now));
+        }
+        due
     }
 
     /// Whether it is to be given up: for long the leader has not counted it among the voters. One that
@@ -141,7 +178,7 @@ impl Seat {
     }
 
     /// Who should vote, of the members of a view; the ones to be invited, and the change if all of
-    /// them are ready.
+    /// them are ready. One that drains votes on if it did, until it leaves.
     pub(super) fn change(
         &self,
         us: NodeName,
@@ -149,9 +186,13 @@ impl Seat {
         zones: &BTreeMap<NodeName, String>,
     ) -> (Vec<NodeName>, Option<BTreeMap<u64, BasicNode>>) {
         let present = self.voters();
-        let candidates: Vec<_> = view
-            .members
-            .iter()
+        let keeper = self.leading.iter().map(|(_, keeper)| keeper);
+        let draining: BTreeSet<NodeId> = keeper.flat_map(Keeper::draining).collect();
+        let votes = |id: &NodeId| present.contains_key(&id.name);
+        let members = view.members.iter().filter(|id| !draining.contains(id));
+        let members: BTreeSet<_> = members.chain(draining.iter().filter(|id| votes(id))).collect();
+        let candidates: Vec<_> = members
+            .into_iter()
             .map(|id| Candidate {
                 name: id.name,
                 creation: id.creation,

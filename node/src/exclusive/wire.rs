@@ -43,6 +43,11 @@ pub(super) enum Say {
     Ask(Ask),
     /// The answer, or why there is none.
     Answer(u64, Result<Reply, String>),
+    /// To a voter: the sender is about to leave. With each renewal.
+    Drains(AuthorityId),
+    /// From the leader: there is a view of this number, and the barrier is passed up to that one; who
+    /// does not know so asks for its lease at once.
+    News(AuthorityId, u64, u64),
 }
 
 /// See [`Say::Here`].
@@ -86,6 +91,8 @@ const INVITE: u8 = 4;
 const READY: u8 = 5;
 const ASK: u8 = 6;
 const ANSWER: u8 = 7;
+const DRAINS: u8 = 16;
+const NEWS: u8 = 17;
 
 impl Say {
     /// The frame's bytes.
@@ -125,6 +132,14 @@ impl Say {
                 put(&mut out, ANSWER);
                 codec::encode(&(number, answer), &mut out)?;
             }
+            Self::Drains(authority) => {
+                put(&mut out, DRAINS);
+                codec::encode(authority, &mut out)?;
+            }
+            Self::News(authority, epoch, cleared) => {
+                put(&mut out, NEWS);
+                codec::encode(&(authority, epoch, cleared), &mut out)?;
+            }
         }
         Ok(out.freeze())
     }
@@ -155,6 +170,11 @@ impl Say {
             ANSWER => {
                 let (number, answer) = codec::from_bytes(body, limit)?;
                 Self::Answer(number, answer)
+            }
+            DRAINS => Self::Drains(codec::from_bytes(body, limit)?),
+            NEWS => {
+                let (authority, epoch, cleared) = codec::from_bytes(body, limit)?;
+                Self::News(authority, epoch, cleared)
             }
             _ => return Ok(None),
         }))
@@ -222,6 +242,8 @@ mod tests {
             Say::Ask(Ask { number: 4, authority: authority(), voter: 9, question }),
             Say::Answer(4, Ok(Reply::Vote(vote))),
             Say::Answer(5, Err("gone".to_owned())),
+            Say::Drains(authority()),
+            Say::News(authority(), 8, 7),
         ]
     }
 

@@ -165,8 +165,9 @@ impl Executor {
         self.calls[usize::from(here)].notify_one();
     }
 
-    /// Polls what is woken, unless another thread does; that one will see what has come since.
-    fn poll(&self) {
+    /// Polls what is woken, unless another thread does; that one will see what has come since. Whether
+    /// something is left, for which somebody has been called.
+    fn poll(&self) -> bool {
         while !self.queue().tasks.is_empty() && !self.polling.swap(true, Ordering::AcqRel) {
             let polling = Polling::begin(self);
             for _ in 0..AT_ONCE {
@@ -175,9 +176,11 @@ impl Executor {
             }
             drop(polling);
             if !self.queue().tasks.is_empty() {
-                return self.call();
+                self.call();
+                return true;
             }
         }
+        false
     }
 
     fn next(&self) -> Option<Arc<Task>> {
@@ -227,7 +230,12 @@ async fn visit(executor: Weak<Executor>, call: Arc<Notify>, by: usize) {
             present.queue().came += 1;
             present.held.store(false, Ordering::Relaxed);
         }
-        present.poll();
+        let more = present.poll();
+        drop(present);
+        if more {
+            // Whoever floods the network is not to stop what else this thread has to do.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -413,6 +421,32 @@ mod tests {
     fn tell_thread(tell: &Sender<String>) {
         // The test may have ended.
         drop(tell.send(thread::current().name().unwrap_or_default().to_owned()));
+    }
+
+    #[test]
+    fn what_never_rests_leaves_others_on_its_thread_their_turn() {
+        let world = World::new();
+        let endless = std::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let executor = world.executor.as_ref().unwrap();
+        let _task = world.network.spawn(executor.run(Box::pin(endless)));
+        let turn = |on: &Runtime| {
+            let (tell, told) = channel();
+            on.spawn(async move { tell.send(()).unwrap() });
+            told.recv_timeout(SOON)
+        };
+        turn(&world.workers).expect("a process has its turn");
+
+        let (go_on, held) = channel::<()>();
+        world.workers.spawn(async move { held.recv() });
+        // The network's thread comes by soon, and takes over.
+        thread::sleep(10 * BEAT);
+        for _ in 0..10 {
+            turn(&world.network).expect("a heartbeat has its turn");
+        }
+        go_on.send(()).unwrap();
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Holder {
     lapsed: bool,
     installed: u64,
     seen: u64,
+    /// When the newest renewal was sent after whose answer nothing newer was known to anybody.
+    fresh: Option<Time>,
     ring_of: RingOf,
     #[cfg(test)]
     pub(super) without_epoch: bool,
@@ -78,6 +80,7 @@ impl Holder {
             lapsed: false,
             installed: 0,
             seen,
+            fresh: None,
             ring_of: build,
             #[cfg(test)]
             without_epoch: false,
@@ -134,6 +137,28 @@ impl Holder {
     /// The newest epoch for which all that was to end has ended.
     pub fn installed(&self) -> u64 {
         self.installed
+    }
+
+    /// What it knows of views is no older than what any node knew at this time, when it asked.
+    pub fn fresh(&self) -> Option<Time> {
+        self.fresh
+    }
+
+    /// Whether its newest view is as new as this one, and behind the barrier as far as that is.
+    pub fn is_up_to_date(&self, epoch: u64, cleared: u64) -> bool {
+        self.epoch() >= epoch && self.passed() >= cleared.min(self.epoch())
+    }
+
+    /// The newest view that is cleared here; 0 for none.
+    fn passed(&self) -> u64 {
+        self.chain.first().filter(|_| self.based).map_or(0, |known| known.view.epoch)
+    }
+
+    /// Whether this life is out of the newest view, has ended all that it had to give up, and others
+    /// may have begun it.
+    pub fn is_out(&self) -> bool {
+        self.view().is_some_and(|view| !view.has(self.me) && self.passed() == view.epoch)
+            && !self.is_settling()
     }
 
     /// Until when its lease is good; `None` without one.
@@ -214,6 +239,7 @@ impl Holder {
             // It knows that there is a newer view than it knows, so it may not act.
             return changed;
         }
+        self.fresh = self.fresh.max(Some(sent));
         if grant.leased {
             let until = sent + self.times.good();
             // Sent so long ago that it is over.

@@ -25,6 +25,10 @@
 //! 6. A node whose lease has run out ends what is exclusive within the stopping time, and asks for no
 //!    new lease before that is done. Then it holds a shard again only behind a barrier that is not
 //!    older than its newest view.
+//! 7. *Planned moves*: a node that is about to leave says so with each renewal. It is left out of the
+//!    next view and keeps its lease: it owns nothing any more, ends what it has lost, and the barrier
+//!    waits for it as for all others. Since it may have a lease and be in no view, a new leader takes
+//!    no barrier for passed, and writes no view, before all leases of earlier terms have run out.
 //!
 //! Two of them were mutants in the prototype, and are here (`tests`): without 3 or without 4 there
 //! are two owners every now and then.
@@ -41,7 +45,19 @@
 //! - *a voter is lost*: when it is out of the view another node takes its place, the most senior one
 //!   where labels are spread best.
 //! - *a voter leaves* in good order: it stays until it is out of the view and another one votes in its
-//!   place, for a few seconds at most.
+//!   place, for a few seconds at most, and gives its seat up. While it drains it votes on, and leads on
+//!   if it did: nobody waits for another leader while keys move. When a leader has left, one of the
+//!   others stands for election as soon as they may vote again, long before leases run out. Of three
+//!   nodes the two that stay have one voter then.
+//! - *a node that drains crashes* in the middle: its lease runs out, as after any crash. Its next life
+//!   says nothing of leaving and is taken in.
+//! - *the leader is lost while a node drains*: the next one has to wait for leases that it does not
+//!   know of; keys that were about to move wait with it.
+//! - *two drain at once*: both are out of the next view. *All do*: the view stays as it is, and each
+//!   gives its lease back when it leaves.
+//! - *a new owner is slow*: what it is to own waits; what others own goes on.
+//! - *a process of a key that moves waits for an answer of another one that moves*: neither goes on
+//!   until the first is ended, after 5 s. The barrier is one for all keys.
 //! - *a voter comes back* with its disk: it votes on. Without it: it is another voter, and has to be
 //!   chosen anew; it could not know what it has promised.
 //! - *the majority is lost*: no leader confirms, leases run out, everything exclusive stops within

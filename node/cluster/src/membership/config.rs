@@ -86,6 +86,9 @@ pub(super) const SYNC_EVERY: Duration = Duration::from_secs(30);
 /// How soon after a change they are.
 pub(super) const SYNC_AFTER_CHANGE: Duration = Duration::from_secs(2);
 
+/// How often states are compared with one member at its request, at most.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_millis(50);
+
 /// How often suspicions are looked for.
 pub(super) const SCAN_EVERY: Duration = Duration::from_millis(100);
 

@@ -190,6 +190,12 @@ impl Membership {
         self.history.tally(name)
     }
 
+    /// Whether this life has taken the full state of another node: before that it may know one
+    /// member of many.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// The names of those that are up or suspect, this node included.
     pub fn live(&self) -> impl Iterator<Item = NodeName> {
         self.table.live().map(|member| member.id.name)

@@ -12,7 +12,7 @@ use purlin_proto::{NodeId, codec, hello};
 use rand::seq::IteratorRandom;
 
 use super::Membership;
-use super::config::SYNC_AFTER_CHANGE;
+use super::config::{COMPARE_EVERY, SYNC_AFTER_CHANGE};
 use super::table::{LabelsFrom, view_of};
 use super::types::{Event, Output, State, Time};
 use super::wire::{Known, Life, Said};
@@ -60,12 +60,23 @@ impl Membership {
                 self.violation(from, format!("{many} members, {MEMBERS} are the most"));
             }
             Ok(Said::Full { members, answer }) => self.full(now, from, &members, answer),
-            Ok(Said::Digest(theirs)) if theirs == self.table.digest() => {}
-            Ok(Said::Digest(_)) => self.say_full(from, true),
+            Ok(Said::Digest(theirs)) => self.compare(now, from, theirs),
             Ok(Said::Leaving) => self.leaving(now, from),
             Ok(Said::Suspected(incarnation)) => self.refute(now, from, incarnation),
             Ok(Said::Refuted(incarnation)) => self.refuted(now, from, incarnation),
             Err(error) => self.violation(from, format!("membership state: {error}")),
+        }
+    }
+
+    /// A digest costs its answer: one that comes too soon after the last one gets none. Who asks in
+    /// earnest asks again.
+    fn compare(&mut self, now: Time, from: NodeId, theirs: u64) {
+        let Some(entry) = self.table.get_mut(from).filter(|entry| entry.compare_at <= now) else {
+            return;
+        };
+        entry.compare_at = now + COMPARE_EVERY;
+        if theirs != self.table.digest() {
+            self.say_full(from, true);
         }
     }
 

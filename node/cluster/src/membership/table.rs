@@ -31,6 +31,8 @@ pub(super) struct Entry {
     pub(super) labels_from: LabelsFrom,
     /// Who has told last that it is suspected, or is no more.
     pub(super) rumour: Option<NodeId>,
+    /// From when on its next digest is answered.
+    pub(super) compare_at: Time,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,12 @@ impl Table {
     /// Only this node.
     pub(super) fn new(me: Member) -> Self {
         let name = me.id.name;
-        let me = Entry { member: me, labels_from: LabelsFrom::Itself, rumour: None };
+        let me = Entry {
+            member: me,
+            labels_from: LabelsFrom::Itself,
+            rumour: None,
+            compare_at: Time::ZERO,
+        };
         Self { me: name, entries: BTreeMap::from([(name, me)]) }
     }
 
@@ -101,7 +108,12 @@ impl Table {
     pub(super) fn put(&mut self, now: Time, life: Life, state: State) -> Member {
         let Life { id, address } = life;
         let member = Member { id, address, labels: Labels::new(), state, since: now };
-        let entry = Entry { member: member.clone(), labels_from: LabelsFrom::Nobody, rumour: None };
+        let entry = Entry {
+            member: member.clone(),
+            labels_from: LabelsFrom::Nobody,
+            rumour: None,
+            compare_at: Time::ZERO,
+        };
         self.entries.insert(id.name, entry);
         member
     }

@@ -292,6 +292,20 @@ fn members_that_know_each_other_compare_one_digest_when_they_connect() {
 }
 
 #[test]
+fn digests_that_come_fast_cost_one_answer() {
+    let mut node = connected_to(2);
+    let from = life(1, 1).id;
+    let bytes = codec::to_bytes(&Said::Digest(7)).unwrap();
+    let mut ask = |at: Time| {
+        node.handle(at, Input::State { from, bytes: bytes.clone() });
+        said(&outputs(&mut node)).len()
+    };
+
+    assert_eq!((0..1_000).map(|_| ask(NOW)).sum::<usize>(), 1);
+    assert_eq!(ask(NOW + Duration::from_millis(50)), 1);
+}
+
+#[test]
 fn the_greater_side_does_not_yield_to_one_of_the_lesser_that_declared_first() {
     let mut node = connected_to(3);
     let (by, at) = (life(9, 1).id, life(9, 1).address);

@@ -164,8 +164,11 @@ impl Runtime {
             return;
         }
         let owner = self.key_owner(kind, key);
+        // Who has sent on a message for an exclusive key may know a newer view than we do: it waits
+        // in a process that finds out before it begins.
+        let here = owner == self.name() || (*forwarded && self.is_exclusive(kind));
         // First of all, for its reply is to come from it.
-        let process = (owner == self.name()).then(|| self.activate(kind, key)).transpose();
+        let process = here.then(|| self.activate(kind, key)).transpose();
         let callee = process.as_ref().ok().and_then(Option::as_ref).map_or(0, |p| p.serial);
         let (item, waits) = match signal {
             Signal::Send { message, payload, waits } => {

@@ -35,13 +35,16 @@
 //! once and begins when this node holds the key (`exclusive.rs`, [`Holding`](crate::Holding)); so
 //! messages wait for that as they do for a start. What else is different:
 //!
-//! - *a key gets another owner*: its process here ends as above, after 5 s also when it is busy; the
-//!   new owner's begins when all nodes have ended theirs.
+//! - *a key gets another owner*, because a node joins or is drained: its process here ends as above,
+//!   after 5 s also when it is busy; the new owner's begins when all nodes have ended theirs, with its
+//!   state if the kind has one. What comes meanwhile waits there.
+//! - *two nodes know different views*: what is sent on to a node that does not own the key by its own
+//!   view waits there until that node has asked for the newest one; then it is handled or sent on.
 //! - *the owner is down*: the next one's begins when the lost node's lease has run out.
 //! - *the node's lease runs out*: its processes are asked to end at once and killed before anybody
 //!   else may begin; callers are told.
-//! - *the key goes elsewhere while its process waits to begin*: it does not begin, and who waits in
-//!   its mailbox is told so.
+//! - *the key goes elsewhere while its process waits to begin*: it does not begin, and what waits in
+//!   its mailbox is sent on.
 //!
 //! # Order
 //!

@@ -49,6 +49,22 @@ impl Task {
                 });
             }
             Say::Answer(number, answer) => self.mouth.answered(number, answer),
+            Say::Drains(authority) => {
+                let seat = self.seat.as_mut().filter(|seat| seat.authority == authority);
+                if let Some((_, keeper)) = seat.and_then(|seat| seat.leading.as_mut()) {
+                    keeper.drains(now, from);
+                }
+            }
+            Say::News(authority, epoch, cleared) => {
+                let holder = self.shared.read();
+                let knows = |holder: &Holder| {
+                    holder.authority() != authority || holder.is_up_to_date(epoch, cleared)
+                };
+                if !holder.holder.as_ref().is_none_or(knows) {
+                    drop(holder);
+                    self.renew_at = now;
+                }
+            }
         }
     }
 
@@ -105,8 +121,8 @@ impl Task {
         }
         self.leader = Some(from.name);
         self.answered_at = now;
-        let (changed, seen) = self.shared.change(|state| {
-            let Some(holder) = &mut state.holder else { return (false, 0) };
+        let (changed, seen, fresh) = self.shared.change(|state| {
+            let Some(holder) = &mut state.holder else { return (false, 0, None) };
             let changed = holder.granted(now, &grant);
             // Before anybody can see that something is held.
             if let Some(until) = holder.runs_until() {
@@ -114,7 +130,7 @@ impl Task {
                 let until = if endless { until + Duration::from_mins(1) } else { until };
                 self.runtime.extend_lease(self.shared.start + until);
             }
-            (changed, holder.seen())
+            (changed, holder.seen(), holder.fresh())
         });
         let remembered = self.memory.clone();
         self.memory.seen = self.memory.seen.max(seen);
@@ -126,7 +142,13 @@ impl Task {
         }
         if changed {
             self.runtime.holdings_changed();
+            self.runtime.owners_changed();
         }
+        self.shared.fresh.send_if_modified(|known| {
+            let newer = fresh > *known;
+            *known = fresh.max(*known);
+            newer
+        });
         let votes = self.memory.voters.contains(&self.runtime.name());
         if self.seat.as_mut().is_some_and(|seat| seat.is_unwanted(now, votes, UNWANTED)) {
             self.stand_up().await;

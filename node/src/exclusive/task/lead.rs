@@ -14,6 +14,16 @@ impl Task {
     pub(super) fn lead(&mut self, now: Duration) {
         let Some(seat) = &mut self.seat else { return };
         seat.look(now);
+        if seat.stands(now) {
+            let raft = seat.raft.clone();
+            self.spawn(async move {
+                if let Err(error) = raft.trigger().elect().await {
+                    tracing::debug!(%error, "does not stand for election");
+                }
+                Done::Nothing
+            });
+            return;
+        }
         if seat.leading.is_none() || seat.confirming || seat.pending.is_empty() {
             return;
         }
@@ -58,6 +68,9 @@ impl Task {
                 _ => keeper.next(now, &view, &live),
             };
         }
+        let newest = (view.epoch, keeper.cleared(now, &view));
+        let told = (newest != seat.told).then(|| keeper.holders(&view));
+        seat.told = newest;
         let (invite, change) = seat.change(us.name, &view, &zones);
         let change = change.filter(|_| !seat.changing && view.epoch > 0);
         seat.writing |= next.is_some();
@@ -65,6 +78,9 @@ impl Task {
         let (raft, authority) = (seat.raft.clone(), seat.authority);
         for (to, answer) in answers {
             self.say(to, answer);
+        }
+        for holder in told.into_iter().flatten() {
+            self.say(holder.name, Say::News(authority, newest.0, newest.1));
         }
         if let Some(next) = next {
             tracing::info!(epoch = next.epoch, members = ?next.members, "next ring view");

@@ -139,6 +139,8 @@ pub(crate) struct Task {
     /// What this node says to itself.
     own: VecDeque<Say>,
     work: JoinSet<Done>,
+    /// This node is about to leave.
+    draining: bool,
     left: Option<Leaving>,
 }
 
@@ -191,6 +193,7 @@ impl Task {
             settlings: 0,
             own: VecDeque::new(),
             work: JoinSet::new(),
+            draining: false,
             left: None,
         }
     }
@@ -221,6 +224,10 @@ impl Task {
                         Ok(None) => tracing::debug!(%from, "says what is of a later version"),
                         Err(error) => self.violation(from, format!("about leases: {error}")),
                     },
+                    Some(Told::Drain) => {
+                        self.draining = true;
+                        self.renew_at = Duration::ZERO;
+                    }
                     Some(Told::Leave(done)) => self.leave(done),
                     None => return,
                 },
@@ -230,6 +237,7 @@ impl Task {
                         self.done(done);
                     }
                 }
+                () = self.shared.wanted.notified() => self.renew_at = Duration::ZERO,
                 _ = beat.tick() => {}
                 () = sleep_until(lapse) => {}
             }
@@ -286,6 +294,8 @@ impl Task {
             Done::Written { voter } => {
                 if let Some(seat) = self.seat.as_mut().filter(|seat| seat.id == voter) {
                     seat.writing = false;
+                    // With the answer to this everybody hears of it.
+                    self.renew_at = Duration::ZERO;
                 }
             }
             Done::Changed { voter } => {
@@ -408,6 +418,9 @@ impl Task {
                 None => self.perhaps_voters(),
             };
             for voter in asked {
+                if self.draining {
+                    self.say(voter, Say::Drains(renewal.authority));
+                }
                 self.say(voter, Say::Renew(renewal.clone()));
             }
         }
@@ -464,11 +477,21 @@ impl Task {
             }
         }
         let alone = self.live().0.len() <= 1;
-        let out = |seat: &Seat| {
-            let view = seat.store.view();
-            view.named(us).is_none() && (alone || !seat.voters().contains_key(&us))
+        let Some(seat) = &self.seat else { return self.gone().await };
+        let left_out = {
+            let state = self.shared.read();
+            let known = state.holder.as_ref().and_then(Holder::view);
+            known.is_some_and(|view| view.named(us).is_none())
         };
-        if self.seat.as_ref().is_none_or(out) {
+        let out = left_out || seat.store.view().named(us).is_none();
+        if out && alone {
+            return self.gone().await;
+        }
+        // Who is not counted among the voters any more may never see that in its own log. A leader
+        // sees it there, and leads until all the others that are to know it do.
+        let counted = self.memory.voters.contains(&us) && seat.voters().contains_key(&us);
+        if out && !counted && seat.leading.is_none() {
+            self.stand_up().await;
             self.gone().await;
         }
     }

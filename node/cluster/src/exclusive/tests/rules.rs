@@ -141,11 +141,110 @@ fn one_that_gives_its_lease_back_is_not_waited_for() {
     assert_eq!(next, Some(view(6, &[a])));
 }
 
+/// A node asks for its lease; if an earlier one has run out, it has ended everything before.
+fn ask(keeper: &mut Keeper, now: Duration, holder: &mut Holder, view: &RingView) -> Grant {
+    if holder.tick(now) {
+        holder.settled(holder.epoch());
+    }
+    let asked = holder.renew(now).unwrap();
+    let grant = keeper.answer(now, holder.me(), &asked, view);
+    holder.granted(now, &grant);
+    grant
+}
+
+#[test]
+fn one_that_drains_is_out_of_the_next_view_and_keeps_its_lease_until_the_barrier() {
+    let (a, b) = (life("a", 1), life("b", 1));
+    let (one, two) = (view(5, &[a, b]), view(6, &[a]));
+    let mut keeper = Keeper::new(authority(), times(), Duration::ZERO).founding();
+    let [mut stays, mut leaves] = [a, b].map(|id| Holder::new(id, authority(), times(), 0));
+    for holder in [&mut stays, &mut leaves] {
+        ask(&mut keeper, SECOND, holder, &one);
+        holder.settled(5);
+    }
+    for holder in [&mut stays, &mut leaves] {
+        ask(&mut keeper, SECOND, holder, &one);
+    }
+    let (_, moves) = shards("a", &one, &two);
+    assert_eq!(leaves.shard(SECOND, moves), Shard::Held { epoch: 5 });
+
+    keeper.drains(SECOND, b);
+    assert_eq!(keeper.next(SECOND, &one, &[a, b].into()), Some(two.clone()));
+    for holder in [&mut stays, &mut leaves] {
+        let grant = ask(&mut keeper, 2 * SECOND, holder, &two);
+        assert!(grant.leased && grant.cleared == 5, "{grant:?}");
+    }
+    assert_eq!(stays.shard(2 * SECOND, moves), Shard::NotYet);
+    assert_eq!(leaves.shard(2 * SECOND, moves), Shard::Elsewhere);
+    assert!(leaves.good_until().is_some() && !leaves.is_out(), "what it has lost still ends");
+
+    stays.settled(6);
+    ask(&mut keeper, 2 * SECOND, &mut stays, &two);
+    assert_eq!(stays.shard(2 * SECOND, moves), Shard::NotYet, "it is waited for");
+    leaves.settled(6);
+    for holder in [&mut leaves, &mut stays] {
+        ask(&mut keeper, 2 * SECOND, holder, &two);
+    }
+    assert_eq!(stays.shard(2 * SECOND, moves), Shard::Held { epoch: 6 });
+    assert!(leaves.is_out());
+}
+
+#[test]
+fn one_that_drains_and_crashes_is_waited_for_until_its_lease_is_over() {
+    let (a, b) = (life("a", 1), life("b", 1));
+    let (one, two) = (view(5, &[a, b]), view(6, &[a]));
+    let mut keeper = Keeper::new(authority(), times(), Duration::ZERO).founding();
+    let [mut stays, mut leaves] = [a, b].map(|id| Holder::new(id, authority(), times(), 0));
+    ask(&mut keeper, SECOND, &mut leaves, &one);
+    keeper.drains(SECOND, b);
+    ask(&mut keeper, SECOND, &mut stays, &two);
+    stays.settled(6);
+
+    let (soon, long_ago) = (times().hold(), SECOND + times().hold());
+    assert_eq!(ask(&mut keeper, soon, &mut stays, &two).cleared, 0);
+    assert_eq!(ask(&mut keeper, long_ago, &mut stays, &two).cleared, 6);
+}
+
+#[test]
+fn when_all_drain_the_view_stays() {
+    let (a, b) = (life("a", 1), life("b", 1));
+    let present = view(5, &[a, b]);
+    let mut keeper = Keeper::new(authority(), times(), Duration::ZERO).founding();
+    for id in [a, b] {
+        keeper.drains(SECOND, id);
+    }
+
+    assert_eq!(keeper.next(SECOND, &present, &[a, b].into()), None);
+    let silent = SECOND + 2 * times().lease;
+    keeper.drains(silent, b);
+    assert_eq!(keeper.next(silent, &present, &[a, b].into()), Some(view(6, &[a])));
+}
+
+#[test]
+fn a_new_leader_passes_no_barrier_while_one_that_drains_may_have_a_lease() {
+    let (a, b) = (life("a", 1), life("b", 1));
+    let two = view(6, &[a]);
+    let mut keeper = Keeper::new(authority(), times(), 10 * SECOND);
+    let mut stays = Holder::new(a, authority(), times(), 0);
+    ask(&mut keeper, 10 * SECOND, &mut stays, &two);
+    stays.settled(6);
+
+    let (soon, over) = (9 * SECOND + times().hold(), 10 * SECOND + times().hold());
+    assert_eq!(ask(&mut keeper, soon, &mut stays, &two).cleared, 0);
+    keeper.drains(soon, b);
+    let mut leaves = Holder::new(b, authority(), times(), 0);
+    assert!(ask(&mut keeper, soon, &mut leaves, &two).leased, "it goes on");
+    assert_eq!(ask(&mut keeper, over, &mut stays, &two).cleared, 0, "and is waited for");
+    leaves.settled(6);
+    ask(&mut keeper, over, &mut leaves, &two);
+    assert_eq!(ask(&mut keeper, over, &mut stays, &two).cleared, 6);
+}
+
 #[test]
 fn epochs_rise_above_what_a_newcomer_has_run_under() {
     let (a, b) = (life("a", 1), life("b", 1));
     let present = view(5, &[a]);
-    let mut keeper = Keeper::new(authority(), times(), Duration::ZERO);
+    let mut keeper = Keeper::new(authority(), times(), Duration::ZERO).founding();
     let mut holder = Holder::new(b, authority(), times(), 70);
     let asked = holder.renew(SECOND).unwrap();
 

@@ -53,6 +53,8 @@ struct Node {
     offset: Duration,
     frozen: bool,
     dead: bool,
+    /// It is about to leave, and does so at this time.
+    leaves_at: Option<Time>,
     renew_at: Time,
     /// From then on nothing here may run, by its clock; as a runtime keeps it.
     hard: Time,
@@ -69,10 +71,18 @@ impl Node {
     fn clock(&self, now: Time) -> Time {
         self.offset + now.mul_f64(self.rate)
     }
+
+    fn die(&mut self) {
+        self.dead = true;
+        self.frozen = false;
+        self.processes.clear();
+        self.leader = None;
+    }
 }
 
 enum Message {
     Renewal(NodeId, Renewal),
+    Drains(NodeId),
     Grant(Grant),
     View(RingView),
 }
@@ -117,6 +127,7 @@ impl World {
                 offset: Duration::from_secs(chance.random_range(0..1_000)),
                 frozen: false,
                 dead: false,
+                leaves_at: None,
                 renew_at: Duration::from_millis(chance.random_range(0..500)),
                 hard: Duration::ZERO,
                 processes: BTreeMap::new(),
@@ -179,8 +190,10 @@ impl World {
         let end = self.now + length;
         while self.now < end {
             if self.now >= self.next_fault {
-                self.fault();
-                let pause = self.chance.random_range(500..9_000);
+                let drains = self.fault();
+                // What happens while keys move is what may go wrong.
+                let soon = drains && self.chance.random_bool(0.6);
+                let pause = self.chance.random_range(if soon { 20..600 } else { 500..9_000 });
                 self.next_fault = self.now + Duration::from_millis(pause);
             }
             self.step();
@@ -198,23 +211,18 @@ impl World {
         self.cut.clear();
         for index in 0..self.nodes.len() {
             self.nodes[index].frozen = false;
-            if self.nodes[index].dead {
+            if self.nodes[index].dead || self.nodes[index].leaves_at.is_some() {
                 self.restart(index);
             }
         }
     }
 
-    fn fault(&mut self) {
+    /// Something happens; whether it is that a node begins to drain.
+    fn fault(&mut self) -> bool {
         let count = self.nodes.len();
         let index = self.chance.random_range(0..count);
-        match self.chance.random_range(0..9) {
-            0 => {
-                let node = &mut self.nodes[index];
-                node.dead = true;
-                node.frozen = false;
-                node.processes.clear();
-                node.leader = None;
-            }
+        match self.chance.random_range(0..11) {
+            0 => self.nodes[index].die(),
             1 if self.nodes[index].dead => self.restart(index),
             2 | 3 => self.nodes[index].frozen = !self.nodes[index].dead,
             4 => self.nodes.iter_mut().for_each(|node| node.frozen = false),
@@ -231,8 +239,14 @@ impl World {
                 let other = self.chance.random_range(0..count);
                 self.cut.insert((index, other));
             }
+            8 | 9 => {
+                let takes = Duration::from_millis(self.chance.random_range(100..6_000));
+                self.nodes[index].leaves_at.get_or_insert(self.now + takes);
+                return true;
+            }
             _ => self.cut.clear(),
         }
+        false
     }
 
     /// The node's disk is kept: it remembers what it has promised.
@@ -242,6 +256,8 @@ impl World {
         node.id = NodeId::new(node.id.name, node.id.creation + 1);
         node.holder = holder(node.id, authority, times, mutant, 0);
         node.dead = false;
+        node.leaves_at = None;
+        node.processes.clear();
         node.hard = Duration::ZERO;
         node.leader = None;
         node.heard.clear();
@@ -274,6 +290,7 @@ impl World {
                 self.vote(index);
                 self.lead(index);
                 self.renew(index);
+                self.leave(index);
                 self.work(index);
             }
         }
@@ -289,6 +306,11 @@ impl World {
                 let ask = Duration::from_millis(self.chance.random_range(0..120));
                 if let Some(leader) = &mut node.leader {
                     leader.waiting.push((now + ask, id, renewal));
+                }
+            }
+            Message::Drains(id) => {
+                if let Some(leader) = &mut node.leader {
+                    leader.keeper.drains(clock, id);
                 }
             }
             Message::Grant(grant) => {
@@ -423,10 +445,27 @@ impl World {
         // One that is believed to lead, or any.
         let believed = self.nodes[index].follows.filter(|_| self.chance.random_bool(0.8));
         let any = self.chance.random_range(0..self.voters);
+        let drains = self.nodes[index].leaves_at.is_some();
         if let Some(renewal) = self.nodes[index].holder.renew(clock) {
             for to in BTreeSet::from([believed.unwrap_or(any), any]) {
+                if drains {
+                    self.send(index, to, Message::Drains(id));
+                }
                 self.send(index, to, Message::Renewal(id, renewal.clone()));
             }
+        }
+    }
+
+    /// One that was to leave does: its processes have ended, and it gives its lease back.
+    fn leave(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.leaves_at.is_none_or(|at| self.now < at) {
+            return;
+        }
+        let (id, renewal) = (node.id, node.holder.leave());
+        node.die();
+        for to in 0..self.voters {
+            self.send(index, to, Message::Renewal(id, renewal.clone()));
         }
     }
 
