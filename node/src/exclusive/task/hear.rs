@@ -126,8 +126,6 @@ impl Task {
             let changed = holder.granted(now, &grant);
             // Before anybody can see that something is held.
             if let Some(until) = holder.runs_until() {
-                let endless = is_planted("endless-lease");
-                let until = if endless { until + Duration::from_mins(1) } else { until };
                 self.runtime.extend_lease(self.shared.start + until);
             }
             (changed, holder.seen(), holder.fresh())

@@ -15,7 +15,6 @@ use purlin_cluster::Membership;
 use purlin_cluster::exclusive::{AuthorityId, Founding, Holder, Renewal, Times};
 use purlin_proto::{NodeId, NodeName, Refusal};
 use purlin_runtime::Runtime;
-use purlin_runtime::mutant::is_planted;
 use purlin_transport::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -371,7 +370,7 @@ impl Task {
         let us = self.runtime.id();
         let lapsed = self.shared.change(|state| {
             let holder = state.holder.as_mut()?;
-            let lapsed = !is_planted("endless-lease") && holder.tick(now);
+            let lapsed = holder.tick(now);
             Some((lapsed, holder.me() != us, holder.authority()))
         });
         let Some((lapsed, other_life, authority)) = lapsed else { return };
