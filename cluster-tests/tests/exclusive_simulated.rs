@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use purlin::prelude::*;
-use purlin::testing::Cluster;
-use purlin::{Fence, Name, NodeBuilder};
+use purlin::proto::admin::GetExclusive;
+use purlin::testing::{Cluster, DiskState};
+use purlin::{Dest, Fence, Name, NodeBuilder};
 
 const KEYS: usize = 9;
 const STEP: Duration = Duration::from_millis(50);
@@ -399,6 +400,98 @@ fn a_voter_that_comes_back_with_old_news_does_not_lead_the_others_astray() {
         until_all_run(cluster, "n0".into(), "astray", FAILOVER).await;
     });
     check("astray", false);
+}
+
+/// Who votes, as a node sees it; and whether it does itself.
+async fn voters(cluster: &Cluster, on: &'static str) -> (Vec<NodeName>, bool) {
+    let ask =
+        |node: Node| async move { node.call(Dest::Local("purlin".into()), GetExclusive).await };
+    let info = cluster.node(on).run(ask).await.unwrap().unwrap();
+    (info.voters, info.votes)
+}
+
+/// Three voters and one that is not there yet, so that there is something to write when it comes.
+fn three_and_one(seed: u64) -> Cluster {
+    let cluster = Cluster::builder(seed).nodes(4).with(sentry).start_apart();
+    cluster.run(async |cluster| {
+        for name in ["n0", "n1", "n2"] {
+            cluster.restart(name).await;
+        }
+        cluster.until_whole(Duration::from_mins(1)).await;
+        cluster.advance(Duration::from_secs(10)).await;
+    });
+    cluster
+}
+
+#[test]
+fn a_voter_whose_disk_is_full_does_not_vote_and_votes_again_when_there_is_room() {
+    for state in [DiskState::Full, DiskState::ReadOnly] {
+        let cluster = three_and_one(9);
+        let test = if state == DiskState::Full { "full" } else { "read-only" };
+        cluster.run(async |cluster| {
+            until_all_run(cluster, "n0".into(), test, SOON).await;
+            cluster.set_disk("n0", state);
+            cluster.restart("n3").await;
+            cluster.until_whole(Duration::from_mins(1)).await;
+            until_all_run(cluster, "n3".into(), test, SOON).await;
+            let (_, votes) = voters(cluster, "n0").await;
+            assert!(!votes, "it promises nothing that it may forget");
+
+            cluster.set_disk("n0", DiskState::Sound);
+            cluster.advance(Duration::from_secs(15)).await;
+            let (all, votes) = voters(cluster, "n0").await;
+            assert!(votes && all.len() == 3, "{all:?}");
+            // Two of three voters are needed: it is one of them.
+            cluster.crash(all[1]);
+            cluster.advance(FAILOVER).await;
+            until_all_run(cluster, "n0".into(), test, SOON).await;
+        });
+        check(test, false);
+    }
+}
+
+#[test]
+fn when_no_voter_can_write_what_runs_goes_on_and_nothing_new_is_decided() {
+    let cluster = three_and_one(10);
+    cluster.run(async |cluster| {
+        until_all_run(cluster, "n0".into(), "unwritable", SOON).await;
+        for name in ["n0", "n1", "n2"] {
+            cluster.set_disk(name, DiskState::Full);
+        }
+        cluster.advance(Duration::from_secs(30)).await;
+        let running = call_all(cluster, "n0".into(), "unwritable").await;
+        assert_eq!(running, KEYS, "leases go on without anything to write");
+
+        // Now a view is to be written, and voters stop one after the other.
+        cluster.restart("n3").await;
+        cluster.advance(Duration::from_secs(30)).await;
+        let running = call_all(cluster, "n0".into(), "unwritable").await;
+        assert_eq!(running, 0, "nobody can confirm a lease");
+
+        for name in ["n0", "n1", "n2"] {
+            cluster.set_disk(name, DiskState::Sound);
+        }
+        cluster.advance(FAILOVER).await;
+        until_all_run(cluster, "n3".into(), "unwritable", SOON).await;
+    });
+    check("unwritable", true);
+}
+
+#[test]
+fn slow_disks_make_it_slow_and_nothing_else() {
+    let cluster = three_and_one(11);
+    cluster.run(async |cluster| {
+        for name in cluster.names() {
+            cluster.set_disk(name, DiskState::Slow(Duration::from_millis(300)));
+        }
+        until_all_run(cluster, "n0".into(), "slow", SOON).await;
+        cluster.restart("n3").await;
+        cluster.until_whole(Duration::from_mins(1)).await;
+        cluster.crash("n1");
+        cluster.advance(FAILOVER).await;
+        until_all_run(cluster, "n0".into(), "slow", SOON).await;
+    });
+    check("slow", false);
 }
 
 #[test]

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use purlin::kinds::{Counter, Kv, Put, Read};
-use purlin::testing::{Cluster, Road};
-use purlin::{CallError, ExitReason, NodeBuilder};
+use purlin::kinds::{Add, Counter, Kv, Put, Read};
+use purlin::testing::{Cluster, DiskState, Road};
+use purlin::{CallError, Dest, ExitReason, Keyed, NodeBuilder};
 use tokio::time::Instant;
 
 const S: Duration = Duration::from_secs(1);
@@ -202,5 +202,32 @@ fn a_narrow_road_delays_what_waits_and_loses_what_has_no_room() {
         let slower = took(500_000).await;
         assert!(slower > 2 * S && slower < 5 * S, "{slower:?}");
         assert_eq!(n0.members(), n1.members());
+    });
+}
+
+#[test]
+fn states_survive_a_crash_on_the_disk_and_what_it_has_no_room_for_is_lost_and_counted() {
+    let keyed = Keyed::available().passivate_after(S);
+    let stateful = move |node: NodeBuilder| node.stateful::<Counter>(keyed);
+    let cluster = Cluster::builder(21).nodes(1).with(stateful).start();
+    let add = async |cluster: &Cluster, number| {
+        cluster.node("n0").call(Dest::key("counter", 1), Add(number)).await
+    };
+    cluster.run(async |cluster| {
+        assert_eq!(add(cluster, 5).await, Ok(5));
+        cluster.advance(10 * S).await;
+        cluster.crash("n0");
+        cluster.restart("n0").await;
+        assert_eq!(add(cluster, 2).await, Ok(7));
+
+        cluster.set_disk("n0", DiskState::Full);
+        cluster.advance(120 * S).await;
+        let counted = cluster.node("n0").look(|node| node.runtime().counters().snapshot()).unwrap();
+        let lost = counted.into_iter().find(|counter| counter.name == "keyed.not_saved").unwrap();
+        assert_eq!(lost.count, 1);
+        cluster.set_disk("n0", DiskState::Slow(S));
+        assert_eq!(add(cluster, 1).await, Ok(6), "what was saved before");
+        cluster.advance(10 * S).await;
+        assert_eq!(add(cluster, 1).await, Ok(7), "what was saved slowly");
     });
 }

@@ -368,7 +368,7 @@ impl NodeBuilder {
     pub fn memory(self, network: Network, address: SocketAddr, credentials: Credentials) -> Self {
         let wire = WireConfig::Memory { network, address };
         let (next, disk): (NextCreation, _) = (Arc::new(|at_least| at_least), Disk::default());
-        self.given(Given { wire, credentials, next, disk })
+        self.given(Given { wire, credentials, next, disk, store: None })
     }
 
     /// Puts the node on made-up ground instead of the system's, on the present tokio runtime.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use purlin::testing::Cluster;
+use purlin::testing::{Cluster, DiskState};
 use purlin::{ClusterChildState, Dest, ExitReason, Pid};
 
 use super::leaving;
@@ -51,6 +51,9 @@ pub async fn check(cluster: &Cluster) {
 
 async fn heal(cluster: &Cluster) {
     cluster.heal();
+    for name in cluster.names() {
+        cluster.set_disk(name, DiskState::Sound);
+    }
     leaving::stop(cluster, true).await;
     for name in cluster.names() {
         cluster.freeze(name, Duration::ZERO);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use purlin::NodeName;
-use purlin::testing::{Cluster, Road};
+use purlin::testing::{Cluster, DiskState, Road};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -29,6 +29,7 @@ pub enum Fault {
     Freeze(NodeName, Duration),
     Slow(NodeName, Duration),
     Skew(NodeName, f64),
+    Disk(NodeName, DiskState),
 }
 
 /// What runs in a cluster besides workers and trees. Each costs time, so a run has one at most.
@@ -118,6 +119,15 @@ fn narrow(chance: &mut StdRng, bandwidth: u64) -> Road {
     }
 }
 
+fn disk(chance: &mut StdRng) -> DiskState {
+    match chance.random_range(0..5) {
+        0 | 1 => DiskState::Slow(millis(chance, 1..2_000)),
+        2 => DiskState::ReadOnly,
+        3 => DiskState::Full,
+        _ => DiskState::Sound,
+    }
+}
+
 /// What QUIC and membership must bear without anybody noticing.
 fn harmless(names: &[NodeName], chance: &mut StdRng) -> Fault {
     match chance.random_range(0..10) {
@@ -169,8 +179,9 @@ fn harmful(names: &[NodeName], chance: &mut StdRng) -> Fault {
         70..73 => Fault::Stop(one(names, chance)),
         73..77 => Fault::Drain(one(names, chance)),
         77..86 => Fault::Restart,
-        86..94 => Fault::Freeze(one(names, chance), millis(chance, 50..9_000)),
-        94..97 => Fault::Slow(one(names, chance), millis(chance, 0..100)),
+        86..93 => Fault::Freeze(one(names, chance), millis(chance, 50..9_000)),
+        93..95 => Fault::Slow(one(names, chance), millis(chance, 0..100)),
+        95..99 => Fault::Disk(one(names, chance), disk(chance)),
         _ => Fault::Skew(one(names, chance), 1.0 + chance.random_range(-0.02..0.02)),
     }
 }
@@ -198,6 +209,7 @@ impl Fault {
             Self::Freeze(name, span) => cluster.freeze(name, span),
             Self::Slow(name, pause) => cluster.slow(name, pause),
             Self::Skew(name, rate) => cluster.skew(name, rate),
+            Self::Disk(name, state) => cluster.set_disk(name, state),
             Self::Crash(_) | Self::Kill(_) | Self::Stop(_) => {}
         }
     }

@@ -14,7 +14,7 @@ use purlin_proto::hello::check_labels;
 use purlin_proto::revocation::SignedRevocation;
 use purlin_proto::trust::SignedTrust;
 use purlin_proto::{NodeHello, NodeId, NodeName, Role};
-use purlin_runtime::{Config as RuntimeConfig, Observer, Runtime, StoreError};
+use purlin_runtime::{Config as RuntimeConfig, Observer, Runtime, Store, StoreError};
 use purlin_transport::{
     BindError, Config as TransportConfig, Credentials, Endpoint, Environment, Events, WireConfig,
 };
@@ -58,7 +58,8 @@ impl NodeBuilder {
         check_labels(&self.labels).map_err(StartError::Labels)?;
         let name = self.name.unwrap_or_else(host_name);
         let wall = millis(&self.clock);
-        if let Some(Given { wire, credentials, next, disk }) = self.ground.clone() {
+        if let Some(Given { wire, credentials, next, disk, store }) = self.ground.clone() {
+            self.store = self.store.or(store);
             let (creation, net) = (next(wall), Net::shared());
             let (home, revoked, lock) = (None, (Vec::new(), None), None);
             let ground = Ground { credentials, home, revoked, lock, creation, next, net, disk };
@@ -345,6 +346,8 @@ pub(crate) struct Given {
     pub(crate) credentials: Credentials,
     pub(crate) next: NextCreation,
     pub(crate) disk: Disk,
+    /// Where states of keys are kept, unless the program says otherwise.
+    pub(crate) store: Option<Arc<dyn Store>>,
 }
 
 /// What a node stands on.

@@ -14,7 +14,8 @@
 //!
 //! What must survive a restart is in `authority.redb` in the node's own data directory. Without a
 //! data directory (tests) it is gone with the node: then a cluster that loses the majority of its
-//! voters at once cannot go on, and `purlin status` says that they are not durable.
+//! voters at once cannot go on, and `purlin status` says that they are not durable. What if it cannot
+//! be written: the head of [`crate::disk`].
 
 mod network;
 mod raft;
@@ -36,6 +37,9 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
 pub(crate) use task::{Settings, Task};
+
+/// How often a disk is tried again that could not be written.
+pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 
 /// What other nodes say and is not read yet; more is dropped, as if it were lost on the way.
 const INBOX: usize = 512;

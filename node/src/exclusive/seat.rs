@@ -91,6 +91,11 @@ impl Seat {
         })
     }
 
+    /// Why it has stopped, if it has: what it was to promise could not be written.
+    pub(super) fn failed(&self) -> Option<String> {
+        self.raft.metrics().borrow().running_state.as_ref().err().map(ToString::to_string)
+    }
+
     /// Looks whether it leads, and since when.
     pub(super) fn look(&mut self, now: Duration) {
         let (leads, term) = {

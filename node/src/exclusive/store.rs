@@ -126,11 +126,11 @@ impl Store {
             *kept = Kept::default();
             change
         };
-        self.disk.write_aside(change).await
+        self.disk.write(change).await
     }
 
     async fn write(&self, change: Change) -> Result<(), AnyError> {
-        self.disk.write_aside(change).await.map_err(|error| AnyError::new(&error))
+        self.disk.write(change).await.map_err(|error| AnyError::new(&error))
     }
 }
 

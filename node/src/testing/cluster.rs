@@ -12,10 +12,13 @@ use purlin_transport::simulated::{Digest, Road, environment};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::authority::Authority;
+use super::disk::DiskState;
 use super::log::Log;
 use super::node::SimulatedNode;
+use super::store::SimulatedStore;
 use super::world::World;
 use crate::builder::Given;
+use crate::disk::Disk;
 use crate::{Node, NodeBuilder};
 
 type With = Rc<dyn Fn(NodeBuilder) -> NodeBuilder>;
@@ -384,6 +387,13 @@ impl Cluster {
         self.world.set_ahead(name.into(), ahead);
     }
 
+    /// Says what a machine's disk is like from now on, also after restarts.
+    pub fn set_disk(&self, name: impl Into<NodeName>, state: DiskState) {
+        let name = name.into();
+        self.world.log.note(format_args!("disk of {name}: {state:?}"));
+        self.world.host(name).disk.set(state);
+    }
+
     /// All that a node needs to start on its machine.
     fn equip(&self, name: NodeName) -> NodeBuilder {
         let mut builder = (self.with)(Node::builder()).name(name);
@@ -406,7 +416,8 @@ impl Cluster {
                 last.store(next, Ordering::Relaxed);
                 next
             }),
-            disk: host.disk.clone(),
+            disk: Disk::Simulated(host.disk.clone()),
+            store: Some(Arc::new(SimulatedStore(host.disk.clone()))),
         };
         builder.given(given).chance(chance).wall_clock(Arc::new(move || clock.now()))
     }

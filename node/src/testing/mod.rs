@@ -58,11 +58,13 @@
 //! has a machine of its own: a tokio runtime with a clock of its own, on which all that its actors
 //! spawn runs as well. It can [lose its power](Cluster::crash) or its [process](Cluster::kill) and be
 //! [restarted](Cluster::restart), [frozen](Cluster::freeze) and [slowed](Cluster::slow), and its clocks
-//! can run [wrong](Cluster::skew). Between them, [`Road`]s lose, repeat, delay and reorder packets, have
+//! can run [wrong](Cluster::skew). Its disk has what its node must not forget (the number of its last
+//! life, what it has promised as a voter, states of keys), survives crashes, and can be
+//! [slow, full or read-only](Cluster::set_disk). Between them, [`Road`]s lose, repeat, delay and reorder packets, have
 //! room for only so many, or are cut, both ways or one.
 //!
-//! There are no disks, fast or slow. A node that runs writes nothing but the number of its next life
-//! and the uses of join tokens; here the first is kept in memory, and nobody joins by a token.
+//! Certificates are given to nodes, and nobody joins by a token; so nothing of that is on a disk here.
+//! The number of a life is written in no time, whatever the disk is like.
 //!
 //! # The same seed, the same run
 //!
@@ -79,13 +81,17 @@
 
 mod authority;
 mod cluster;
+mod disk;
 mod log;
 mod machine;
 mod node;
+mod store;
 mod world;
 
 pub use purlin_transport::simulated::{Digest, Road};
 
 pub use self::cluster::{Builder, Cluster};
+pub use self::disk::DiskState;
+pub(crate) use self::disk::SimulatedDisk;
 pub use self::log::Log;
 pub use self::node::SimulatedNode;

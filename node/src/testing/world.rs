@@ -20,10 +20,10 @@ use purlin_transport::simulated::Network;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::disk::SimulatedDisk;
 use super::log::Log;
 use super::machine::Machine;
 use crate::Node;
-use crate::disk::Disk;
 
 /// How far apart timers are looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -32,6 +32,7 @@ const TICK: Duration = Duration::from_millis(1);
 const BEGINNING: Duration = Duration::from_hours(490_896);
 
 pub(super) struct World {
+    seed: u64,
     state: RefCell<State>,
     pub(super) network: Network,
     pub(super) log: Log,
@@ -52,7 +53,7 @@ pub(super) struct Host {
     /// The last creation, as on its disk.
     pub(super) creation: Arc<AtomicU64>,
     /// What its node remembers besides.
-    pub(super) disk: Disk,
+    pub(super) disk: SimulatedDisk,
     pub(super) machine: Option<Machine>,
     pub(super) node: Option<Node>,
     /// There is something for it to do.
@@ -87,7 +88,7 @@ impl World {
             sleepers: BTreeMap::new(),
             slept: 0,
         };
-        Self { state: RefCell::new(state), network, log: Log::default() }
+        Self { seed, state: RefCell::new(state), network, log: Log::default() }
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -104,7 +105,8 @@ impl World {
             address: SocketAddr::from(([10, 0, 0, index + 1], 7400)),
             index,
             creation: Arc::default(),
-            disk: Disk::default(),
+            // Of its own chance, so that all else is as it would be.
+            disk: SimulatedDisk::new(self.seed ^ u64::from(index) << 32),
             machine: None,
             node: None,
             due: false,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use purlin_cluster::exclusive::{Grant, Holder, Renewal};
 use purlin_proto::{NodeId, NodeName};
+use purlin_runtime::mutant::is_planted;
 
 use super::{Done, Task, UNWANTED};
 use crate::exclusive::seat::{self, Seat};
@@ -25,6 +26,7 @@ impl Task {
                 }
             }
             Say::Elsewhere(..) => {}
+            Say::Invite(_) if is_planted("panic") => panic!("planted"),
             Say::Invite(authority) => self.invited(from, authority).await,
             Say::Ready(authority, voter) => {
                 if let Some(seat) = self.seat.as_mut().filter(|s| s.authority == authority) {

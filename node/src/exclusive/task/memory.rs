@@ -7,6 +7,7 @@ use purlin_proto::{NodeId, NodeName, codec};
 
 use super::{MEMORY, Memory, Task};
 use crate::builder::millis;
+use crate::exclusive::AGAIN;
 use crate::exclusive::seat::{self, Seat};
 use crate::exclusive::store::Store;
 use crate::exclusive::wire::{Here, Known, Say};
@@ -23,7 +24,10 @@ impl Task {
         };
         let Some(bytes) = kept.get(MEMORY).filter(|_| self.settings.takes_part) else { return };
         match codec::from_bytes::<Memory>(bytes, purlin_proto::limits::STATE_BYTES) {
-            Ok(memory) => self.memory = memory,
+            Ok(memory) => {
+                self.kept = memory.clone();
+                self.memory = memory;
+            }
             Err(error) => {
                 tracing::error!(%error, "what was promised is damaged: nothing exclusive runs");
                 self.settings.takes_part = false;
@@ -52,14 +56,45 @@ impl Task {
         let written = match codec::to_bytes(&self.memory) {
             Ok(bytes) => {
                 let change = vec![(MEMORY.to_vec(), Some(bytes.to_vec()))];
-                self.settings.disk.write_aside(change).await.map_err(|error| error.to_string())
+                self.settings.disk.write(change).await.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };
-        if let Err(error) = &written {
-            tracing::error!(%error, "what is promised cannot be remembered");
+        match &written {
+            Ok(()) if self.unwritten => tracing::info!("what is promised is remembered again"),
+            Err(error) if !self.unwritten => {
+                tracing::error!(%error, "what is promised cannot be remembered");
+            }
+            _ => {}
+        }
+        self.unwritten = written.is_err();
+        if written.is_ok() {
+            self.kept = self.memory.clone();
         }
         written.is_ok()
+    }
+
+    /// Makes up for what the disk did not take: remembers, and takes the seat again that it has had.
+    pub(super) async fn tend_disk(&mut self, now: Duration) {
+        if let Some(error) = self.seat.as_ref().and_then(Seat::failed) {
+            tracing::error!(
+                error,
+                "this node does not vote until it can remember what it promises"
+            );
+            self.seat = None;
+            self.write_at = now + AGAIN;
+        }
+        let lost_seat = self.seat.is_none() && self.memory.seat.is_some();
+        if now < self.write_at || !lost_seat && self.memory == self.kept {
+            return;
+        }
+        self.write_at = now + AGAIN;
+        if self.keep().await
+            && lost_seat
+            && let (Some(authority), Some(id)) = (self.memory.authority, self.memory.seat)
+        {
+            self.sit(authority, id).await;
+        }
     }
 
     // ----- an authority -----
@@ -164,8 +199,10 @@ impl Task {
             tracing::debug!(%error, "the seat was given up already");
         }
         self.memory.seat = None;
-        self.keep().await;
-        if let Err(error) = seat.store.wipe().await {
+        // As long as it remembers the seat, it must remember what was promised in it.
+        if self.keep().await
+            && let Err(error) = seat.store.wipe().await
+        {
             tracing::error!(%error, "what was promised is not forgotten");
         }
     }
@@ -182,7 +219,8 @@ impl Task {
         if self.authority() != Some(authority) || !self.settings.takes_part || self.left.is_some() {
             return;
         }
-        if self.seat.is_none() {
+        // One that it has lost for a while is taken again (`tend_disk`).
+        if self.seat.is_none() && self.memory.seat.is_none() {
             self.sit_anew(authority).await;
         }
         if let Some(seat) = &self.seat {

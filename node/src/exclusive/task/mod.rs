@@ -114,6 +114,12 @@ pub(crate) struct Task {
     times: Times,
     chance: Chance,
     memory: Memory,
+    /// What of it is on the disk.
+    kept: Memory,
+    /// The disk has refused it.
+    unwritten: bool,
+    /// When the disk is tried again.
+    write_at: Duration,
     remembers: bool,
     founding: Founding,
     /// What others have said of what they know.
@@ -169,6 +175,9 @@ impl Task {
             times,
             chance,
             memory: Memory::default(),
+            kept: Memory::default(),
+            unwritten: false,
+            write_at: Duration::ZERO,
             remembers: false,
             founding: Founding::default(),
             heard: BTreeMap::new(),
@@ -319,6 +328,7 @@ impl Task {
             self.tend_leaving(now).await;
             return self.lead(now);
         }
+        self.tend_disk(now).await;
         if self.authority().is_none() {
             self.consider_founding(now).await;
         }
