@@ -132,7 +132,7 @@ async fn names(nodes: &[Node; 3]) {
         (0..NAMES).map(|number| Name::new(&format!("name-{number}")).unwrap()).collect();
     for (number, name) in names.iter().enumerate() {
         let at = number % 3;
-        nodes[at].runtime().register_global(name.clone(), holders[at]).unwrap();
+        nodes[at].runtime().register_global_available(name.clone(), holders[at]).unwrap();
     }
     // Each node's last name comes after all its others.
     let known =

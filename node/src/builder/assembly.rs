@@ -37,6 +37,7 @@ use crate::events::Ear;
 use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::home::{Home, NodeLock};
 use crate::inputs::{Inputs, Told, queues};
+use crate::names::Names;
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::renewal::Renewal;
@@ -50,7 +51,7 @@ use crate::tokens::JoinError;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;
-use crate::{children, system};
+use crate::{children, names, system};
 
 impl NodeBuilder {
     pub(super) async fn start_node(mut self) -> Result<Node, StartError> {
@@ -233,6 +234,8 @@ impl NodeBuilder {
         let runtime = self.runtime(id, &observer, &inputs);
         let (membership, forbidden) = (Arc::new(OnceLock::new()), Arc::default());
         let (exclusive, told) = Exclusive::new();
+        let names = Arc::new(Names::new(Arc::clone(&exclusive)));
+        let takes_part = self.takes_part();
         let revoked = ground.known(&self.clock);
         let desk = self.desk(&ground, &runtime, &membership);
         let ear: Arc<dyn Events> = Arc::new(Ear {
@@ -258,12 +261,16 @@ impl NodeBuilder {
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
         let directory = Arc::new(Directory::new(name));
-        let router = Router::new(endpoint.clone(), Arc::clone(&directory), Arc::clone(&exclusive));
+        let router = Router::new(
+            endpoint.clone(),
+            Arc::clone(&directory),
+            (Arc::clone(&exclusive), Arc::clone(&names)),
+        );
         runtime.set_remote(Arc::new(router));
         let leases = ExclusiveTask::new(
             Arc::clone(&exclusive),
             told,
-            (endpoint.clone(), Arc::clone(&directory)),
+            (endpoint.clone(), Arc::clone(&directory), Arc::clone(&names)),
             (runtime.clone(), Arc::clone(&membership)),
             self.leases(seed, ground.disk),
         );
@@ -307,6 +314,7 @@ impl NodeBuilder {
             lock: ground.lock,
             driver,
             exclusive,
+            names,
             leases,
             clock: self.clock,
             desk,
@@ -324,6 +332,9 @@ impl NodeBuilder {
         });
         system::start(&shared)?;
         children::start(&shared)?;
+        if takes_part {
+            names::start(&shared)?;
+        }
         if let Some(lock) = &shared.lock {
             lock.running(id, address)?;
         }
