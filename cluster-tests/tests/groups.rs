@@ -100,7 +100,7 @@ async fn who_ends_has_left_before_anybody_is_told_of_it() {
     let cluster = Cluster::start(2, kinds).await;
     let [a, b] = &cluster.nodes[..] else { unreachable!() };
     let pid = member(a, "workers").await;
-    a.runtime().register_global("hits", pid).unwrap();
+    a.runtime().register_global_available("hits", pid).unwrap();
     a.runtime().subscribe("news", pid).unwrap();
     settle().await;
     assert_eq!(b.whereis_global("hits"), Some(pid));
@@ -337,14 +337,14 @@ async fn a_global_name_is_found_from_everywhere_and_moves_with_its_holder() {
     let cluster = Cluster::start(3, kinds).await;
     let [a, b, c] = &cluster.nodes[..] else { unreachable!() };
     let hits = b.spawn::<Counter>(Some(1)).await.unwrap();
-    b.runtime().register_global("hits", hits.pid()).unwrap();
+    b.runtime().register_global_available("hits", hits.pid()).unwrap();
     assert_eq!(b.whereis_global("hits"), Some(hits.pid()), "at once");
     settle().await;
 
     assert_eq!(a.call(Dest::global("hits"), Add(4)).await, Ok(5));
     let other = c.spawn::<Counter>(None).await.unwrap().pid();
     let taken = GlobalError::Taken { name: name("hits"), holder: hits.pid() };
-    assert_eq!(c.runtime().register_global("hits", other), Err(taken));
+    assert_eq!(c.runtime().register_global_available("hits", other), Err(taken));
     let mut watcher = Probe::start(c, |ctx| {
         ctx.monitor(Dest::global("hits"));
         ctx.monitor(Dest::global("nobody"));
@@ -355,7 +355,7 @@ async fn a_global_name_is_found_from_everywhere_and_moves_with_its_holder() {
     assert_eq!(watcher.down().await.target, Dest::global("hits"));
     settle().await;
     assert_eq!(a.call(Dest::global("hits"), Read).await, Err(CallError::NoProcess));
-    c.runtime().register_global("hits", other).unwrap();
+    c.runtime().register_global_available("hits", other).unwrap();
     settle().await;
     assert_eq!(a.call(Dest::global("hits"), Read).await, Ok(0));
 }
@@ -370,11 +370,11 @@ async fn conflict_after_a_split(resolver: Resolver) -> (Pid, [Probe; 2], Cluster
     until_sees(a, 2).await;
     until_sees(c, 1).await;
     let older = Probe::start(c, |_| {});
-    c.runtime().register_global("hits", older.pid).unwrap();
+    c.runtime().register_global_available("hits", older.pid).unwrap();
     // By the system's clock, which is not paused.
     std::thread::sleep(Duration::from_millis(5));
     let newer = Probe::start(a, |_| {});
-    a.runtime().register_global("hits", newer.pid).unwrap();
+    a.runtime().register_global_available("hits", newer.pid).unwrap();
 
     cluster.heal(a, c);
     cluster.heal(b, c);
@@ -428,7 +428,7 @@ async fn global_names_of_a_node_that_is_down_are_free() {
     let mut cluster = Cluster::start(2, kinds).await;
     let b = cluster.nodes.remove(1);
     let hits = b.spawn::<Counter>(None).await.unwrap().pid();
-    b.runtime().register_global("hits", hits).unwrap();
+    b.runtime().register_global_available("hits", hits).unwrap();
     settle().await;
     let a = &cluster.nodes[0];
     assert_eq!(a.whereis_global("hits"), Some(hits));
@@ -439,5 +439,5 @@ async fn global_names_of_a_node_that_is_down_are_free() {
 
     assert_eq!(a.whereis_global("hits"), None);
     let again = a.spawn::<Counter>(None).await.unwrap().pid();
-    a.runtime().register_global("hits", again).unwrap();
+    a.runtime().register_global_available("hits", again).unwrap();
 }

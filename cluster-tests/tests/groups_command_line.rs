@@ -26,6 +26,13 @@ fn until(cluster: &Cluster, at: &Node, args: &[&str], wanted: impl Fn(&Value) ->
     }
 }
 
+/// Until these nodes may give and have exclusive names.
+fn until_leased<'a>(cluster: &Cluster, nodes: impl IntoIterator<Item = &'a Node>) {
+    for node in nodes {
+        until(cluster, node, &["status"], |status| status["exclusive"]["lease_s"].is_number());
+    }
+}
+
 fn is_empty(list: &Value) -> bool {
     list.as_array().unwrap().is_empty()
 }
@@ -34,6 +41,7 @@ fn is_empty(list: &Value) -> bool {
 fn groups_and_global_names_are_made_listed_and_called_and_go_with_their_node() {
     let cluster = Cluster::default();
     let [a, mut b, c] = cluster.three();
+    until_leased(&cluster, [&a, &b, &c]);
     let spawn = ["spawn", "counter", "--group", "counters", "--group", "jobs/all", "--on"];
     let on_b = [&spawn[..], &["b", "--global", "hits"]].concat();
     let pid = cluster.ok(&c, &on_b);
@@ -83,11 +91,49 @@ fn groups_and_global_names_are_made_listed_and_called_and_go_with_their_node() {
     let members = until(&cluster, &a, &["groups", "counters"], |members| members[0]["node"] != "b");
     assert_eq!(members.as_array().unwrap().len(), 1);
     assert!(is_empty(&cluster.json(&a, &["names", "--global"])));
-    let gone = cluster.run(&a, &["call", "global:hits", "counter.read"]);
-    assert!(String::from_utf8_lossy(&gone.stderr).contains("purlin names --global"));
+    // Another node may have to be asked, which was that one a moment ago.
+    let begun = Instant::now();
+    loop {
+        let gone = cluster.run(&a, &["call", "global:hits", "counter.read"]);
+        let error = String::from_utf8_lossy(&gone.stderr).into_owned();
+        if error.contains("purlin names --global") {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{error}");
+    }
     cluster.ok(&a, &["exit", "group:counters"]);
     until(&cluster, &a, &["groups"], is_empty);
     assert_eq!(cluster.run(&a, &["exit", "group:counters"]).status.code(), Some(1));
+}
+
+#[test]
+fn an_exclusive_name_goes_to_another_process_when_its_node_is_lost_and_an_available_one_at_once() {
+    let cluster = Cluster::default();
+    let [a, mut b, c] = cluster.three();
+    until_leased(&cluster, [&a, &b, &c]);
+    let pid = cluster.ok(&c, &["spawn", "counter", "--on", "b", "--global", "hits"]);
+    cluster.ok(&c, &["spawn", "counter", "--on", "b", "--global", "near", "--available"]);
+    let names =
+        until(&cluster, &a, &["names", "--global"], |list| list.as_array().unwrap().len() == 2);
+    assert_eq!((&names[0]["name"], &names[0]["pid"]), (&json!("hits"), &json!(pid)));
+    assert_eq!((&names[1]["name"], &names[1]["fence"]), (&json!("near"), &Value::Null));
+    let token = |names: &Value| {
+        let part = |of: &str| names[0]["fence"][of].as_u64().unwrap();
+        (part("epoch"), part("generation"))
+    };
+    assert!(cluster.ok(&c, &["names", "--global"]).contains("available"));
+
+    b.kill_9();
+
+    // Nobody gives it before the lease of its node has run out; who asks is told to try again.
+    let begun = Instant::now();
+    while !cluster.run(&c, &["spawn", "counter", "--global", "hits"]).status.success() {
+        assert!(begun.elapsed() < 3 * SOON);
+    }
+    assert!(begun.elapsed() > Duration::from_secs(1), "before its lease had run out");
+    let later = until(&cluster, &a, &["names", "--global"], |list| list[0]["node"] == "c");
+    assert!(token(&later) > token(&names), "{later} after {names}");
+    assert_eq!(cluster.ok(&a, &["call", "global:hits", "counter.read"]), "0");
 }
 
 #[test]
@@ -129,6 +175,7 @@ fn what_is_published_on_one_node_is_printed_by_a_subscriber_of_another() {
 async fn a_client_has_global_names_groups_and_topics() {
     let cluster = Cluster::default();
     let [a, b, _c] = cluster.three();
+    until_leased(&cluster, [&a, &b]);
     cluster.ok(&a, &["spawn", "counter", "--on", "b", "--global", "hits", "--group", "counters"]);
     let credentials = Credentials::from_dir(cluster.data_dir()).unwrap();
     let connect = |node: &Node| Client::connect([node.address.clone()], credentials.clone());

@@ -33,7 +33,7 @@ async fn counter(cluster: &Cluster, node: NodeName) -> Pid {
     let known = cluster.node(node).look(|node| {
         let (runtime, name) = (node.runtime(), known_as(node.id().name));
         runtime.register(name.clone(), pid).unwrap();
-        runtime.register_global(name, pid).unwrap();
+        runtime.register_global_available(name, pid).unwrap();
         runtime.join("counters", pid).unwrap();
     });
     known.unwrap();

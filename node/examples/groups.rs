@@ -31,7 +31,7 @@ impl Actor for Cook {
     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
         ctx.join("cooks")?;
         ctx.subscribe("announcements")?;
-        if ctx.register_global("chef").is_ok() {
+        if ctx.register_global_available("chef").is_ok() {
             println!("{} is the chef", ctx.pid());
         }
         Ok(Self)

@@ -318,8 +318,9 @@ impl NodeBuilder {
     }
 
     /// Lets the node take part in deciding what may run only once: it renews a lease, and may be one
-    /// of the voters. A node with an exclusive keyed kind does so anyway; one without, on which
-    /// exclusive children of cluster supervisors are to run, must be told.
+    /// of the voters. A node with an exclusive keyed kind does so anyway; one without, whose
+    /// processes are to have exclusive global names, or on which exclusive children of cluster
+    /// supervisors are to run, must be told.
     #[must_use]
     pub fn exclusive(mut self) -> Self {
         self.exclusive = true;

@@ -64,6 +64,7 @@ mod guard;
 mod home;
 mod inputs;
 pub mod kinds;
+mod names;
 mod net;
 mod node;
 mod renewal;

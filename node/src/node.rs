@@ -12,7 +12,7 @@ use purlin_proto::{
     CallError, Dest, ExitReason, Group, Holding, Key, Message, Name, NodeId, NodeName, Pid,
     Placement, Refusal, SpawnError,
 };
-use purlin_runtime::{Actor, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
+use purlin_runtime::{Actor, GlobalError, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
 use purlin_transport::Endpoint;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use crate::exclusive::Exclusive;
 use crate::guard::Guards;
 use crate::home::NodeLock;
 use crate::inputs::{Inputs, Told};
+use crate::names::Names;
 use crate::net::Net;
 use crate::renewal::Renewal;
 use crate::revoked::Known;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) lock: Option<Arc<NodeLock>>,
     pub(crate) driver: tokio::task::AbortHandle,
     pub(crate) exclusive: Arc<Exclusive>,
+    pub(crate) names: Arc<Names>,
     pub(crate) leases: tokio::task::AbortHandle,
     pub(crate) clock: WallClock,
     pub(crate) desk: Arc<Desk>,
@@ -273,6 +275,12 @@ impl Node {
     /// The process that has a global name; see [`Runtime::whereis_global`].
     pub fn whereis_global(&self, name: impl Into<Name>) -> Option<Pid> {
         self.0.runtime.whereis_global(&name.into())
+    }
+
+    /// The process that has a global name, asked for where this node knows of none; see
+    /// [`Runtime::find_global`].
+    pub async fn find_global(&self, name: impl Into<Name>) -> Result<Option<Pid>, GlobalError> {
+        self.0.runtime.find_global(name).await
     }
 
     /// Asks a process to end; see [`Runtime::exit`].

@@ -4,29 +4,31 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use purlin_proto::{Frame, NodeId, NodeName};
+use purlin_proto::{Frame, Name, NodeId, NodeName, Pid};
 use purlin_runtime::mutant::is_planted;
-use purlin_runtime::{Holding, Peer, Priority, Remote, Sent};
+use purlin_runtime::{Holding, Lease, Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
 use purlin_transport::{Endpoint, Flow};
 
 use crate::directory::{Directory, Place};
 use crate::exclusive::Exclusive;
+use crate::names::Names;
 
 /// The runtime's way to other nodes.
 pub(crate) struct Router {
     endpoint: Endpoint,
     directory: Arc<Directory>,
     exclusive: Arc<Exclusive>,
+    names: Arc<Names>,
 }
 
 impl Router {
     pub(crate) fn new(
         endpoint: Endpoint,
         directory: Arc<Directory>,
-        exclusive: Arc<Exclusive>,
+        (exclusive, names): (Arc<Exclusive>, Arc<Names>),
     ) -> Self {
-        Self { endpoint, directory, exclusive }
+        Self { endpoint, directory, exclusive, names }
     }
 
     /// The present place of a receiver, or why there is none.
@@ -89,6 +91,14 @@ impl Remote for Router {
 
     fn refresh_holdings(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.exclusive.refresh())
+    }
+
+    fn lease(&self) -> Lease {
+        self.exclusive.lease()
+    }
+
+    fn registered(&self, name: &Name) -> Option<Pid> {
+        self.names.find(name).ok().flatten()
     }
 
     fn earlier_owners(&self, key: &[u8]) -> Vec<NodeName> {

@@ -12,7 +12,7 @@ use purlin_proto::admin::{
     GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave,
     LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
     ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey,
-    Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeIn, TakeKey,
+    Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey,
     UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
@@ -41,6 +41,11 @@ const BACK_AFTER: Duration = Duration::from_millis(100);
 /// one too, and a node that cannot be asked anything cannot be told to leave either; so it comes back
 /// until the node stops.
 pub(crate) fn start(node: &Arc<Shared>) -> Result<(), crate::StartError> {
+    keep(node, begin)
+}
+
+/// Starts a process that the node cannot be without; what `begin` returns says when it has ended.
+pub(crate) fn keep(node: &Arc<Shared>, begin: Begin) -> Result<(), crate::StartError> {
     let mut ended = begin(node)?;
     let weak = Arc::downgrade(node);
     node.net.handle().spawn(async move {
@@ -54,16 +59,19 @@ pub(crate) fn start(node: &Arc<Shared>) -> Result<(), crate::StartError> {
                 };
                 match begin(&node) {
                     Ok(ended) => break ended,
-                    Err(error) => tracing::warn!(%error, "the node cannot be asked anything"),
+                    Err(error) => tracing::warn!(%error, "a process of the node's own is missing"),
                 }
             };
-            tracing::warn!("the node's own process was ended, and is back");
+            tracing::warn!("a process of the node's own was ended, and is back");
         }
     });
     Ok(())
 }
 
-/// Starts it once; what is returned says when it has ended.
+/// Starts a process once; what is returned says when it has ended.
+pub(crate) type Begin = fn(&Arc<Shared>) -> Result<oneshot::Receiver<()>, crate::StartError>;
+
+/// Starts it once.
 fn begin(node: &Arc<Shared>) -> Result<oneshot::Receiver<()>, crate::StartError> {
     let weak = Arc::downgrade(node);
     let events = node.events.subscribe();
@@ -77,13 +85,19 @@ fn begin(node: &Arc<Shared>) -> Result<oneshot::Receiver<()>, crate::StartError>
             System::new(ctx, weak, events, clock).run().await
         })
         .map_err(|error| failed(error.to_string()))?;
-    let name = admin::SYSTEM.parse().map_err(|error| failed(format!("{error}")))?;
+    name_it(runtime, pid, admin::SYSTEM)?;
+    Ok(ended)
+}
+
+/// Gives a process of the node's own its name; without it, it ends.
+pub(crate) fn name_it(runtime: &Runtime, pid: Pid, name: &str) -> Result<(), crate::StartError> {
+    let failed = |error: String| crate::StartError::System(error);
+    let name = name.parse().map_err(|error| failed(format!("{error}")))?;
     let registered = runtime.register(name, pid);
     if registered.is_err() {
         runtime.exit(pid, ExitReason::Killed);
     }
-    registered.map_err(|error| failed(error.to_string()))?;
-    Ok(ended)
+    registered.map_err(|error| failed(error.to_string()))
 }
 
 struct System {
@@ -259,8 +273,24 @@ fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped>
     let message = reply(message, |ask: SubscribeTopic| said(runtime.subscribe(ask.topic, ask.pid)));
     let message = reply(message, |ask: UnsubscribeTopic| runtime.unsubscribe(ask.topic, ask.pid));
     let message = reply(message, |ask: ListGlobalNames| runtime.global_infos(ask.after));
-    let message = reply(message, |ask: WhereIsGlobal| runtime.whereis_global(&ask.name));
-    reply(message, |ask: RegisterGlobal| said(runtime.register_global(ask.name, ask.pid)))
+    let here = runtime.clone();
+    let message = take(message, |ask: WhereIsGlobal, answer| {
+        tokio::spawn(async move {
+            // Otherwise the answer is dropped, which says that it is not known.
+            if let Ok(found) = here.find_global(ask.name).await {
+                answer.send(found);
+            }
+        });
+    });
+    let here = runtime.clone();
+    let message = take(message, |ask: TakeGlobal, answer| {
+        // Others decide about it. Who asks gives up after as long.
+        tokio::spawn(async move {
+            let given = here.register_global(ask.name, ask.pid).await;
+            answer.send(given.map_err(|error| error.to_string()));
+        });
+    });
+    reply(message, |ask: RegisterGlobal| said(runtime.register_global_available(ask.name, ask.pid)))
 }
 
 /// Answers what nodes ask each other when keys move.

@@ -41,13 +41,14 @@ pub mod children;
 mod drain;
 mod entries;
 mod keyed;
+pub mod names;
 
 pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
 pub use drain::{Drain, DrainPlan, Drained, GetDrainPlan, Move, SeesDraining};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
-    ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TopicInfo,
-    UnsubscribeTopic, WhereIsGlobal,
+    ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TakeGlobal,
+    TopicInfo, UnsubscribeTopic, WhereIsGlobal,
 };
 pub use keyed::{DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseKey, Released, TakeKey};
 

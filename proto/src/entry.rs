@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::child::{ChildId, ChildRecord, ChildRun};
+use crate::fence::Fence;
 use crate::group::Group;
 use crate::id::NodeId;
 use crate::key::Key;
@@ -31,6 +32,8 @@ pub enum EntryKey {
     Node,
     /// A key of a keyed kind whose process is to be running; [`EntryValue::Remembered`].
     Key(Name, Key),
+    /// A process has a global name of the exclusive kind; [`EntryValue::Given`].
+    Exclusive(Name),
 }
 
 /// What it says.
@@ -50,6 +53,19 @@ pub enum EntryValue {
     Draining,
     /// The node runs it, or saw to it that somebody does.
     Remembered,
+    /// How a name was given.
+    Given(Given),
+}
+
+/// How a global name of the exclusive kind is held on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// By which process.
+    pub serial: u64,
+    /// Since when, in milliseconds since 1970 by its node's clock.
+    pub since_ms: u64,
+    /// Of two that are heard of at the same time the one with the greater token has it.
+    pub fence: Fence,
 }
 
 /// How a global name is held on one node.

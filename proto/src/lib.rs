@@ -53,7 +53,7 @@ pub mod trust;
 
 pub use crate::child::{ChildId, ChildPlacement, Mode, ParseChildIdError};
 pub use crate::dest::{Dest, ParseDestError};
-pub use crate::entry::{EntryKey, EntryValue, Held};
+pub use crate::entry::{EntryKey, EntryValue, Given, Held};
 pub use crate::error::{CallError, SpawnError};
 pub use crate::fence::Fence;
 pub use crate::frame::Frame;

@@ -34,7 +34,7 @@ impl Handler<TakeNames> for Agent {
         let (runtime, begun) = (ctx.runtime(), Instant::now());
         let holder = idle(runtime);
         for name in names(take.from, take.step) {
-            runtime.register_global(name, holder)?;
+            runtime.register_global_available(name, holder)?;
         }
         let given = begun.elapsed();
         let mut all = names(0, 1).peekable();
@@ -78,8 +78,12 @@ pub(crate) fn names_of_three() -> Vec<Figure> {
     let given = given.into_iter().max().unwrap();
     let rate = f64::from(NAMES) / took.wall.as_secs_f64();
     let measured = format!("{rate:.0}/s: given in {given:.1?}, known by all in {took}");
-    let registered =
-        Figure::new("names: 100,000 from 3 nodes", ">= 50,000/s", rate >= 50_000., measured);
+    let registered = Figure::new(
+        "available names: 100,000 from 3 nodes",
+        ">= 50,000/s",
+        rate >= 50_000.,
+        measured,
+    );
     let one = rig.ask(0, LookUp);
     let goal = Duration::from_micros(1);
     let measured = format!("{one:.0?}, among 100,000; every node knows all, so none is uncached");

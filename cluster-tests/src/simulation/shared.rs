@@ -115,7 +115,7 @@ impl Worker {
 
     fn register(&mut self, ctx: &mut Context<Self>) {
         let (who, name) = (self.who, self.any(&NAMES));
-        match ctx.register_global(name) {
+        match ctx.register_global_available(name) {
             Ok(()) => record::tell(&Event::Named { who, name }),
             Err(GlobalError::Taken { .. }) => {}
             Err(error) => {

@@ -3,8 +3,9 @@
 //! [`Membership`] is SWIM (by `foca`, which is named in `membership/` alone) with what it lacks:
 //! joining that retries, anti-entropy, node-down once and for ever, coming back under a new
 //! creation. [`Ring`] maps keys to live members, the same on every machine. [`Owned`] spreads what
-//! each node says of its own processes. [`exclusive`] is about what may be only once. [`children`]
-//! decides what becomes of children of cluster supervisors.
+//! each node says of its own processes. [`exclusive`] is about what may be only once. [`names`] gives
+//! global names that have one holder at most. [`children`] decides what becomes of children of
+//! cluster supervisors.
 //!
 //! All are values: they are told the time and what happened, and are asked what to do. So a whole
 //! cluster runs in a test on virtual time, and the same seed gives the same run.
@@ -20,6 +21,7 @@ extern crate self as purlin_cluster;
 pub mod children;
 pub mod exclusive;
 mod membership;
+pub mod names;
 pub mod owned;
 mod ring;
 

@@ -21,6 +21,8 @@
 //!   on a message for it: of two that know different ring views the one with the older has to learn
 //!   the newer before it says no ([`Remote::refresh_holdings`]). So a message in a planned move finds
 //!   its owner, whoever has heard of the move first; it costs a round trip to the voters' leader.
+//! - A process that has an exclusive global name (`entries/exclusive_names.rs`) may run while the node
+//!   has a lease. Its polls look at that too; it is ended with an error instead of `Shutdown`.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -57,12 +59,23 @@ pub enum Holding {
     No,
 }
 
+/// Whether this node may run what is exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// It may, for now.
+    Good,
+    /// Not now: the voters have not said so, or not for too long.
+    Missing,
+    /// It takes no part.
+    Never,
+}
+
 /// The exclusive processes of a runtime, and how long they may go on.
 pub(crate) struct Exclusive {
     /// By serial.
     listed: Mutex<BTreeMap<u64, Listed>>,
-    /// Somebody has left the list.
-    left: Notify,
+    /// Somebody has left the list, or has no name any more.
+    pub(crate) left: Arc<Notify>,
     /// Counts how often answers have changed.
     changed: watch::Sender<u64>,
     /// The same for processes that wait: they are woken in the order they came in, as those of a
@@ -82,7 +95,7 @@ impl Default for Exclusive {
     fn default() -> Self {
         Self {
             listed: Mutex::default(),
-            left: Notify::new(),
+            left: Arc::default(),
             changed: watch::Sender::new(0),
             waiting: Notify::new(),
             until: AtomicU64::new(u64::MAX),
@@ -98,6 +111,17 @@ impl Runtime {
             Some(remote) => remote.holding(key),
             None => Holding::Yes { epoch: self.id().creation, shard: 0 },
         }
+    }
+
+    /// Whether this node may run what is exclusive; see [`Lease`].
+    pub fn lease(&self) -> Lease {
+        self.0.remote.get().map_or(Lease::Good, |remote| remote.lease())
+    }
+
+    /// Whether the time is over until which exclusive processes may run.
+    pub(crate) fn lease_is_over(&self) -> bool {
+        let until = self.0.exclusive.until.load(Ordering::SeqCst);
+        until != u64::MAX && self.nanos(Instant::now()) >= until
     }
 
     /// The node that owns a key under the newest ring view that this node knows; `None` if it knows
@@ -133,9 +157,10 @@ impl Runtime {
         self.0.exclusive.until.store(self.nanos(until), Ordering::SeqCst);
     }
 
-    /// Ends every exclusive process whose key is not held, and returns when the last of them has
-    /// ended. One that is busy may go on for `patience`, its [`stop`](crate::Actor::stop) may take
-    /// `stop`; then it is killed. How many there were.
+    /// Ends every exclusive process whose key is not held, and without a lease those that have
+    /// exclusive global names, and returns when the last of them has ended. One that is busy may go
+    /// on for `patience`, its [`stop`](crate::Actor::stop) may take `stop`; then it is killed. How
+    /// many there were.
     ///
     /// Cancel safe: those that have been asked to end do so.
     pub async fn settle(&self, patience: Duration, stop: Duration) -> usize {
@@ -144,21 +169,28 @@ impl Runtime {
         loop {
             let mut left = std::pin::pin!(self.0.exclusive.left.notified());
             left.as_mut().enable();
-            let over = self.not_held();
-            most = most.max(over.len());
-            if over.is_empty() {
+            let (over, named) = (self.not_held(), self.not_leased());
+            most = most.max(over.len() + named.len());
+            if over.is_empty() && named.is_empty() {
                 return most;
             }
             let passed = begun.elapsed();
             if passed >= patience + stop {
                 if !killed {
-                    tracing::warn!(processes = over.len(), "killed, for their keys are not held");
+                    let processes = over.len() + named.len();
+                    tracing::warn!(processes, "killed, for their keys or names are not held");
                 }
                 killed = true;
-                self.end_all(&over, &ExitReason::Kill);
+                self.end_all(over.iter().map(|(process, _)| process), &ExitReason::Kill);
+                self.end_all(&named, &ExitReason::Kill);
             } else if passed >= patience {
                 if !asked {
-                    self.end_all(&over, &ExitReason::Shutdown);
+                    for (process, key) in &over {
+                        self.start_elsewhere(process, key);
+                    }
+                    self.end_all(over.iter().map(|(process, _)| process), &ExitReason::Shutdown);
+                    // An error, so that their supervisors start them again.
+                    self.end_all(&named, &lease_over());
                 }
                 asked = true;
             } else {
@@ -191,11 +223,20 @@ impl Runtime {
         listed.into_iter().filter(|(_, key)| !held(key)).collect()
     }
 
-    fn end_all(&self, processes: &[(Arc<Process>, Box<[u8]>)], reason: &ExitReason) {
-        for (process, key) in processes {
-            if *reason == ExitReason::Shutdown {
-                self.start_elsewhere(process, key);
-            }
+    /// Those that have exclusive names, while there is no lease.
+    fn not_leased(&self) -> Vec<Arc<Process>> {
+        match self.lease() {
+            Lease::Good => Vec::new(),
+            Lease::Missing | Lease::Never => self.named_exclusively(),
+        }
+    }
+
+    fn end_all<'a>(
+        &self,
+        processes: impl IntoIterator<Item = &'a Arc<Process>>,
+        reason: &ExitReason,
+    ) {
+        for process in processes {
             self.counters().exclusive_ended.add();
             let exit = Signal::Exit { reason: reason.clone() };
             self.signal(0, Address::Local(process.serial), exit);
@@ -249,6 +290,11 @@ impl Runtime {
     }
 }
 
+/// Why what was exclusive has ended.
+pub(crate) fn lease_over() -> ExitReason {
+    ExitReason::Other("the node's lease has run out".into())
+}
+
 /// A place on the list.
 pub(crate) struct Entered {
     runtime: Runtime,
@@ -285,10 +331,9 @@ impl<F: Future<Output = ExitReason>> Future for Leased<F> {
         let this = self.project();
         let Some(process) = this.process else { return this.body.poll(cx) };
         let runtime = &process.runtime;
-        let until = runtime.0.exclusive.until.load(Ordering::SeqCst);
-        if until != u64::MAX && runtime.nanos(Instant::now()) >= until {
+        if runtime.lease_is_over() {
             runtime.counters().exclusive_ended.add();
-            return Poll::Ready(ExitReason::Other("the node's lease has run out".into()));
+            return Poll::Ready(lease_over());
         }
         this.body.poll(cx)
     }

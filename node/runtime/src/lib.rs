@@ -80,7 +80,7 @@ pub use crate::counters::Counters;
 pub use crate::entries::EntryError;
 pub use crate::entries::children::{ChildSeen, ChildTable};
 pub use crate::entries::globals::{Conflict, GlobalError, Holder, Keep, Resolver};
-pub use crate::exclusive::Holding;
+pub use crate::exclusive::{Holding, Lease};
 pub use crate::inflow::{Flood, INFLOW_BYTES, Inbound};
 pub use crate::keyed::moved::KEYS_IN_MOTION;
 pub use crate::keyed::stateful::{OldState, StateError, Stateful};

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
 use crate::actor::Actor;
+use crate::exclusive::lease_over;
 use crate::inflow::Stop;
 use crate::item::{Item, Notice};
 use crate::mailbox::{Batch, Mailbox, Queue, WhenFull};
@@ -92,6 +93,9 @@ const SOON: u8 = 1;
 const NOW: u8 = 2;
 /// Set beside it when the task's waker is known.
 const ATTACHED: u8 = 0x80;
+/// Set beside it when the process may not run without a lease, although no key of it says so.
+const LEASED: u8 = 0x40;
+const BESIDE: u8 = ATTACHED | LEASED;
 
 const UNLISTED: u8 = u8::MAX;
 
@@ -407,14 +411,30 @@ impl Process {
 
     /// The reason to end at once, if there is one.
     pub(crate) fn must_end(&self) -> Option<ExitReason> {
-        if self.urgency.load(Ordering::Acquire) & !ATTACHED < NOW {
+        let urgency = self.urgency.load(Ordering::Acquire);
+        if urgency & !ATTACHED < NOW {
+            return None;
+        }
+        if urgency & LEASED != 0 && self.runtime.lease_is_over() {
+            self.runtime.counters().exclusive_ended.add();
+            return Some(lease_over());
+        }
+        if urgency & !BESIDE < NOW {
             return None;
         }
         self.lock().exit.clone()
     }
 
     pub(crate) fn wants_end(&self) -> bool {
-        self.urgency.load(Ordering::Acquire) & !ATTACHED > CALM
+        self.urgency.load(Ordering::Acquire) & !BESIDE > CALM
+    }
+
+    /// From now on each of its polls looks at the lease first, or not any more.
+    pub(crate) fn set_leased(&self, leased: bool) {
+        match leased {
+            true => self.urgency.fetch_or(LEASED, Ordering::Release),
+            false => self.urgency.fetch_and(!LEASED, Ordering::Release),
+        };
     }
 
     /// Whether it has been asked to end, or has ended.

@@ -8,13 +8,13 @@ use purlin_proto::codec::{EncodeError, Fit};
 use purlin_proto::limits::SMALL_FRAME_BYTES;
 use purlin_proto::{
     CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
-    NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
+    Name, NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
 };
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::aside::aside;
-use crate::exclusive::Holding;
+use crate::exclusive::{Holding, Lease};
 use crate::inflow::{Charge, Inbound, OVERHEAD};
 use crate::item::{BoxFuture, EncodedMessage, Item};
 use crate::panics;
@@ -101,6 +101,17 @@ pub trait Remote: Send + Sync + 'static {
     /// cannot be found out within a few seconds. Cancel safe.
     fn refresh_holdings(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
+    }
+
+    /// Whether this node may run what is exclusive.
+    fn lease(&self) -> Lease {
+        Lease::Never
+    }
+
+    /// The process that this node has given an exclusive global name, if it decides about that.
+    fn registered(&self, name: &Name) -> Option<Pid> {
+        let _ = name;
+        None
     }
 
     /// The one of these nodes that owns a key, the same on every node.

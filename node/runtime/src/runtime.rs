@@ -184,6 +184,8 @@ impl Runtime {
     /// Outside a tokio runtime.
     pub fn new(config: Config) -> Self {
         crate::panics::install_hook();
+        let exclusive = Exclusive::default();
+        let left = Arc::clone(&exclusive.left);
         let runtime = Self(Arc::new(Shared {
             name: config.id.name,
             lives: RwLock::new(vec![config.id.creation]),
@@ -195,13 +197,13 @@ impl Runtime {
             keyed: config.keyed.into_tables(),
             store: config.store,
             moves: Moves::new(config.keys_in_motion),
-            exclusive: Exclusive::default(),
+            exclusive,
             pending: Pending::default(),
             index: Mutex::default(),
             watched_by_name: Mutex::default(),
             watched: Watched::default(),
             node_watchers: Mutex::default(),
-            entries: Entries::new(config.id, config.resolver),
+            entries: Entries::new(config.id, config.resolver, left),
             wall_ms: config.wall_ms,
             remote: OnceLock::new(),
             counters: Counters::default(),

@@ -38,6 +38,7 @@ use crate::exclusive::{Exclusive, Settings, Task as ExclusiveTask};
 use crate::guard::Guards;
 use crate::home::{Home, NodeLock};
 use crate::inputs::{Inputs, Told, queues};
+use crate::names::Names;
 use crate::net::Net;
 use crate::node::{Node, Shared};
 use crate::renewal::Renewal;
@@ -51,7 +52,7 @@ use crate::tokens::JoinError;
 use crate::tokens::desk::Desk;
 use crate::tokens::joining::{Joined, Joining};
 use crate::tokens::store::Tokens;
-use crate::{children, system};
+use crate::{children, names, system};
 
 impl NodeBuilder {
     pub(super) async fn start_node(mut self) -> Result<Node, StartError> {
@@ -235,6 +236,8 @@ impl NodeBuilder {
         let membership = Arc::new(OnceLock::new());
         let guards = Arc::new(Guards::new(std::mem::take(&mut self.clients)));
         let ((exclusive, told), revoked) = (Exclusive::new(), ground.known(&self.clock));
+        let names = Arc::new(Names::new(Arc::clone(&exclusive)));
+        let takes_part = self.takes_part();
         let desk = self.desk(&ground, &runtime, &membership);
         let ear: Arc<dyn Events> = Arc::new(Ear {
             runtime: runtime.clone(),
@@ -259,12 +262,13 @@ impl NodeBuilder {
         assert!(membership.set(Mutex::new(state)).is_ok(), "set once");
 
         let directory = Arc::new(Directory::new(name));
-        let (to, held) = (Arc::clone(&directory), Arc::clone(&exclusive));
-        runtime.set_remote(Arc::new(Router::new(endpoint.clone(), to, held)));
+        let held = (Arc::clone(&exclusive), Arc::clone(&names));
+        let router = Router::new(endpoint.clone(), Arc::clone(&directory), held);
+        runtime.set_remote(Arc::new(router));
         let leases = ExclusiveTask::new(
             Arc::clone(&exclusive),
             told,
-            (endpoint.clone(), Arc::clone(&directory)),
+            (endpoint.clone(), Arc::clone(&directory), Arc::clone(&names)),
             (runtime.clone(), Arc::clone(&membership)),
             self.leases(seed, ground.disk),
         );
@@ -309,6 +313,7 @@ impl NodeBuilder {
             lock: ground.lock,
             driver,
             exclusive,
+            names,
             leases,
             clock: self.clock,
             desk,
@@ -324,13 +329,21 @@ impl NodeBuilder {
             placed: AtomicUsize::new(0),
             drain: Draining::new(self.drain_limit),
         });
-        system::start(&shared)?;
-        children::start(&shared)?;
-        if let Some(lock) = &shared.lock {
-            lock.running(id, address)?;
-        }
-        Ok(Node(shared))
+        begin(shared, takes_part)
     }
+}
+
+/// Starts the node's own processes.
+fn begin(node: Arc<Shared>, takes_part: bool) -> Result<Node, StartError> {
+    system::start(&node)?;
+    children::start(&node)?;
+    if takes_part {
+        names::start(&node)?;
+    }
+    if let Some(lock) = &node.lock {
+        lock.running(node.runtime.id(), node.address)?;
+    }
+    Ok(Node(node))
 }
 
 fn observer(events: &broadcast::Sender<What>) -> Observer {

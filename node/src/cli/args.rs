@@ -191,9 +191,13 @@ Examples:
         /// Register it under this name on its node.
         #[arg(long)]
         name: Option<Name>,
-        /// Give it this global name, of the available kind.
+        /// Give it this global name, which no other process in the cluster has.
         #[arg(long, value_name = "NAME")]
         global: Option<Name>,
+        /// Give it that name also where the majority of voters cannot be reached; after a split
+        /// another process may have it too, until one of the two loses it.
+        #[arg(long, requires = "global")]
+        available: bool,
         /// Have it join this group; may be repeated.
         #[arg(long = "group", value_name = "GROUP")]
         groups: Vec<Group>,

@@ -85,13 +85,14 @@ async fn run_on(
             keyed::list(client, kind, all, on, limit, ask).await
         }
         Command::Drain { node, dry_run, .. } => keyed::drain(client, node, dry_run, ask).await,
-        Command::Spawn { kind, name, global, groups, on, .. } => {
+        Command::Spawn { kind, name, global, available, groups, on, .. } => {
             let on = match on {
                 None => None,
                 Some(on) => Some(place(client, on).await?),
             };
             let options = SpawnOptions { name, on, timeout: Some(ask.timeout) };
             let pid = spawn(client, kind, payload, options).await?;
+            let global = global.map(|name| (name, available));
             entries::introduce(client, pid, global, groups).await?;
             match ask.format {
                 Format::Json => json(&json!({ "pid": pid })),

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use purlin_client::{Client, Subscription};
 use purlin_proto::admin::{
-    GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, ListGlobalNames, ListGroupMembers,
-    ListGroups, ListTopics, RegisterGlobal, TopicInfo, WhereIsGlobal,
+    CALL_TIMEOUT, GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, ListGlobalNames,
+    ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, TakeGlobal, TopicInfo, WhereIsGlobal,
 };
 use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{
@@ -127,9 +127,12 @@ pub(super) async fn global_names(
     let row = |held: &GlobalNameInfo| {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century")]
         let for_s = now_s - held.since_ms as f64 / 1000.0;
-        vec![held.name.to_string(), held.pid.to_string(), held.node.to_string(), span(for_s)]
+        let (name, pid, node) =
+            (held.name.to_string(), held.pid.to_string(), held.node.to_string());
+        let token = held.fence.map_or("available".to_owned(), |fence| fence.to_string());
+        vec![name, pid, node, token, span(for_s)]
     };
-    show(&names, &["NAME", "PID", "NODE", "HELD FOR"], row, ask)
+    show(&names, &["NAME", "PID", "NODE", "TOKEN", "HELD FOR"], row, ask)
 }
 
 /// The process that a destination names, for what concerns one: global names are resolved by the
@@ -159,18 +162,29 @@ pub(super) async fn has_members(client: &Client, group: &Group) -> Result<(), Fa
     Ok(())
 }
 
-/// Gives a process that was just started its global name and groups; if that cannot be, it is ended.
+/// Waits for longer than the node does.
+async fn take_global(client: &Client, ask: TakeGlobal) -> Result<Result<(), String>, Failure> {
+    let node = system(Some(ask.pid.node.name));
+    let asked = client.call_timeout(node.clone(), ask, 2 * CALL_TIMEOUT).await;
+    match asked {
+        Ok(taken) => Ok(taken.map(drop)),
+        Err(error) => Err(call_failed(&node, &error)),
+    }
+}
+
+/// Gives a process that was just started its global name, of the available kind or not, and groups; if that cannot be, it is ended.
 pub(super) async fn introduce(
     client: &Client,
     pid: Pid,
-    global: Option<Name>,
+    global: Option<(Name, bool)>,
     groups: Vec<Group>,
 ) -> Result<(), Failure> {
     let node = || system(Some(pid.node.name));
-    let mut said = Ok(());
-    if let Some(name) = global {
-        said = call(client, node(), RegisterGlobal { name, pid }).await?;
-    }
+    let mut said = match global {
+        Some((name, true)) => call(client, node(), RegisterGlobal { name, pid }).await?,
+        Some((name, false)) => take_global(client, TakeGlobal { name, pid }).await?,
+        None => Ok(()),
+    };
     for group in groups {
         if said.is_ok() {
             said = call(client, node(), JoinGroup { group, pid }).await?;

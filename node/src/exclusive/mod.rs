@@ -29,10 +29,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use purlin_cluster::Ring;
-use purlin_cluster::exclusive::{Holder, Shard};
+use purlin_cluster::exclusive::{Holder, RingView, Shard};
+use purlin_cluster::names::Shards;
 use purlin_proto::admin::ExclusiveInfo;
 use purlin_proto::{NodeId, NodeName};
-use purlin_runtime::Holding;
+use purlin_runtime::{Holding, Lease};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
@@ -185,6 +186,23 @@ impl Exclusive {
     /// The owner of a key under the newest view that is known here.
     pub(crate) fn owner(&self, key: &[u8]) -> Option<NodeName> {
         self.read().holder.as_ref()?.owner(key)
+    }
+
+    /// Whether what is exclusive may run here, now.
+    pub(crate) fn lease(&self) -> Lease {
+        let state = self.read();
+        if !state.shown.takes_part {
+            return Lease::Never;
+        }
+        let until = state.holder.as_ref().and_then(Holder::good_until);
+        if until.is_some_and(|until| self.now() < until) { Lease::Good } else { Lease::Missing }
+    }
+
+    /// All shards that are held here, and the newest view.
+    pub(crate) fn held(&self) -> (Shards, Option<RingView>) {
+        let state = self.read();
+        let Some(holder) = &state.holder else { return Default::default() };
+        (holder.held(self.now()), holder.view().cloned())
     }
 
     /// Whether a key is held here, now.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fence::Fence;
 use crate::group::Group;
 use crate::id::Pid;
 use crate::message::Message;
@@ -130,6 +131,8 @@ pub struct GlobalNameInfo {
     pub node: NodeName,
     /// Since when, in milliseconds since 1970 by that node's clock.
     pub since_ms: u64,
+    /// Its token, if the name is of the exclusive kind.
+    pub fence: Option<Fence>,
 }
 
 /// Which process has this global name?
@@ -149,3 +152,13 @@ pub struct RegisterGlobal {
     pub pid: Pid,
 }
 message!(RegisterGlobal, "node.global-register", Result<(), String>);
+
+/// Give a process of the asked node a global name of the exclusive kind; an error says why not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TakeGlobal {
+    /// The name.
+    pub name: Name,
+    /// The process.
+    pub pid: Pid,
+}
+message!(TakeGlobal, "node.global-take", Result<Fence, String>);

@@ -7,7 +7,8 @@ use purlin_proto::{NodeId, NodeName};
 
 use super::types::{AuthorityId, Grant, Renewal, RingView, Times};
 use crate::membership::Time;
-use crate::ring::Ring;
+use crate::names::Shards;
+use crate::ring::{Ring, SHARDS};
 
 /// So many renewals may be unanswered; the oldest are given up.
 const OUTSTANDING: usize = 32;
@@ -307,6 +308,19 @@ impl Holder {
         } else {
             Shard::NotYet
         }
+    }
+
+    /// All shards that this node holds.
+    pub fn held(&self, now: Time) -> Shards {
+        let Some(newest) = self.chain.last() else { return Shards::default() };
+        let leased = self.until.is_some_and(|until| now < until);
+        if !leased || !self.based || !newest.view.has(self.me) {
+            return Shards::default();
+        }
+        let ours = |shard: &u16| {
+            self.chain.iter().all(|known| known.ring.owner_of(*shard) == Some(self.me.name))
+        };
+        (0..SHARDS).filter(ours).collect()
     }
 
     /// The owner of a key under the newest view.

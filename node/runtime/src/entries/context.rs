@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use purlin_proto::{Group, GroupEvent, Message, Name, NameConflict, Pid, Reference};
+use purlin_proto::{Fence, Group, GroupEvent, Message, Name, NameConflict, Pid, Reference};
 
 use super::EntryError;
 use super::globals::GlobalError;
@@ -94,9 +94,35 @@ impl<A: Actor> Context<A> {
         self.runtime().publish(topic, message);
     }
 
+    /// Gives this process a global name that no other process in the cluster has; see
+    /// [`Runtime::register_global`](crate::Runtime::register_global).
+    ///
+    /// ```
+    /// use purlin_runtime::{Actor, Context, Fence, Outcome};
+    ///
+    /// struct Leader {
+    ///     /// To be given along with what it writes elsewhere.
+    ///     fence: Fence,
+    /// }
+    ///
+    /// impl Actor for Leader {
+    ///     const KIND: &'static str = "leader";
+    ///     type Args = ();
+    ///     type Messages = ();
+    ///
+    ///     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
+    ///         let fence = ctx.register_global("leader").await?;
+    ///         Ok(Self { fence })
+    ///     }
+    /// }
+    /// ```
+    pub async fn register_global(&self, name: impl Into<Name>) -> Result<Fence, GlobalError> {
+        self.runtime().register_global(name, self.pid()).await
+    }
+
     /// Gives this process a global name of the available kind; see
-    /// [`Runtime::register_global`](crate::Runtime::register_global). If it is lost to another
-    /// process, a [`NameConflict`] comes.
+    /// [`Runtime::register_global_available`](crate::Runtime::register_global_available). If it is
+    /// lost to another process, a [`NameConflict`] comes.
     ///
     /// ```
     /// use purlin_runtime::{Actor, Context, ExitReason, Handler, NameConflict, Outcome};
@@ -109,7 +135,7 @@ impl<A: Actor> Context<A> {
     ///     type Messages = ();
     ///
     ///     async fn start((): (), ctx: &mut Context<Self>) -> Outcome<Self> {
-    ///         ctx.register_global("leader")?;
+    ///         ctx.register_global_available("leader")?;
     ///         Ok(Self)
     ///     }
     /// }
@@ -121,12 +147,12 @@ impl<A: Actor> Context<A> {
     ///     }
     /// }
     /// ```
-    pub fn register_global(&mut self, name: impl Into<Name>) -> Result<(), GlobalError>
+    pub fn register_global_available(&mut self, name: impl Into<Name>) -> Result<(), GlobalError>
     where
         A: Handler<NameConflict>,
     {
         self.on_name_conflict(via::<A, NameConflict>);
-        self.runtime().register_global(name, self.pid())
+        self.runtime().register_global_available(name, self.pid())
     }
 }
 

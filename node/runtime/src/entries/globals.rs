@@ -116,6 +116,20 @@ pub enum GlobalError {
         /// Who has it.
         holder: Pid,
     },
+    /// Of the exclusive kind: nobody could decide about it in time, so it was not given.
+    #[error("nobody could decide about the global name {name}: {detail}")]
+    Undecided {
+        /// The name.
+        name: Name,
+        /// What was the matter last.
+        detail: String,
+    },
+    /// Of the exclusive kind: this node has no lease and asks for none.
+    #[error(
+        "the node takes no part in what is exclusive; the builder's `exclusive` lets it, and \
+         `register_global_available` gives names that can have two holders after a split"
+    )]
+    NoPart,
     /// The process cannot be given one.
     #[error(transparent)]
     Entry(#[from] EntryError),
@@ -361,18 +375,25 @@ impl Cleanup for Globals {
 }
 
 impl Runtime {
-    /// Gives a process of this node a global name, of the available kind (OTP:
-    /// `global:register_name/2`).
+    /// Gives a process of this node a global name of the available kind, at once. For one that has
+    /// never two holders see [`register_global`](Self::register_global).
     ///
     /// Only this node's own view is asked: the name is refused if this node knows of a holder. Two
     /// nodes that do not see each other, or do so at the same moment, can both give it; when they
     /// find out, one of the holders is kept (see [`Resolver`]), and the other loses the name and is
     /// told with a [`NameConflict`]. The name is given up when the process ends, or its node is down.
     /// A process may have several.
-    pub fn register_global(&self, name: impl Into<Name>, pid: Pid) -> Result<(), GlobalError> {
+    pub fn register_global_available(
+        &self,
+        name: impl Into<Name>,
+        pid: Pid,
+    ) -> Result<(), GlobalError> {
         let own = self.is_own(&pid).then(|| self.process(pid.serial)).flatten();
         let process = own.ok_or(EntryError::NoProcess)?;
         let name = name.into();
+        if let Some(holder) = self.whereis_exclusive(&name) {
+            return Err(GlobalError::Taken { name, holder });
+        }
         let since_ms = self.wall_ms();
         self.0.entries.globals.register(&name, self.id(), &process, since_ms)?;
         // Somebody may have been heard of meanwhile.
@@ -380,14 +401,21 @@ impl Runtime {
         Ok(())
     }
 
-    /// Takes a global name back that this node has given (OTP: `global:unregister_name/1`); `false`
-    /// if it has not.
+    /// Takes a global name back from a process of this node (OTP: `global:unregister_name/1`);
+    /// `false` if none has it. One of the exclusive kind is free for others soon after this returns.
     pub fn unregister_global(&self, name: impl Into<Name>) -> bool {
-        self.0.entries.globals.release(&name.into())
+        let name = name.into();
+        self.0.entries.globals.release(&name) || self.release_exclusive(name)
     }
 
-    /// The process that has a global name, as far as this node knows (OTP: `global:whereis_name/1`).
+    /// The process that has a global name of either kind, as far as this node knows (OTP:
+    /// `global:whereis_name/1`). Nobody is asked; see [`find_global`](Self::find_global).
     pub fn whereis_global(&self, name: &Name) -> Option<Pid> {
+        self.whereis_exclusive(name).or_else(|| self.available_holder(name))
+    }
+
+    /// The process that has a global name of the available kind.
+    pub(super) fn available_holder(&self, name: &Name) -> Option<Pid> {
         let state = lock(&self.0.entries.globals.state);
         let claims = state.names.get(name)?;
         if let (Some(here), true) = (&claims.here, claims.there.is_empty()) {

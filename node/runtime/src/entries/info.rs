@@ -1,5 +1,6 @@
 //! What can be told of groups, topics and global names, page by page.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use purlin_proto::admin::{GlobalNameInfo, GroupInfo, GroupMemberInfo, TopicInfo};
@@ -38,13 +39,19 @@ impl Runtime {
 
     /// The global names behind this one and their holders, by name, one page of them.
     pub fn global_infos(&self, after: Option<Name>) -> Vec<GlobalNameInfo> {
-        let holders = self.0.entries.globals.holders(after, self.id());
+        let entries = &self.0.entries;
         let info = |(name, holder): (Name, super::globals::Holder)| GlobalNameInfo {
             name,
             pid: holder.pid,
             node: holder.pid.node.name,
             since_ms: holder.since_ms,
+            fence: None,
         };
-        holders.into_iter().map(info).collect()
+        let available = entries.globals.holders(after.clone(), self.id()).into_iter().map(info);
+        let exclusive = entries.exclusive_names.infos(after, self.id());
+        // Of a name that has been given both ways the exclusive one holds.
+        let by_name: BTreeMap<Name, GlobalNameInfo> =
+            available.chain(exclusive).map(|info| (info.name.clone(), info)).collect();
+        by_name.into_values().take(PAGE_ENTRIES).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! What all nodes know of processes of all nodes: groups, topics, global names, children of cluster
 //! supervisors.
 //!
-//! Each is a table of its own ([`groups`], [`topics`], [`globals`], [`children`]) with what this node's processes
+//! Each is a table of its own ([`groups`], [`topics`], [`globals`], [`exclusive_names`],
+//! [`children`]) with what this node's processes
 //! have said, true at once, and what other nodes have said of theirs, true when it arrives. How it
 //! travels is the owner's affair: it asks for what has changed here ([`Runtime::take_entries`]) and
 //! hands in what has changed elsewhere ([`Runtime::entries_changed`], [`Runtime::entries_vanished`]).
@@ -31,6 +32,8 @@
 
 pub(crate) mod children;
 pub(crate) mod context;
+pub(crate) mod exclusive_names;
+pub(crate) mod forward;
 pub(crate) mod globals;
 pub(crate) mod groups;
 mod info;
@@ -45,9 +48,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use purlin_proto::limits::OWNED_ENTRIES;
 use purlin_proto::{EntryKey, EntryValue, NodeId};
+use tokio::sync::Notify;
 
 use crate::runtime::{Runtime, lock};
 use children::ChildTable;
+use exclusive_names::ExclusiveNames;
 use globals::{Globals, Resolver};
 use groups::Groups;
 use topics::Topics;
@@ -71,18 +76,20 @@ pub(crate) struct Entries {
     pub(crate) groups: Arc<Groups>,
     pub(crate) topics: Arc<Topics>,
     pub(crate) globals: Arc<Globals>,
+    pub(crate) exclusive_names: Arc<ExclusiveNames>,
     pub(crate) children: ChildTable,
     pub(crate) news: Arc<News>,
     chance: AtomicU64,
 }
 
 impl Entries {
-    pub(crate) fn new(id: NodeId, resolver: Resolver) -> Self {
+    pub(crate) fn new(id: NodeId, resolver: Resolver, left: Arc<Notify>) -> Self {
         let news = Arc::new(News::default());
         Self {
             groups: Arc::new(Groups::new(Arc::clone(&news))),
             topics: Arc::new(Topics::new(Arc::clone(&news))),
             globals: Arc::new(Globals::new(Arc::clone(&news), resolver)),
+            exclusive_names: Arc::new(ExclusiveNames::new(Arc::clone(&news), left)),
             children: ChildTable::new(Arc::clone(&news)),
             news,
             chance: AtomicU64::new(id.creation),
@@ -191,6 +198,7 @@ impl Runtime {
             }
             EntryKey::Topic(name) => entries.topics.is_wanted(name).then_some(EntryValue::Wanted),
             EntryKey::Global(name) => entries.globals.held(name).map(EntryValue::Held),
+            EntryKey::Exclusive(name) => entries.exclusive_names.given(name).map(EntryValue::Given),
             EntryKey::Child(child) => {
                 entries.children.told(child).map(|record| EntryValue::Child(Box::new(record)))
             }
@@ -216,6 +224,10 @@ impl Runtime {
                     self.global_held(of, &name, Some(held));
                 }
                 (EntryKey::Global(name), None) => self.global_held(of, &name, None),
+                (EntryKey::Exclusive(name), Some(EntryValue::Given(given))) => {
+                    self.exclusive_said(of, &name, Some(given));
+                }
+                (EntryKey::Exclusive(name), None) => self.exclusive_said(of, &name, None),
                 (EntryKey::Child(child), Some(EntryValue::Child(record))) => {
                     self.children().record_told(of, &child, Some(*record));
                 }
@@ -240,6 +252,7 @@ impl Runtime {
         self.0.entries.groups.vanished(of);
         self.0.entries.topics.vanished(of);
         self.globals_vanished(of);
+        self.exclusive_vanished(of);
         self.children().vanished(of);
         self.remembered_vanished(of);
     }

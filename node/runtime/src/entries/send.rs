@@ -38,6 +38,7 @@ impl Runtime {
                 Route::Several(Several::Members(self.every_member(group)))
             }
             Dest::Topic(name) => Route::Several(Several::Subscribers(name.clone())),
+            Dest::Global(name) => self.route_global(name),
             _ => match self.one_of(to) {
                 Some(address) => self.route_address(address),
                 None => Route::Here(None),

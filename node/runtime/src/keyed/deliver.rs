@@ -8,6 +8,7 @@ use purlin_proto::{
 
 use super::KeyedActor;
 use super::table::Table;
+use crate::entries::forward::GLOBAL;
 use crate::inflow::Inbound;
 use crate::item::{EncodedMessage, Item};
 use crate::process::{Process, Rejected};
@@ -159,6 +160,9 @@ impl Runtime {
         signal: Signal,
     ) {
         let Target::Key { kind, key, forwarded } = target else { return };
+        if kind.as_str() == GLOBAL {
+            return self.receive_global(inbound, sender, target, signal);
+        }
         if !matches!(signal, Signal::Send { .. } | Signal::Call { .. }) {
             // The wire has no such thing; see `signal.rs`.
             return;
@@ -228,7 +232,7 @@ impl Runtime {
 
     /// Sends a message on to the owner of its key. All that this node sends on goes by one flow, in
     /// the order in which it came; it does not wait for room.
-    pub(super) fn forward(
+    pub(crate) fn forward(
         &self,
         owner: NodeName,
         kind: &Name,

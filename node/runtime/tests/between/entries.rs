@@ -206,7 +206,7 @@ async fn the_dead_join_nothing_and_nobody_says_more_than_a_node_may() {
 
     assert_eq!(pair.a.join("one-more", pid), Err(EntryError::Full));
     assert_eq!(pair.a.subscribe("one-more", pid), Err(EntryError::Full));
-    assert_eq!(pair.a.register_global("one-more", pid), Err(EntryError::Full.into()));
+    assert_eq!(pair.a.register_global_available("one-more", pid), Err(EntryError::Full.into()));
     assert_eq!(pair.a.join("0", pid), Ok(()), "once more is no entry more");
     assert!(pair.a.leave("1", pid));
     assert_eq!(pair.a.join("one-more", pid), Ok(()));
@@ -254,7 +254,7 @@ impl Actor for Watcher {
         let (_, members) = ctx.monitor_group("workers");
         ctx.join("workers")?;
         ctx.subscribe("news")?;
-        ctx.register_global("watcher")?;
+        ctx.register_global_available("watcher")?;
         out.send(format!("{} members", members.len()))?;
         Ok(Self(out))
     }
@@ -288,7 +288,7 @@ async fn an_actor_handles_it_all_as_typed_messages() {
     let (tell_said, mut said) = mpsc::unbounded_channel();
     OUT.with(|out| *out.borrow_mut() = Some(tell_said));
     let hand = Hand::start(&pair.b);
-    pair.b.register_global("watcher", hand.pid).unwrap();
+    pair.b.register_global_available("watcher", hand.pid).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     std::thread::sleep(std::time::Duration::from_millis(5));
     pair.a.spawn::<Watcher>(()).await.unwrap();
@@ -340,7 +340,7 @@ impl Names {
                     }
                 }
             });
-            runtime.register_global("hits", holder.unwrap()).unwrap();
+            runtime.register_global_available("hits", holder.unwrap()).unwrap();
             nodes.push(runtime);
         }
         let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));

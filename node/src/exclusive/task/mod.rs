@@ -29,6 +29,7 @@ use super::{Exclusive, Shown, Told};
 use crate::builder::WallClock;
 use crate::directory::Directory;
 use crate::disk::Disk;
+use crate::names::Names;
 
 /// How often it looks around.
 const BEAT: Duration = Duration::from_millis(100);
@@ -109,6 +110,7 @@ pub(crate) struct Task {
     endpoint: Endpoint,
     directory: Arc<Directory>,
     runtime: Runtime,
+    names: Arc<Names>,
     membership: Arc<OnceLock<Mutex<Membership>>>,
     settings: Settings,
     times: Times,
@@ -147,7 +149,7 @@ impl Task {
     pub(crate) fn new(
         shared: Arc<Exclusive>,
         told: mpsc::Receiver<Told>,
-        (endpoint, directory): (Endpoint, Arc<Directory>),
+        (endpoint, directory, names): (Endpoint, Arc<Directory>, Arc<Names>),
         (runtime, membership): (Runtime, Arc<OnceLock<Mutex<Membership>>>),
         settings: Settings,
     ) -> Self {
@@ -170,6 +172,7 @@ impl Task {
             endpoint,
             directory,
             runtime,
+            names,
             membership,
             settings,
             times,
@@ -396,6 +399,12 @@ impl Task {
             Some(settling) => settling.work.abort(),
             None => {}
         }
+        if lapsed {
+            self.runtime.lease_lapsed();
+        }
+        // What names this node has given in shards that it does not hold any more it forgets now,
+        // before anybody hears that it has installed the view or asks for another lease.
+        self.names.look();
         self.settlings += 1;
         let number = self.settlings;
         let patience = if lapsed { Duration::ZERO } else { PATIENCE };
