@@ -33,9 +33,10 @@ use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use purlin_proto::{ExitReason, Fence, NodeName, Signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::changes::{Changes, Changing};
 use crate::process::Process;
 use crate::relations::Address;
 use crate::runtime::{Runtime, lock};
@@ -76,11 +77,8 @@ pub(crate) struct Exclusive {
     listed: Mutex<BTreeMap<u64, Listed>>,
     /// Somebody has left the list, or has no name any more.
     pub(crate) left: Arc<Notify>,
-    /// Counts how often answers have changed.
-    changed: watch::Sender<u64>,
-    /// The same for processes that wait: they are woken in the order they came in, as those of a
-    /// `watch` are not.
-    waiting: Notify,
+    /// What `holding` answers.
+    changed: Arc<Changing>,
     /// In nanoseconds after the runtime's start: from then on nothing on the list may run.
     until: AtomicU64,
 }
@@ -96,8 +94,7 @@ impl Default for Exclusive {
         Self {
             listed: Mutex::default(),
             left: Arc::default(),
-            changed: watch::Sender::new(0),
-            waiting: Notify::new(),
+            changed: Arc::default(),
             until: AtomicU64::new(u64::MAX),
         }
     }
@@ -140,16 +137,15 @@ impl Runtime {
     }
 
     /// Changes whenever [`holding`](Self::holding) may answer anew.
-    pub fn watch_holdings(&self) -> watch::Receiver<u64> {
-        self.0.exclusive.changed.subscribe()
+    pub fn watch_holdings(&self) -> Changes {
+        Changes::of(&self.0.exclusive.changed)
     }
 
     /// To be called by the owner of the runtime when [`Remote::holding`] answers anew.
     ///
     /// [`Remote::holding`]: crate::Remote::holding
     pub fn holdings_changed(&self) {
-        self.0.exclusive.changed.send_modify(|count| *count += 1);
-        self.0.exclusive.waiting.notify_waiters();
+        self.0.exclusive.changed.changed();
     }
 
     /// Until when exclusive processes may run, at the longest. Unless a runtime is told, for ever.
@@ -261,10 +257,9 @@ impl Runtime {
             lock(&runtime.0.exclusive.listed).insert(serial, listed);
         };
         let entered = Entered { runtime: runtime.clone(), serial };
+        let mut changed = runtime.watch_holdings();
         let mut refreshed = false;
         loop {
-            let mut changed = std::pin::pin!(runtime.0.exclusive.waiting.notified());
-            changed.as_mut().enable();
             // As if it had begun, so that no change is missed between the answer and the list.
             list(Some(Fence { epoch: 0, shard: 0, generation: serial }));
             match runtime.holding(&key) {
@@ -282,7 +277,7 @@ impl Runtime {
                         refreshed = true;
                         runtime.refresh_holdings().await;
                     } else {
-                        changed.await;
+                        changed.changed().await;
                     }
                 }
             }

@@ -30,6 +30,7 @@
 mod actor;
 mod arrivals;
 mod aside;
+mod changes;
 mod context;
 mod counters;
 mod current;
@@ -75,6 +76,7 @@ pub use purlin_proto::{
 };
 
 pub use crate::actor::{Actor, Handler, Interrupt, Outcome};
+pub use crate::changes::Changes;
 pub use crate::context::Context;
 pub use crate::counters::Counters;
 pub use crate::entries::EntryError;

@@ -94,8 +94,7 @@ impl Children {
                     received => self.received(received),
                 },
                 () = runtime.children().changed() => {}
-                // The sender lives as long as the runtime.
-                Ok(()) = holdings.changed() => self.owner.look_at_all(&runtime),
+                () = holdings.changed() => self.owner.look_at_all(&runtime),
                 // A node that is about to leave takes nothing and decides nothing.
                 Ok(()) = leaving.changed() => self.owner.members_changed(&runtime),
                 _ = sweep.tick() => self.owner.look_at_all(&runtime),

@@ -25,7 +25,7 @@ mod task;
 mod wire;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use purlin_cluster::Ring;
@@ -34,7 +34,7 @@ use purlin_cluster::names::Shards;
 use purlin_proto::admin::ExclusiveInfo;
 use purlin_proto::{NodeId, NodeName};
 use purlin_runtime::{Holding, Lease};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 pub(crate) use task::{Settings, Task};
@@ -69,7 +69,9 @@ pub(crate) struct Exclusive {
     /// Somebody needs the newest view.
     wanted: Notify,
     /// Up to when what is known of views is the newest; [`Holder::fresh`].
-    fresh: watch::Sender<Option<Duration>>,
+    fresh: Mutex<Option<Duration>>,
+    /// That has changed. Those who wait for it are woken in their order, not as those of a `watch`.
+    freshened: Notify,
 }
 
 #[derive(Default)]
@@ -93,8 +95,9 @@ impl Exclusive {
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Told>) {
         let (inbox, told) = mpsc::channel(INBOX);
         let state = RwLock::default();
-        let (wanted, fresh) = (Notify::new(), watch::Sender::default());
-        (Arc::new(Self { start: Instant::now(), state, inbox, wanted, fresh }), told)
+        let (wanted, fresh, freshened) = (Notify::new(), Mutex::default(), Notify::new());
+        let start = Instant::now();
+        (Arc::new(Self { start, state, inbox, wanted, fresh, freshened }), told)
     }
 
     fn now(&self) -> Duration {
@@ -109,6 +112,17 @@ impl Exclusive {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What is known of views is the newest up to then.
+    fn freshen(&self, fresh: Option<Duration>) {
+        let mut known = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let newer = fresh > *known;
+        *known = fresh.max(*known);
+        drop(known);
+        if newer {
+            self.freshened.notify_waiters();
+        }
+    }
+
     /// Something was said by another node.
     pub(crate) fn said(&self, from: NodeId, bytes: Bytes) {
         if self.inbox.try_send(Told::Said { from, bytes }).is_err() {
@@ -120,9 +134,17 @@ impl Exclusive {
     /// takes too long.
     pub(crate) async fn refresh(&self) {
         let since = Some(self.now());
-        let mut fresh = self.fresh.subscribe();
+        let known = async {
+            loop {
+                let mut freshened = std::pin::pin!(self.freshened.notified());
+                freshened.as_mut().enable();
+                if *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) >= since {
+                    return;
+                }
+                freshened.await;
+            }
+        };
         self.wanted.notify_one();
-        let known = fresh.wait_for(|fresh| *fresh >= since);
         // Either way what is known then is what there is to go by.
         drop(tokio::time::timeout(REFRESH, known).await);
     }

@@ -107,8 +107,7 @@ impl Registry {
             tokio::select! {
                 // What is rare first: messages may come without end.
                 biased;
-                // The sender lives as long as the runtime.
-                Ok(()) = holdings.changed() => self.look(),
+                () = holdings.changed() => self.look(),
                 _ = again.tick() => {
                     self.asking.clear();
                     self.look();

@@ -335,7 +335,7 @@ impl Runtime {
             if Instant::now() + pause >= deadline {
                 return Err(GlobalError::Undecided { name, detail });
             }
-            // Either way it is asked again; the sender of changes lives as long as the runtime.
+            // Either way it is asked again.
             drop(tokio::time::timeout(pause, changed.changed()).await);
             pause = (pause * 2).min(PAUSE.1);
         }

@@ -143,11 +143,7 @@ impl Task {
             self.runtime.holdings_changed();
             self.runtime.owners_changed();
         }
-        self.shared.fresh.send_if_modified(|known| {
-            let newer = fresh > *known;
-            *known = fresh.max(*known);
-            newer
-        });
+        self.shared.freshen(fresh);
         let votes = self.memory.voters.contains(&self.runtime.name());
         if self.seat.as_mut().is_some_and(|seat| seat.is_unwanted(now, votes, UNWANTED)) {
             self.stand_up().await;
