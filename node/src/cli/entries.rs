@@ -172,7 +172,8 @@ async fn take_global(client: &Client, ask: TakeGlobal) -> Result<Result<(), Stri
     }
 }
 
-/// Gives a process that was just started its global name, of the available kind or not, and groups; if that cannot be, it is ended.
+/// Gives a process that was just started its global name, of the available kind or not, and groups;
+/// if that cannot be, it is ended.
 pub(super) async fn introduce(
     client: &Client,
     pid: Pid,
