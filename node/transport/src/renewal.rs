@@ -312,11 +312,13 @@ mod tests {
             authority.certificate(&["purlin:client:bank", "purlin-may:read"], &key, 365),
             authority.certificate(&["purlin:operator:shop", "purlin-may:read"], &key, 365),
             authority.certificate(&more, &key, 365),
-            authority.certificate(&SHOP, &key, 0),
             foreign.certificate(&SHOP, &key, 365),
         ] {
             assert!(matches!(taken(&wrong), Err(RenewalError::Other(_))), "{wrong}");
         }
+        let late =
+            shop.renewed(&authority.certificate(&SHOP, &key, 20), &authority.pem, now + 21 * DAY);
+        assert!(matches!(late, Err(RenewalError::Other(_))), "it is over");
         assert!(matches!(taken("nothing"), Err(RenewalError::Credentials(_))));
     }
 

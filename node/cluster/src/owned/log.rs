@@ -9,7 +9,7 @@
 //! that was forgotten (the *floor*) cannot know what is gone: it gets a full copy, and begins that
 //! anew should the floor rise meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -259,9 +259,40 @@ fn check(page: &Page) -> Result<(), Invalid> {
     if !(rising && within && last && ordered && (page.after == 0 || !page.fresh)) {
         return Err(Invalid("a page out of order"));
     }
+    let keys: BTreeSet<_> = page.ops.iter().map(|op| &op.key).collect();
+    if keys.len() < page.ops.len() {
+        return Err(Invalid("a key that is there twice"));
+    }
     let bytes = |op: &Op| op.key.len() + op.value.as_ref().map_or(0, Vec::len);
     if page.ops.iter().any(|op| bytes(op) > OWNED_ENTRY_BYTES) {
         return Err(Invalid("an entry larger than one may be"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(ops: &[(u64, &str, Option<&str>)]) -> Page {
+        let op = |(number, key, value): &(u64, &str, Option<&str>)| Op {
+            number: *number,
+            key: key.as_bytes().to_vec(),
+            value: value.map(|value| value.as_bytes().to_vec()),
+        };
+        let upto = ops.last().map_or(0, |op| op.0);
+        let ops = ops.iter().map(op).collect();
+        Page { fresh: false, after: 0, upto, head: upto, floor: 0, ops }
+    }
+
+    /// Whoever is told of changes is told of each key once.
+    #[test]
+    fn a_page_has_each_key_once() {
+        let mut replica = Replica::new(Bounds::default());
+        let twice = page(&[(1, "a", Some("x")), (2, "b", Some("x")), (3, "a", None)]);
+        assert!(replica.take(twice, true).is_err());
+
+        let taken = replica.take(page(&[(2, "b", Some("x")), (3, "a", Some("y"))]), true);
+        assert!(matches!(taken, Ok(Read::On(changes)) if changes.len() == 2));
+    }
 }
