@@ -16,6 +16,9 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 /// The child of the root, which may be restarted as often as it likes.
 pub const ROOT_CHILD: &str = "fragiles";
 
+/// What runs on a node as well where kinds are exclusive.
+pub const NAMES: &str = "purlin.names";
+
 /// What runs on a node without workers, by kind.
 pub const KINDS: [&str; 10] = [
     "application",
