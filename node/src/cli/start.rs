@@ -11,7 +11,7 @@ use super::{Failure, config, executor, join};
 use crate::builder::{NodeBuilder, StartError};
 
 /// quinn warns of every packet to a closed port, which is how we notice that a node is gone.
-const DEFAULT_LOG: &str = "info,quinn_udp=error";
+const DEFAULT_LOG: &str = "info,quinn_udp=error,openraft=warn";
 
 pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     let args = config::merge(args)?;
