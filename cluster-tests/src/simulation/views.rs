@@ -6,7 +6,7 @@ use std::time::Duration;
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Cluster;
 use purlin::{
-    Actor, ClusterChildInfo, ClusterChildState, Dest, Group, Holding, Name, Node, NodeName, Pid,
+    Actor, ClusterChildInfo, ClusterChildState, Dest, Gauge, Group, Name, Node, NodeName, Pid,
 };
 use tokio::runtime::Handle;
 
@@ -33,7 +33,7 @@ pub struct View {
     pub children: Children,
     /// The kinds of its processes, one for each.
     pub kinds: Vec<String>,
-    pub holdings: Vec<Holding>,
+    pub gauges: Vec<Gauge>,
     /// How many tasks its machine has.
     pub tasks: usize,
 }
@@ -41,7 +41,7 @@ pub struct View {
 impl View {
     /// How much it holds of something.
     pub fn holds(&self, what: &str) -> usize {
-        let held = self.holdings.iter().find(|holding| holding.what == what);
+        let held = self.gauges.iter().find(|gauge| gauge.what == what);
         held.unwrap_or_else(|| panic!("a node tells of {what}")).now
     }
 }
@@ -138,7 +138,7 @@ fn of(node: &Node) -> View {
         answers: BTreeMap::new(),
         children: Children::new(),
         kinds,
-        holdings: node.holdings(),
+        gauges: node.gauges(),
         tasks: Handle::current().metrics().num_alive_tasks(),
     }
 }

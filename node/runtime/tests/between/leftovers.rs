@@ -49,7 +49,7 @@ impl Handler<SpawnThere> for Parent {
 
 /// How much a node holds of something.
 pub(crate) fn held(runtime: &Runtime, what: &str) -> usize {
-    runtime.holdings().iter().find(|holding| holding.what == what).unwrap().now
+    runtime.gauges().iter().find(|gauge| gauge.what == what).unwrap().now
 }
 
 #[tokio::test(start_paused = true)]
