@@ -213,6 +213,11 @@ impl Driver {
             Output::Disconnect { .. } if is_planted("resurrected") => {}
             Output::Disconnect { peer, why } => self.endpoint.close_peer(&peer, &why),
             Output::Event(event) => self.event(event),
+            Output::Forgotten(name) => {
+                self.directory.forget(name);
+                self.endpoint.forget(name);
+                self.runtime.forget_node(name);
+            }
             Output::Reincarnate { at_least } => self.reincarnate(at_least),
         }
     }

@@ -60,19 +60,23 @@ pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>, patien
         keys.extend(only::KEYS.into_iter().map(|key| (only::Only::KIND, key)));
     }
     let end = cluster.now() + patience;
-    for (&name, view) in &mut *views {
-        for &(kind, key) in &keys {
-            let exclusive = kind == only::Only::KIND;
-            let answer = loop {
+    // All nodes ask for a key in one go: soon after, its process may have stopped for idleness.
+    for (kind, key) in keys {
+        let answers = loop {
+            let mut answers = Vec::new();
+            for &name in views.keys() {
                 let asked = Dest::key(kind, key);
-                match cluster.node(name).call(asked, WhoIs { crash: false }).await {
-                    Err(_) if exclusive && cluster.now() < end => {
-                        cluster.advance(Duration::from_millis(100)).await;
-                    }
-                    answer => break answer,
-                }
-            };
-            view.answers.insert(key, answer.map_err(|error| error.to_string()));
+                let who = cluster.node(name).call(asked, WhoIs { crash: false }).await;
+                answers.push((name, who.map_err(|error| error.to_string())));
+            }
+            let all = answers.iter().all(|(_, answer)| answer.is_ok());
+            if all || kind != only::Only::KIND || cluster.now() >= end {
+                break answers;
+            }
+            cluster.advance(Duration::from_millis(100)).await;
+        };
+        for (name, answer) in answers {
+            views.get_mut(&name).expect("it was asked").answers.insert(key, answer);
         }
     }
     for (name, children) in children(cluster).await {

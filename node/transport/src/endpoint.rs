@@ -298,6 +298,11 @@ impl Endpoint {
         self.0.links.load().get(&node.name).filter(|link| is_of(link, node)).cloned()
     }
 
+    /// Nothing need be known any more of a node that there is no link to.
+    pub fn forget(&self, node: NodeName) {
+        lock(&self.0.peers).forget(node);
+    }
+
     /// The present links to nodes.
     pub fn links(&self) -> Vec<Link> {
         self.0.links.load().values().cloned().collect()

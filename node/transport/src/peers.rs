@@ -283,6 +283,16 @@ impl Peers {
         })
     }
 
+    /// Nothing is known any more of a node that nothing is going on with. One that comes back is new.
+    pub(crate) fn forget(&mut self, name: NodeName) {
+        let quiet = |entry: &Entry| {
+            matches!(entry.state, State::Idle) && entry.greeting == 0 && entry.welcoming.is_none()
+        };
+        if self.entries.get(&name).is_some_and(quiet) {
+            self.entries.remove(&name);
+        }
+    }
+
     /// Drops what waits for any node.
     pub(crate) fn give_up_all(&mut self) {
         self.entries.values_mut().for_each(Entry::give_up);
@@ -390,4 +400,26 @@ impl Entry {
 /// Whether a link leads to this life of a node.
 pub(crate) fn is_of(link: &Link, id: &NodeId) -> bool {
     link.peer().node.as_ref().is_some_and(|node| node.id == *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_forgotten_when_nothing_goes_on_with_it() {
+        let mut peers = Peers::new(1 << 20);
+        let id = NodeId::new("a".into(), 1);
+        let (at, now) = (SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now());
+        let frame = Bytes::from_static(b"frame");
+        let queued = peers.queue(id, at, Flow(0), Priority::User, now, &frame);
+        assert!(matches!(queued, Queued::Dial));
+
+        peers.forget(id.name);
+        assert_eq!(peers.dials()[0], 1, "it is being dialed");
+
+        assert!(peers.dial_failed(id, now));
+        peers.forget(id.name);
+        assert_eq!(peers.entries.len(), 0);
+    }
 }
