@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use purlin_cluster::names::Shards;
+use purlin_cluster::names::{Pages, Shards};
 use purlin_proto::admin::names::{
     Claim, FindName, GiveNames, HoldsName, NAMES, NAMES_PAGE, NameRefusal, TakeName, TellNames,
     name_key,
@@ -259,13 +259,13 @@ impl Registry {
     }
 }
 
-/// All names that a member has in these shards; none if it does not answer.
+/// All names that a member has in these shards; none if it does not answer, or with what cannot be.
 async fn all_names(
     runtime: &Runtime,
     by: NodeName,
     mut question: TellNames,
 ) -> Option<Vec<(Name, Claim, Fence)>> {
-    let mut names = Vec::new();
+    let mut pages = Pages::default();
     loop {
         let asked = runtime.call_timeout(at(by), question.clone(), AGAIN).await;
         let page = match asked {
@@ -275,11 +275,13 @@ async fn all_names(
                 return None;
             }
         };
-        let full = page.len() >= NAMES_PAGE;
-        question.after = page.last().map(|(name, ..)| name.clone());
-        names.extend(page);
-        if !full {
-            return Some(names);
+        match pages.add(page) {
+            Ok(None) => return Some(pages.into_names()),
+            Ok(behind) => question.after = behind,
+            Err(error) => {
+                tracing::warn!(%by, %error, "its names are not heard");
+                return None;
+            }
         }
     }
 }

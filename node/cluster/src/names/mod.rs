@@ -59,6 +59,7 @@
 //!
 //! Clocks, questions on the way, and the holder's side (`node/runtime/src/entries/exclusive_names.rs`).
 
+mod pages;
 mod registrar;
 mod shards;
 
@@ -66,5 +67,6 @@ mod shards;
 #[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
 
+pub use pages::{NoNames, Pages};
 pub use registrar::{Gather, Registrar};
 pub use shards::Shards;
