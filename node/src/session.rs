@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use purlin_proto::admin::children::{EndChild, HandOverChildren, HostChild, KeepChildren};
-use purlin_proto::admin::{self, DropSnapshot, KeepSnapshot, ReleaseKey, TakeKey};
+use purlin_proto::admin::{
+    self, DropHeldSnapshot, DropSnapshot, KeepSnapshot, ReleaseHeldKey, ReleaseKey, TakeKey,
+};
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
@@ -26,8 +28,10 @@ use crate::guard::{Guard, Guards};
 
 /// What nodes ask of each other when keys and children move: it would let a client take states away,
 /// or forge them.
-const BETWEEN_NODES: [&str; 8] = [
+const BETWEEN_NODES: [&str; 10] = [
     ReleaseKey::NAME,
+    ReleaseHeldKey::NAME,
+    DropHeldSnapshot::NAME,
     TakeKey::NAME,
     KeepSnapshot::NAME,
     DropSnapshot::NAME,

@@ -50,7 +50,10 @@ pub use entries::{
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TakeGlobal,
     TopicInfo, UnsubscribeTopic, WhereIsGlobal,
 };
-pub use keyed::{DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseKey, Released, TakeKey};
+pub use keyed::{
+    DropHeldSnapshot, DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseHeldKey, ReleaseKey,
+    Released, TakeKey,
+};
 
 /// What is this node, and how is it?
 #[derive(Debug, Clone, Serialize, Deserialize)]

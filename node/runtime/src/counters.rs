@@ -79,6 +79,8 @@ counters! {
     keyed_not_remembered = "keyed.not_remembered",
     /// Exclusive processes that were ended because this node does not hold their keys any more.
     exclusive_ended = "exclusive.ended",
+    /// What was said in the name of earlier owners of exclusive shards, and refused.
+    exclusive_stale = "exclusive.stale",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
 }

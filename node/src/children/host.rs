@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal};
-use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun};
+use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun, Desired};
 use purlin_proto::supervision::Shutdown;
 use purlin_proto::{ChildId, ExitReason, LinkDown, Mode, Pid, SpawnError};
 use purlin_runtime::{Answer, Holding, RawContext};
@@ -78,6 +78,12 @@ impl Host {
         if ask.on != ctx.runtime().id() {
             let detail = format!("this is {}", ctx.runtime().id());
             answer.send(Err(HostRefusal::No { detail }));
+            return None;
+        }
+        let newest = newest(ctx, &ask.child);
+        if ask.generation < newest {
+            tracing::warn!(child = %ask.child, generation = ask.generation, newest, "an old order, refused");
+            answer.send(Err(HostRefusal::Stale { newest }));
             return None;
         }
         let plan = self.begin(&ask, answer)?;
@@ -298,6 +304,17 @@ impl Host {
     /// Whether one of them runs. Those that have not begun end with this process, being linked.
     pub(super) fn has_running(&self) -> bool {
         !self.by_serial.is_empty()
+    }
+}
+
+/// The oldest generation of a child that may be started, as far as this node knows: an order may be
+/// late, from an owner that was frozen or far away, when others have decided since.
+fn newest(ctx: &RawContext, child: &ChildId) -> u64 {
+    let runtime = ctx.runtime();
+    let Some(record) = runtime.children().see(child, runtime.id()).record else { return 0 };
+    match record.placed.filter(|_| record.desired == Desired::Run) {
+        Some(placed) => placed.generation,
+        None => record.generation.saturating_add(1),
     }
 }
 

@@ -30,6 +30,9 @@
 //! - *the cluster is split*: each side has its own rings and owners, so an available child runs on
 //!   each. Changes made on one side and the other meet when it heals: of two records the one with
 //!   more changes holds, then that of the greater node name. Of two processes one is kept.
+//! - *an order comes late*, because its owner was frozen or the road was slow, and others have decided
+//!   since: the host knows that by their record, and starts no generation that is older. The generation
+//!   is the child's fencing token; an order to end one ends no later generation.
 //! - *a node comes back after it was declared down*: it is a new life with the old processes, as a
 //!   side of a split. It sees nobody at first, so it decides nothing for `detect_in`.
 //! - *a child was stopped while a node was cut off*: the stop is remembered for an hour. A node that

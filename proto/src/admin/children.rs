@@ -215,7 +215,8 @@ pub struct KeepChildren {
 message!(KeepChildren, "node.children_keep", ());
 
 /// Start a child on the asked node. Answered when it has started, or could not be: the node says
-/// which by its entry. Asking again for the same generation does nothing more.
+/// which by its entry. Asking again for the same generation does nothing more; asking for one that the
+/// asked node knows to be outdated is refused ([`HostRefusal::Stale`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostChild {
     /// Which life of the asked node is meant.
@@ -246,6 +247,12 @@ pub enum HostRefusal {
     Other {
         /// Which.
         generation: u64,
+    },
+    /// It has been placed again, or is not wanted any more, as the node knows: the order is an old one.
+    #[error("no generation before {newest} is started any more")]
+    Stale {
+        /// The oldest that would be started.
+        newest: u64,
     },
 }
 

@@ -332,7 +332,9 @@ fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
             false => None,
         };
         // Boxed, for it is large, and over before the process's own life begins.
-        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key)).await {
+        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key, process.serial))
+            .await
+        {
             Ok(Found::Free(found)) => found,
             Ok(Found::NotOwner) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
             Err(reason) => return reason,
