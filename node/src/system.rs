@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Believe, Drain, DropHeldSnapshot, DropSnapshot, Event, GetDrainPlan, GetExclusive,
-    GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup,
-    KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups,
-    ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics, OwnerInfo,
-    Place, RegisterGlobal, ReleaseHeldKey, ReleaseKey, Renew, Revoke, SeesDraining, Status,
-    Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey, UnsubscribeTopic, What, WhereIs,
-    WhereIsGlobal,
+    self, Believe, Drain, DropHeldSnapshot, DropSnapshot, Event, GetDrainPlan, GetDrainRest,
+    GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy,
+    JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
+    ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics,
+    OwnerInfo, Place, RegisterGlobal, ReleaseHeldKey, ReleaseKey, Renew, Revoke, SeesDraining,
+    Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey, UnsubscribeTopic, What,
+    WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};
@@ -334,6 +334,7 @@ fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
 /// Answers what has to do with taking a node out of service.
 fn about_draining(node: &Arc<Shared>, message: Option<Untyped>) -> Option<Untyped> {
     let message = reply(message, |_: GetDrainPlan| node.drain_plan());
+    let message = reply(message, |_: GetDrainRest| node.drain_rest());
     let message =
         reply(message, |ask: SeesDraining| !node.directory.ring().members().contains(&ask.node));
     take(message, |_: Drain, answer| {

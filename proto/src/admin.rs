@@ -44,7 +44,9 @@ mod keyed;
 pub mod names;
 
 pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
-pub use drain::{Drain, DrainPlan, Drained, GetDrainPlan, Move, SeesDraining};
+pub use drain::{
+    Drain, DrainPlan, DrainRest, Drained, GetDrainPlan, GetDrainRest, Move, SeesDraining,
+};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TakeGlobal,
