@@ -22,8 +22,11 @@
 //! - *both at once*: as both.
 //! - *the owner and two successors die at once*: what was written within the last moment, before the
 //!   entry got around, is lost: a start or stop that was just confirmed.
-//! - *a host is about to leave* ([`Node::drain`](crate::Node::drain)): owners end what runs there, and
-//!   start it elsewhere, 32 at a time each; the node waits for that ([`drained`]).
+//! - *a child is to run elsewhere*, since a node has joined or is about to leave
+//!   ([`Node::drain`](crate::Node::drain)): its next host asks the present one to let go of it, which
+//!   ends it when it is idle and hands over its state ([`take`], [`release`]); what comes meanwhile is
+//!   sent on, and waits in the new process's mailbox (`runtime/entries/ways.rs`). 32 at a time each
+//!   owner; a node that leaves waits for that ([`drained`]).
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, and nothing is under way
 //!   ([`handover`]).
@@ -56,8 +59,10 @@ mod host;
 mod owner;
 mod past;
 mod process;
+mod release;
 mod requests;
 mod supervisor;
+mod take;
 
 pub(crate) use drained::HostedChildren;
 pub(crate) use process::start;

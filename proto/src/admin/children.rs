@@ -8,6 +8,7 @@ use crate::error::CallError;
 use crate::id::{NodeId, Pid};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
+use crate::snapshot::Snapshot;
 
 /// The name of that process, on every node.
 pub const CHILDREN: &str = "purlin.children";
@@ -231,6 +232,42 @@ pub struct HostChild {
     pub view: u32,
 }
 message!(HostChild, "node.children_host", Result<(), HostRefusal>);
+
+/// As [`HostChild`], of a child that may run, or have run, on another node, and is to move: the asked
+/// node asks that one to let go of it ([`ReleaseChild`]), and starts it with its state when it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TakeChild {
+    /// What is to be started.
+    pub host: HostChild,
+    /// Where it was before.
+    pub from: NodeId,
+}
+message!(TakeChild, "node.children_take", Result<(), HostRefusal>);
+
+/// Let go of a child for the asking node: send on what comes for it, work off what has come, end it, and
+/// hand over its state. Answered when it has ended, at once if it does not run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseChild {
+    /// Which.
+    pub child: ChildId,
+    /// Who asks, and has its mailbox open.
+    pub to: NodeName,
+    /// The generation that runs there next; only earlier ones are let go.
+    pub generation: u64,
+}
+message!(ReleaseChild, "node.children_release", ChildReleased);
+
+/// Answers [`ReleaseChild`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildReleased {
+    /// It does not run here; this is its state, if its kind has one and it has just ended in good order.
+    Free(Option<Snapshot>),
+    /// A later generation, or the same, runs here: whoever asks is behind.
+    Stale {
+        /// Which.
+        generation: u64,
+    },
+}
 
 /// Why a node does not start a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
