@@ -119,6 +119,14 @@ impl Directory {
         }
     }
 
+    /// A node that is down need not be known any more.
+    pub(crate) fn forget(&self, name: NodeName) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.nodes.get(&name).is_some_and(|place| !place.live) {
+            state.nodes.remove(&name);
+        }
+    }
+
     /// Nobody is known any more.
     pub(crate) fn clear(&self) {
         self.state.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();

@@ -213,6 +213,11 @@ impl Driver {
             Output::Disconnect { .. } if is_planted("resurrected") => {}
             Output::Disconnect { peer, why } => self.endpoint.close_peer(&peer, &why),
             Output::Event(event) => self.event(event),
+            Output::Forgotten(name) => {
+                self.directory.forget(name);
+                self.endpoint.forget(name);
+                self.runtime.forget_node(name);
+            }
             Output::Reincarnate { at_least } => self.reincarnate(at_least),
         }
     }
@@ -350,16 +355,18 @@ impl Driver {
         }
     }
 
-    /// A life is over: its link first, so that nothing of it is delivered any more; then what its
-    /// processes meant to ours, and what it said of them; then those who watch nodes.
+    /// A life is over: its link first, so that nothing of it is delivered any more, and with it what
+    /// its processes meant to ours; then what it said of them; then those who watch nodes. A next life
+    /// of the node may be there by now, and what ours have to do with that stays.
     fn gone(&mut self, id: NodeId, left: bool) {
         self.directory.down(id);
         self.directory.set_draining(id.name, false);
         let why = self.membership().refusal(id);
-        if !is_planted("resurrected") {
+        if is_planted("resurrected") {
+            self.runtime.connection_lost(id.name);
+        } else {
             self.endpoint.close_peer(&id, &why);
         }
-        self.runtime.connection_lost(id.name);
         self.rebuild_ring();
         self.spread.down(id);
         self.runtime.node_event(&NodeEvent::Down { node: id, left });

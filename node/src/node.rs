@@ -9,7 +9,7 @@ use std::time::Duration;
 use purlin_cluster::{Input, Member, Membership, Ring, State};
 use purlin_proto::admin::What;
 use purlin_proto::{
-    CallError, Dest, ExitReason, Group, Holding, Key, Message, Name, NodeId, NodeName, Pid,
+    CallError, Dest, ExitReason, Gauge, Group, Key, Message, Name, NodeId, NodeName, Pid,
     Placement, Refusal, SpawnError,
 };
 use purlin_runtime::{Actor, GlobalError, KeyedActor, Ref, Runtime, Supervisor, SupervisorRef};
@@ -140,15 +140,15 @@ impl Node {
     ///
     /// ```
     /// # fn tell(node: &purlin::Node) {
-    /// for holding in node.holdings() {
-    ///     println!("{} {} of {:?}", holding.what, holding.now, holding.bound);
+    /// for gauge in node.gauges() {
+    ///     println!("{} {} of {:?}", gauge.what, gauge.now, gauge.bound);
     /// }
     /// # }
     /// ```
-    pub fn holdings(&self) -> Vec<Holding> {
-        let mut holdings = self.0.runtime.holdings();
-        holdings.extend(self.0.endpoint.holdings());
-        holdings
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let mut gauges = self.0.runtime.gauges();
+        gauges.extend(self.0.endpoint.gauges());
+        gauges
     }
 
     /// Its processes: everything that needs no other node.

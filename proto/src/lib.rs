@@ -10,7 +10,7 @@
 //! - What cluster supervisors are to run: [`child`].
 //! - How it ends: [`ExitReason`], [`Down`], [`CallError`], [`SpawnError`].
 //! - How it travels: [`frame`] (numbers), [`codec`] (bytes), [`limits`] (bounds), [`hello`].
-//! - What an operator asks: [`admin`]; what a node holds: [`Holding`]. What a client asks: [`session`]. Who has no certificate yet:
+//! - What an operator asks: [`admin`]; what a node holds: [`Gauge`]. What a client asks: [`session`]. Who has no certificate yet:
 //!   [`join`].
 //!
 //! # Absent on purpose
@@ -26,9 +26,9 @@ mod entry;
 mod error;
 mod fence;
 pub mod frame;
+mod gauge;
 mod group;
 pub mod hello;
-mod holding;
 mod id;
 pub mod join;
 mod key;
@@ -57,9 +57,9 @@ pub use crate::entry::{EntryKey, EntryValue, Given, Held};
 pub use crate::error::{CallError, SpawnError};
 pub use crate::fence::Fence;
 pub use crate::frame::Frame;
+pub use crate::gauge::Gauge;
 pub use crate::group::{Group, ParsePickError, Pick};
 pub use crate::hello::{Capabilities, Hello, Labels, NodeHello, Refusal, Role, Versions, View};
-pub use crate::holding::Holding;
 pub use crate::id::{NodeId, ParseIdError, Pid, Reference};
 pub use crate::key::Key;
 pub use crate::message::{Message, MessageName};

@@ -1,7 +1,7 @@
 //! No queue holds more than it may, at any time: mailboxes, what one other node has in them, lanes,
 //! what waits for a dial, what arrives in pieces.
 
-use purlin::{Holding, NodeName};
+use purlin::{Gauge, NodeName};
 
 use super::Invariant;
 use crate::simulation::record::{Event, Facts};
@@ -27,8 +27,8 @@ impl Invariant for BoundedMemory {
         }
     }
 
-    fn look(&mut self, node: NodeName, holdings: &[Holding], facts: &Facts) -> Result<(), String> {
-        for Holding { what, now, bound } in holdings {
+    fn look(&mut self, node: NodeName, gauges: &[Gauge], facts: &Facts) -> Result<(), String> {
+        for Gauge { what, now, bound } in gauges {
             let bound = match *what {
                 "inflow.bytes" if !facts.benign => Some(INFLOW_BYTES + UNDER_WAY),
                 _ => *bound,

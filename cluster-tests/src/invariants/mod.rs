@@ -25,7 +25,7 @@ mod pair_order;
 mod publications;
 mod supervisors;
 
-use purlin::{Holding, NodeName};
+use purlin::{Gauge, NodeName};
 
 use crate::simulation::record::{Event, Facts};
 
@@ -37,7 +37,7 @@ pub trait Invariant {
     fn see(&mut self, event: &Event, facts: &Facts) -> Result<(), String>;
 
     /// What a node holds, ten times a second.
-    fn look(&mut self, _: NodeName, _: &[Holding], _: &Facts) -> Result<(), String> {
+    fn look(&mut self, _: NodeName, _: &[Gauge], _: &Facts) -> Result<(), String> {
         Ok(())
     }
 

@@ -171,8 +171,8 @@ fn told(_: NodeName, what: &What) {
 /// Looks at mailboxes, and at what nodes hold.
 fn look(cluster: &Cluster) {
     for name in cluster.names() {
-        if let Some(holdings) = cluster.node(name).look(Node::holdings) {
-            record::look(name, &holdings);
+        if let Some(gauges) = cluster.node(name).look(Node::gauges) {
+            record::look(name, &gauges);
         }
         let waiting = cluster.node(name).look(|node| {
             let mut all = node.runtime().processes_after(0);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Log;
-use purlin::{ExitReason, Fence, Holding, Key, NodeId, NodeName, Pid, Reference};
+use purlin::{ExitReason, Fence, Gauge, Key, NodeId, NodeName, Pid, Reference};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -265,10 +265,10 @@ pub fn act(acting: bool) {
 }
 
 /// Lets every invariant look at what a node holds.
-pub fn look(node: NodeName, holdings: &[Holding]) {
+pub fn look(node: NodeName, gauges: &[Gauge]) {
     with(|record| {
         record.facts.now = record.log.now();
-        record.check(|invariant, facts| invariant.look(node, holdings, facts));
+        record.check(|invariant, facts| invariant.look(node, gauges, facts));
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use purlin::proto::admin::ProcessDetail;
 use purlin::testing::Cluster;
 use purlin::{
-    Actor, ClusterChildInfo, ClusterChildState, Dest, Group, Holding, Name, Node, NodeName, Pid,
+    Actor, ClusterChildInfo, ClusterChildState, Dest, Gauge, Group, Name, Node, NodeName, Pid,
 };
 use tokio::runtime::Handle;
 
@@ -33,7 +33,7 @@ pub struct View {
     pub children: Children,
     /// The kinds of its processes, one for each.
     pub kinds: Vec<String>,
-    pub holdings: Vec<Holding>,
+    pub gauges: Vec<Gauge>,
     /// How many tasks its machine has.
     pub tasks: usize,
 }
@@ -41,7 +41,7 @@ pub struct View {
 impl View {
     /// How much it holds of something.
     pub fn holds(&self, what: &str) -> usize {
-        let held = self.holdings.iter().find(|holding| holding.what == what);
+        let held = self.gauges.iter().find(|gauge| gauge.what == what);
         held.unwrap_or_else(|| panic!("a node tells of {what}")).now
     }
 }
@@ -60,19 +60,23 @@ pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>, patien
         keys.extend(only::KEYS.into_iter().map(|key| (only::Only::KIND, key)));
     }
     let end = cluster.now() + patience;
-    for (&name, view) in &mut *views {
-        for &(kind, key) in &keys {
-            let exclusive = kind == only::Only::KIND;
-            let answer = loop {
+    // All nodes ask for a key in one go: soon after, its process may have stopped for idleness.
+    for (kind, key) in keys {
+        let answers = loop {
+            let mut answers = Vec::new();
+            for &name in views.keys() {
                 let asked = Dest::key(kind, key);
-                match cluster.node(name).call(asked, WhoIs { crash: false }).await {
-                    Err(_) if exclusive && cluster.now() < end => {
-                        cluster.advance(Duration::from_millis(100)).await;
-                    }
-                    answer => break answer,
-                }
-            };
-            view.answers.insert(key, answer.map_err(|error| error.to_string()));
+                let who = cluster.node(name).call(asked, WhoIs { crash: false }).await;
+                answers.push((name, who.map_err(|error| error.to_string())));
+            }
+            let all = answers.iter().all(|(_, answer)| answer.is_ok());
+            if all || kind != only::Only::KIND || cluster.now() >= end {
+                break answers;
+            }
+            cluster.advance(Duration::from_millis(100)).await;
+        };
+        for (name, answer) in answers {
+            views.get_mut(&name).expect("it was asked").answers.insert(key, answer);
         }
     }
     for (name, children) in children(cluster).await {
@@ -138,7 +142,7 @@ fn of(node: &Node) -> View {
         answers: BTreeMap::new(),
         children: Children::new(),
         kinds,
-        holdings: node.holdings(),
+        gauges: node.gauges(),
         tasks: Handle::current().metrics().num_alive_tasks(),
     }
 }

@@ -272,6 +272,14 @@ impl Runtime {
         Arc::clone(inflow)
     }
 
+    /// Nothing need be known any more of a node that is not there, if nothing of it is left here.
+    pub fn forget_node(&self, node: NodeName) {
+        let mut inflows = lock(&self.0.inflows);
+        if inflows.get(&node).is_some_and(|inflow| Arc::strong_count(inflow) == 1) {
+            inflows.remove(&node);
+        }
+    }
+
     /// Nothing that was told is known any more, on either side.
     pub(crate) fn inflow_lost(&self, node: NodeName) {
         if let Some(inflow) = lock(&self.0.inflows).get(&node) {

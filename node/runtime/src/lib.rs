@@ -37,7 +37,7 @@ mod current;
 mod entries;
 mod exclusive;
 mod fanout;
-mod holdings;
+mod gauges;
 mod hosted;
 mod inflow;
 mod info;

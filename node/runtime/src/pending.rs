@@ -1,4 +1,10 @@
 //! Calls and spawns that are out to other nodes, until they are answered, given up or lost.
+//!
+//! An entry is made before its request is sent, since the answer may come at once, and is gone while
+//! that waits for room: what is lost meanwhile is none of its business. A connection may still be
+//! lost, on another thread, between the two, and the request go out over the next one. What is born
+//! of that must not live on, linked to somebody who was told that there is no connection; so it is
+//! [abandoned](Wanted::Abandoned).
 
 use std::sync::Mutex;
 
@@ -18,7 +24,12 @@ struct Entry {
 
 pub(crate) enum Wanted {
     Reply(oneshot::Sender<Result<Payload, CallError>>),
-    Spawned(oneshot::Sender<Result<Pid, SpawnError>>, Newborn),
+    /// `sent` is false until the request is on its way.
+    Spawned {
+        asker: oneshot::Sender<Result<Pid, SpawnError>>,
+        newborn: Newborn,
+        sent: bool,
+    },
     /// Whoever asked for a linked process has given up: it must not live on unlinked.
     Abandoned(Newborn),
 }
@@ -50,28 +61,51 @@ impl Pending {
         entries.remove(&reference).map(|entry| entry.wanted)
     }
 
-    /// Nobody waits for it any more; `sent` says whether it may be answered all the same.
-    pub(crate) fn forget(&self, reference: Reference, sent: bool) {
+    /// The request for a process is on its way.
+    pub(crate) fn sent(&self, reference: Reference) {
         let mut entries = lock(&self.0);
-        match entries.get_mut(&reference).map(|entry| &mut entry.wanted) {
-            Some(wanted @ Wanted::Spawned(_, Newborn { link: true, .. })) if sent => {
-                let Wanted::Spawned(_, newborn) = wanted else { unreachable!("just matched") };
-                *wanted = Wanted::Abandoned(*newborn);
+        let wanted = entries.get_mut(&reference).map(|entry| &mut entry.wanted);
+        if let Some(Wanted::Spawned { sent, .. }) = wanted {
+            *sent = true;
+        }
+    }
+
+    /// The request could not be sent: nothing will come of it.
+    pub(crate) fn unsent(&self, reference: Reference) {
+        lock(&self.0).remove(&reference);
+    }
+
+    /// Nobody waits for it any more. Who is being born linked is waited for all the same.
+    pub(crate) fn forget(&self, reference: Reference) {
+        let mut entries = lock(&self.0);
+        let Some(entry) = entries.get_mut(&reference) else { return };
+        match &entry.wanted {
+            Wanted::Spawned { newborn, sent: true, .. } if newborn.link => {
+                entry.wanted = Wanted::Abandoned(*newborn);
             }
-            Some(_) => drop(entries.remove(&reference)),
-            None => {}
+            Wanted::Abandoned(_) => {}
+            Wanted::Spawned { .. } | Wanted::Reply(_) => drop(entries.remove(&reference)),
         }
     }
 
     pub(crate) fn connection_lost(&self, node: NodeName) {
         let mut entries = lock(&self.0);
         let lost: Vec<_> = entries.extract_if(|_, entry| entry.node == node).collect();
+        for (reference, entry) in &lost {
+            if let Wanted::Spawned { newborn, sent: false, .. } = entry.wanted
+                && newborn.link
+            {
+                entries.insert(*reference, Entry { node, wanted: Wanted::Abandoned(newborn) });
+            }
+        }
         drop(entries);
         for (_, entry) in lost {
             // Who gave up needs no answer.
             match entry.wanted {
-                Wanted::Reply(sender) => drop(sender.send(Err(CallError::NoConnection))),
-                Wanted::Spawned(sender, _) => drop(sender.send(Err(SpawnError::NoConnection))),
+                Wanted::Reply(asker) => drop(asker.send(Err(CallError::NoConnection))),
+                Wanted::Spawned { asker, .. } => {
+                    drop(asker.send(Err(SpawnError::NoConnection)));
+                }
                 Wanted::Abandoned(_) => {}
             }
         }

@@ -293,7 +293,7 @@ impl Runtime {
                 match self.0.pending.take(reference, from) {
                     // Who gave up in this very moment needs no answer.
                     Some(Wanted::Reply(caller)) => drop(caller.send(result)),
-                    Some(Wanted::Spawned(..) | Wanted::Abandoned(_)) | None => {
+                    Some(Wanted::Spawned { .. } | Wanted::Abandoned(_)) | None => {
                         self.0.counters.late_replies.add();
                     }
                 }
@@ -464,8 +464,8 @@ impl Runtime {
 
     fn receive_spawned(&self, from: NodeId, reference: Reference, result: Result<u64, SpawnError>) {
         let result = result.map(|serial| from.pid(serial));
-        let (waiting, newborn) = match self.0.pending.take(reference, from) {
-            Some(Wanted::Spawned(waiting, newborn)) => (waiting, newborn),
+        let (asker, newborn) = match self.0.pending.take(reference, from) {
+            Some(Wanted::Spawned { asker, newborn, .. }) => (asker, newborn),
             Some(Wanted::Abandoned(newborn)) => {
                 if let Ok(pid) = result {
                     let reason = ExitReason::Other("abandoned".into());
@@ -480,7 +480,7 @@ impl Runtime {
             self.relate_newborn(pid, newborn);
         }
         // Who gave up in this very moment needs no answer.
-        drop(waiting.send(result));
+        drop(asker.send(result));
     }
 
     fn relate_newborn(&self, pid: Pid, newborn: Newborn) {

@@ -185,8 +185,7 @@ impl Runtime {
         let runtime = self.clone();
         async move {
             let (reference, receiver) = asked?;
-            let _forget =
-                reference.map(|reference| Forget { runtime: &runtime, reference, sent: true });
+            let _forget = reference.map(|reference| Forget { runtime: &runtime, reference });
             answer(deadline, receiver).await
         }
     }
@@ -445,7 +444,7 @@ impl Runtime {
                         asked => break asked?,
                     }
                 };
-                let _forget = Forget { runtime: self, reference, sent: true };
+                let _forget = Forget { runtime: self, reference };
                 let payload = answer(deadline, receiver).await?;
                 let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
                 payload.decode().map_err(bad)
@@ -473,7 +472,7 @@ impl Runtime {
             }
             Err(error) => CallError::Decode { detail: error.to_string() },
         };
-        self.0.pending.forget(reference, false);
+        self.0.pending.unsent(reference);
         Err(error)
     }
 

@@ -155,37 +155,35 @@ impl Runtime {
     ) -> Result<Pid, SpawnError> {
         let deadline = Instant::now() + timeout.min(LONGEST);
         let reference = self.reference();
-        let (sender, receiver) = oneshot::channel();
-        self.0.pending.insert(reference, node, Wanted::Spawned(sender, newborn));
-        let mut request = Forget { runtime: self, reference, sent: false };
-        let spawn = Spawn {
-            reference,
-            kind,
-            args,
-            name,
-            link: newborn.link,
-            monitor: newborn.monitor,
-            remaining: timeout,
-        };
-        let envelope =
-            Envelope { to: Target::Node, from: newborn.parent, signal: Signal::Spawn(spawn) };
-        loop {
-            match self.send_remote(Peer::Name(node), &envelope, Priority::User) {
-                Sent::Accepted => {
-                    request.sent = true;
-                    break;
-                }
+        let (link, monitor) = (newborn.link, newborn.monitor);
+        let spawn = Spawn { reference, kind, args, name, link, monitor, remaining: timeout };
+        let signal = Signal::Spawn(spawn);
+        let envelope = Envelope { to: Target::Node, from: newborn.parent, signal };
+        let receiver = loop {
+            let (asker, receiver) = oneshot::channel();
+            let wanted = Wanted::Spawned { asker, newborn, sent: false };
+            self.0.pending.insert(reference, node, wanted);
+            let sent = self.send_remote(Peer::Name(node), &envelope, Priority::User);
+            if sent == Sent::Accepted {
+                self.0.pending.sent(reference);
+                break receiver;
+            }
+            self.0.pending.unsent(reference);
+            match sent {
                 Sent::Full => {
                     let room = self.room_by(Peer::Name(node), deadline).await;
                     room.map_err(|_| SpawnError::Overloaded)?;
                 }
-                Sent::Unreachable | Sent::Gone => return Err(SpawnError::NoConnection),
                 Sent::NotEncodable => {
                     let detail = "larger than a frame may be".to_owned();
                     return Err(SpawnError::Args { detail });
                 }
+                Sent::Accepted | Sent::Unreachable | Sent::Gone => {
+                    return Err(SpawnError::NoConnection);
+                }
             }
-        }
+        };
+        let _forget = Forget { runtime: self, reference };
         match tokio::time::timeout_at(deadline, receiver).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(SpawnError::NoConnection),
@@ -397,13 +395,11 @@ impl RawKind {
 pub(crate) struct Forget<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) reference: Reference,
-    /// Whether it may be answered.
-    pub(crate) sent: bool,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.runtime.0.pending.forget(self.reference, self.sent);
+        self.runtime.0.pending.forget(self.reference);
     }
 }
 

@@ -195,10 +195,10 @@ impl Endpoint {
         };
         let endpoint = Self(Arc::new(Shared {
             node: Mutex::new(config.node.clone()),
+            peers: Mutex::new(Peers::new(config.lane_bytes)),
             config,
             wire,
             events,
-            peers: Mutex::default(),
             links: ArcSwap::default(),
             clients: Mutex::default(),
             connections: AtomicU64::new(0),
@@ -298,6 +298,11 @@ impl Endpoint {
         self.0.links.load().get(&node.name).filter(|link| is_of(link, node)).cloned()
     }
 
+    /// Nothing need be known any more of a node that there is no link to.
+    pub fn forget(&self, node: NodeName) {
+        lock(&self.0.peers).forget(node);
+    }
+
     /// The present links to nodes.
     pub fn links(&self) -> Vec<Link> {
         self.0.links.load().values().cloned().collect()
@@ -353,8 +358,8 @@ impl Endpoint {
         if self.0.closing.load(Ordering::Acquire) {
             return Ok(Sent::Unreachable);
         }
-        let (now, lane_bytes) = (Instant::now(), self.0.config.lane_bytes);
-        let queued = lock(&self.0.peers).queue(to, flow, priority, now, lane_bytes, frame);
+        let now = Instant::now();
+        let queued = lock(&self.0.peers).queue(to, address, flow, priority, now, frame);
         match queued {
             Queued::Link(link) => return Err(link),
             Queued::Waiting => {}
@@ -398,16 +403,16 @@ impl Endpoint {
         if let Some(link) = self.link(to) {
             return link.ready(flow).await;
         }
-        if let Some(mut changes) = self.dialing(to.name) {
+        if let Some(mut changes) = self.between_links(to.name) {
             // The sender is gone only with the endpoint.
             drop(changes.changed().await);
         }
     }
 
-    /// Tells changes of a node that is being dialed now.
-    fn dialing(&self, node: NodeName) -> Option<watch::Receiver<u64>> {
+    /// Tells changes of a node that is being dialed, or may be soon.
+    fn between_links(&self, node: NodeName) -> Option<watch::Receiver<u64>> {
         let mut peers = lock(&self.0.peers);
-        peers.is_dialing(node).then(|| peers.changes(node))
+        peers.is_between_links(node).then(|| peers.changes(node))
     }
 
     /// Connects to whoever is at an address: for joining, and for clients.
@@ -454,7 +459,7 @@ impl Endpoint {
 
     /// What waited for a node is given up, and that is told; unless there is a connection by now.
     fn dial_failed(&self, to: NodeId, address: SocketAddr, error: &DialError) {
-        let failed = lock(&self.0.peers).dial_failed(to.name, Instant::now());
+        let failed = lock(&self.0.peers).dial_failed(to, Instant::now());
         if failed {
             tracing::debug!(node = %to, %address, %error, "dial failed");
             self.0.events.unreachable(to, address, error);
@@ -638,27 +643,19 @@ impl Endpoint {
         let lanes = config.lanes.clamp(1, MAX_LANES);
         let link = Link::new(peer, connection, lanes, config.lane_bytes, self.0.executor.clone());
         let node = link.peer().node.as_ref().map(|node| node.id);
+        if let Some(id) = node
+            && let Some(kept) = self.make_way(id, &link)
+        {
+            return kept;
+        }
         // `up` and what waited come before anything that is sent from now on, because both happen
         // under the lock that sending takes.
         let mut peers = lock(&self.0.peers);
-        if let Some(old) = node.and_then(|id| peers.link_to(id.name).cloned()) {
-            let same = old.peer().node.as_ref().map(|node| node.id) == node;
-            let theirs_is_kept = !old.peer().dialed && old.peer().name < self.us();
-            if same && link.peer().dialed && theirs_is_kept {
-                // Accepted from the smaller name while our own dial was on its way.
-                link.close(&Refusal::Duplicate);
-                return old;
-            }
-            drop(peers);
-            self.end(&old, &Closed::Local(Refusal::Duplicate));
-            old.close(&Refusal::Duplicate);
-            peers = lock(&self.0.peers);
-        }
         self.0.connections.fetch_add(1, Ordering::Relaxed);
         let receiver = self.0.events.up(&link);
         match node {
             Some(id) => {
-                drop(peers.install(id, &link));
+                peers.install(id, &link);
                 self.0.links.store(Arc::new(peers.links()));
             }
             None => lock(&self.0.clients).push(link.clone()),
@@ -673,10 +670,43 @@ impl Endpoint {
         link
     }
 
-    /// A link has ended, or is being replaced; its owner is told once.
+    /// Ends what a new link is to take the place of, and has that told; or returns the link that is
+    /// kept in its place.
+    fn make_way(&self, id: NodeId, link: &Link) -> Option<Link> {
+        let present = lock(&self.0.peers).link_to(id.name).cloned();
+        if let Some(old) = present {
+            let theirs_is_kept = !old.peer().dialed && old.peer().name < self.us();
+            if is_of(&old, &id) && link.peer().dialed && theirs_is_kept {
+                // Accepted from the smaller name while our own dial was on its way.
+                link.close(&Refusal::Duplicate);
+                return Some(old);
+            }
+            self.tell_end(&old, &Closed::Local(Refusal::Duplicate));
+            old.close(&Refusal::Duplicate);
+        }
+        let others = lock(&self.0.peers).abandon_others(id);
+        if let Some((other, at)) = others {
+            let newest = id.creation;
+            let why = DialError::Unacceptable(Refusal::Superseded { newest });
+            self.0.events.unreachable(other, at, &why);
+        }
+        None
+    }
+
+    /// A link has ended; its owner is told once.
     fn end(&self, link: &Link, why: &Closed) {
+        if self.tell_end(link, why)
+            && let Some(node) = &link.peer().node
+        {
+            lock(&self.0.peers).ended(node.id.name);
+        }
+    }
+
+    /// The same, and nothing is taken for its node until a link is installed, or
+    /// [`Peers::ended`]. `false` if it has ended before.
+    fn tell_end(&self, link: &Link, why: &Closed) -> bool {
         if !link.end() {
-            return;
+            return false;
         }
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
         match &link.peer().node {
@@ -692,6 +722,7 @@ impl Endpoint {
         }
         tracing::debug!(peer = %link.peer().name, %why, "connection ended");
         self.0.events.down(link, why);
+        true
     }
 }
 

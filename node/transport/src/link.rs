@@ -24,7 +24,7 @@ use crate::error::{Closed, StreamEnded};
 use crate::executor::Executor;
 use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
-use crate::holdings::Load;
+use crate::gauges::Load;
 use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
 use crate::stats::Path;
 use crate::wire::{Connection, SendStream};

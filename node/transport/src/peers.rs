@@ -27,6 +27,15 @@
 //! Either the smaller name greets and refuses the other's hello, or it accepts that and does not
 //! greet: never both, so no connection that has carried anything is replaced by its twin.
 //!
+//! # When one ends
+//!
+//! What is sent to a node after its connection has ended must not go out over the next one until all
+//! who had to do with it have been told: who links to it anew, and is told of the old one after that,
+//! would think that the new link is gone, and the other side would not. So the node is
+//! [ending](State::Ending) until [`Events::down`](crate::Events::down) or
+//! [`Events::unreachable`](crate::Events::unreachable) has returned, and nothing is taken for it: user
+//! frames wait as for room, system frames find it unreachable. The same holds for what waits for an older life of a node that turns out to be a new one.
+//!
 //! # When an address changes
 //!
 //! The side that has dialed keeps its connection when its address or port changes (RFC 9000, section
@@ -36,6 +45,7 @@
 //! ends by silence, and a new one is dialed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,8 +81,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Present links by name.
 pub(crate) type Links = FxHashMap<NodeName, Link>;
 
-#[derive(Default)]
-pub(crate) struct Peers(BTreeMap<NodeName, Entry>);
+pub(crate) struct Peers {
+    lane_bytes: usize,
+    entries: BTreeMap<NodeName, Entry>,
+}
 
 struct Entry {
     state: State,
@@ -92,8 +104,13 @@ struct Entry {
 
 enum State {
     Idle,
-    Dialing(NodeId),
+    Dialing {
+        to: NodeId,
+        at: SocketAddr,
+    },
     Up(Link),
+    /// Its end is being told: nothing is taken for it meanwhile.
+    Ending,
 }
 
 /// What a dial finds when it knows which node it has reached.
@@ -118,8 +135,12 @@ pub(crate) enum Queued {
 }
 
 impl Peers {
+    pub(crate) fn new(lane_bytes: usize) -> Self {
+        Self { lane_bytes, entries: BTreeMap::new() }
+    }
+
     fn entry(&mut self, name: NodeName) -> &mut Entry {
-        self.0.entry(name).or_insert_with(|| Entry {
+        self.entries.entry(name).or_insert_with(|| Entry {
             state: State::Idle,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -133,42 +154,44 @@ impl Peers {
     }
 
     pub(crate) fn link_to(&self, name: NodeName) -> Option<&Link> {
-        match &self.0.get(&name)?.state {
+        match &self.entries.get(&name)?.state {
             State::Up(link) => Some(link),
-            State::Idle | State::Dialing(_) => None,
+            State::Idle | State::Dialing { .. } | State::Ending => None,
         }
     }
 
     pub(crate) fn links(&self) -> Links {
         let up = |(name, entry): (&NodeName, &Entry)| match &entry.state {
             State::Up(link) => Some((*name, link.clone())),
-            State::Idle | State::Dialing(_) => None,
+            State::Idle | State::Dialing { .. } | State::Ending => None,
         };
-        self.0.iter().filter_map(up).collect()
+        self.entries.iter().filter_map(up).collect()
     }
 
     /// How many connections are being made, and how many bytes wait for one at most.
     pub(crate) fn dials(&self) -> [usize; 2] {
         let being_made = |entry: &Entry| {
-            let dialing = usize::from(matches!(entry.state, State::Dialing(_)));
+            let dialing = usize::from(matches!(entry.state, State::Dialing { .. }));
             dialing + entry.greeting as usize + usize::from(entry.welcoming.is_some())
         };
-        let waiting = self.0.values().map(|entry| entry.waiting_bytes).max();
-        [self.0.values().map(being_made).sum(), waiting.unwrap_or(0)]
+        let waiting = self.entries.values().map(|entry| entry.waiting_bytes).max();
+        [self.entries.values().map(being_made).sum(), waiting.unwrap_or(0)]
     }
 
     pub(crate) fn changes(&mut self, name: NodeName) -> watch::Receiver<u64> {
         self.entry(name).changes.subscribe()
     }
 
-    /// Whether the node is being dialed now, or may be dialed.
-    pub(crate) fn is_dialing(&self, name: NodeName) -> bool {
-        matches!(self.0.get(&name), Some(Entry { state: State::Dialing(_), .. }))
+    /// Whether the node is being dialed now, or may be dialed soon.
+    pub(crate) fn is_between_links(&self, name: NodeName) -> bool {
+        let state = self.entries.get(&name).map(|entry| &entry.state);
+        matches!(state, Some(State::Dialing { .. } | State::Ending))
     }
 
     /// A node that is being dialed.
     pub(crate) fn dialing(&self) -> Option<NodeName> {
-        let mut dialing = self.0.iter().filter(|(_, e)| matches!(e.state, State::Dialing(_)));
+        let is_dialing = |e: &Entry| matches!(e.state, State::Dialing { .. });
+        let mut dialing = self.entries.iter().filter(|(_, entry)| is_dialing(entry));
         dialing.next().map(|(name, _)| *name)
     }
 
@@ -176,25 +199,33 @@ impl Peers {
     pub(crate) fn queue(
         &mut self,
         to: NodeId,
+        at: SocketAddr,
         flow: Flow,
         priority: Priority,
         now: Instant,
-        lane_bytes: usize,
         frame: &Bytes,
     ) -> Queued {
+        let most = most_of_users(self.lane_bytes);
         let entry = self.entry(to.name);
         let dial = match &entry.state {
             State::Up(link) if is_of(link, &to) => return Queued::Link(link.clone()),
             // Connected to another life of it, or dialing one: this one is not there.
             State::Up(_) => return Queued::Refused(Sent::Unreachable),
-            State::Dialing(id) if *id != to => return Queued::Refused(Sent::Unreachable),
-            State::Dialing(_) => false,
+            State::Ending => {
+                return Queued::Refused(match priority {
+                    Priority::User => Sent::Full,
+                    Priority::System => Sent::Unreachable,
+                });
+            }
+            State::Dialing { to: id, .. } if *id != to => {
+                return Queued::Refused(Sent::Unreachable);
+            }
+            State::Dialing { .. } => false,
             State::Idle if entry.not_before.is_some_and(|at| now < at) => {
                 return Queued::Refused(Sent::Unreachable);
             }
             State::Idle => true,
         };
-        let most = most_of_users(lane_bytes);
         match priority {
             Priority::User if entry.waiting_bytes >= most => return Queued::Refused(Sent::Full),
             Priority::System if entry.waiting_bytes >= 2 * most => return Queued::Jammed,
@@ -203,7 +234,7 @@ impl Peers {
         entry.waiting_bytes += frame.len() + HEAD;
         entry.waiting.push((flow, frame.clone()));
         if dial {
-            entry.state = State::Dialing(to);
+            entry.state = State::Dialing { to, at };
             Queued::Dial
         } else {
             Queued::Waiting
@@ -211,11 +242,12 @@ impl Peers {
     }
 
     /// The dial has failed. What waited is given up, unless a connection has come about meanwhile.
-    pub(crate) fn dial_failed(&mut self, name: NodeName, now: Instant) -> bool {
-        let entry = self.entry(name);
-        if !matches!(entry.state, State::Dialing(_)) {
+    pub(crate) fn dial_failed(&mut self, id: NodeId, now: Instant) -> bool {
+        let entry = self.entry(id.name);
+        if !matches!(entry.state, State::Dialing { to, .. } if to == id) {
             return false;
         }
+        // Refused for a while, so that nothing is taken before this has been told.
         entry.state = State::Idle;
         entry.give_up();
         let backoff = BACKOFF.saturating_mul(1 << entry.failures.min(6)).min(LONGEST_BACKOFF);
@@ -225,16 +257,45 @@ impl Peers {
         true
     }
 
-    /// Drops what waits for a node; a dial goes on.
-    pub(crate) fn give_up(&mut self, name: NodeName) {
-        if let Some(entry) = self.0.get_mut(&name) {
+    /// What waits for a life of a node is lost, as its owner says; the address, if anything was to
+    /// wait. To be followed by [`ended`](Self::ended) when that has been told.
+    pub(crate) fn abandon(&mut self, id: NodeId) -> Option<SocketAddr> {
+        self.abandon_if(id.name, |to| to == id).map(|(_, at)| at)
+    }
+
+    /// The same for what waits for any other life than this one, which is there.
+    pub(crate) fn abandon_others(&mut self, id: NodeId) -> Option<(NodeId, SocketAddr)> {
+        self.abandon_if(id.name, |to| to != id)
+    }
+
+    fn abandon_if(
+        &mut self,
+        name: NodeName,
+        which: impl Fn(NodeId) -> bool,
+    ) -> Option<(NodeId, SocketAddr)> {
+        let entry = self.entries.get_mut(&name)?;
+        let State::Dialing { to, at } = entry.state else { return None };
+        which(to).then(|| {
             entry.give_up();
+            entry.state = State::Ending;
+            entry.changes.send_modify(|count| *count += 1);
+            (to, at)
+        })
+    }
+
+    /// Nothing is known any more of a node that nothing is going on with. One that comes back is new.
+    pub(crate) fn forget(&mut self, name: NodeName) {
+        let quiet = |entry: &Entry| {
+            matches!(entry.state, State::Idle) && entry.greeting == 0 && entry.welcoming.is_none()
+        };
+        if self.entries.get(&name).is_some_and(quiet) {
+            self.entries.remove(&name);
         }
     }
 
     /// Drops what waits for any node.
     pub(crate) fn give_up_all(&mut self) {
-        self.0.values_mut().for_each(Entry::give_up);
+        self.entries.values_mut().for_each(Entry::give_up);
     }
 
     /// Whether a dial may say hello, now that it knows to whom; if so, [`greeted`](Self::greeted)
@@ -243,8 +304,8 @@ impl Peers {
         let entry = self.entry(name);
         match &entry.state {
             State::Up(link) => Greet::Linked(link.clone()),
-            State::Idle | State::Dialing(_) if entry.welcoming.is_some() => Greet::Welcoming,
-            State::Idle | State::Dialing(_) => {
+            _ if entry.welcoming.is_some() => Greet::Welcoming,
+            State::Idle | State::Dialing { .. } | State::Ending => {
                 entry.greeting += 1;
                 Greet::Go { ended: entry.ended }
             }
@@ -266,10 +327,12 @@ impl Peers {
         let entry = self.entry(id.name);
         let ours_is_kept = us < id.name;
         match &entry.state {
-            State::Idle | State::Dialing(_) if entry.greeting > 0 && ours_is_kept => {
-                Err(Refusal::Duplicate)
+            State::Idle | State::Dialing { .. } | State::Ending => {
+                match entry.greeting > 0 && ours_is_kept {
+                    true => Err(Refusal::Duplicate),
+                    false => Ok(()),
+                }
             }
-            State::Idle | State::Dialing(_) => Ok(()),
             State::Up(link) => {
                 let known = link.peer().node.as_ref().map_or(0, |node| node.id.creation);
                 match id.creation.cmp(&known) {
@@ -292,44 +355,38 @@ impl Peers {
         entry.welcoming = entry.welcoming.filter(|(welcoming, _)| *welcoming != association);
     }
 
-    /// Puts a link in its place; what waited goes out over it. The link it replaces is returned.
-    pub(crate) fn install(&mut self, id: NodeId, link: &Link) -> Option<Link> {
+    /// Puts a link in its place, which is free; what waited goes out over it.
+    pub(crate) fn install(&mut self, id: NodeId, link: &Link) {
         let entry = self.entry(id.name);
-        let expected = match &entry.state {
-            State::Dialing(to) => *to == id,
-            State::Idle | State::Up(_) => true,
-        };
-        let before = std::mem::replace(&mut entry.state, State::Up(link.clone()));
+        entry.state = State::Up(link.clone());
         entry.failures = 0;
         entry.not_before = None;
         entry.waiting_bytes = 0;
         for (flow, frame) in entry.waiting.drain(..) {
-            if expected {
-                // The queue of a new link is empty, and has room for what may wait.
-                link.send_large(flow, Priority::System, frame);
-            }
+            // The queue of a new link is empty, and has room for what may wait.
+            link.send_large(flow, Priority::System, frame);
         }
         entry.changes.send_modify(|count| *count += 1);
-        match before {
-            State::Up(old) => {
-                entry.ended = old.peer().association;
-                Some(old)
-            }
-            State::Idle | State::Dialing(_) => None,
+    }
+
+    /// A link has ended; if it is the present one of its node, nothing is taken for that until
+    /// [`ended`](Self::ended).
+    pub(crate) fn remove(&mut self, id: NodeId, link: &Link) {
+        let entry = self.entry(id.name);
+        let association = link.peer().association;
+        if matches!(&entry.state, State::Up(up) if up.peer().association == association) {
+            entry.state = State::Ending;
+            entry.ended = association;
         }
     }
 
-    /// A link has ended. `true` if it was the present one of its node.
-    pub(crate) fn remove(&mut self, id: NodeId, link: &Link) -> bool {
-        let entry = self.entry(id.name);
-        let association = link.peer().association;
-        let present = matches!(&entry.state, State::Up(up) if up.peer().association == association);
-        if present {
+    /// All have been told.
+    pub(crate) fn ended(&mut self, name: NodeName) {
+        let entry = self.entry(name);
+        if matches!(entry.state, State::Ending) {
             entry.state = State::Idle;
-            entry.ended = association;
             entry.changes.send_modify(|count| *count += 1);
         }
-        present
     }
 }
 
@@ -343,4 +400,26 @@ impl Entry {
 /// Whether a link leads to this life of a node.
 pub(crate) fn is_of(link: &Link, id: &NodeId) -> bool {
     link.peer().node.as_ref().is_some_and(|node| node.id == *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_forgotten_when_nothing_goes_on_with_it() {
+        let mut peers = Peers::new(1 << 20);
+        let id = NodeId::new("a".into(), 1);
+        let (at, now) = (SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now());
+        let frame = Bytes::from_static(b"frame");
+        let queued = peers.queue(id, at, Flow(0), Priority::User, now, &frame);
+        assert!(matches!(queued, Queued::Dial));
+
+        peers.forget(id.name);
+        assert_eq!(peers.dials()[0], 1, "it is being dialed");
+
+        assert!(peers.dial_failed(id, now));
+        peers.forget(id.name);
+        assert_eq!(peers.entries.len(), 0);
+    }
 }

@@ -540,6 +540,65 @@ async fn what_a_life_of_a_node_has_said_does_not_come_from_its_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_life_that_is_given_up_does_not_take_the_next_along() {
+    let (world, _) = memory_world();
+    let (a, b) = connected(&world).await;
+    let next = world.node_with("b", 2, |_| {});
+    next.send(&a, Flow(0), &frame(1, 10)).await;
+    a.record.until("the next life", |seen| count_frames(seen) == 1).await;
+    let seen = a.record.all().len();
+
+    a.endpoint.close_peer(&b.id, &Refusal::Stopping);
+
+    assert!(a.endpoint.link(&next.id).is_some());
+    assert_eq!(a.record.all().len(), seen, "{:?}", a.record.all());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_life_is_told_lost_before_the_next_is_there() {
+    let (world, network) = memory_world();
+    let (a, b) = (world.node("a"), world.node("b"));
+    network.cut(a.address(), b.address());
+    a.send(&b, Flow(0), &frame(0, 10)).await;
+
+    let next = world.node_with("b", 2, |_| {});
+    next.endpoint.dial(a.address(), None).await.unwrap();
+    a.send(&next, Flow(0), &frame(1, 10)).await;
+
+    next.record.until("a frame", |seen| count_frames(seen) == 1).await;
+    assert_eq!(next.record.frames(), [(Flow(0), frame(1, 10))]);
+    assert_eq!(a.record.all(), [Seen::Unreachable(b.id), Seen::Up("b".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_for_a_node_while_its_end_is_told() {
+    let ends: [fn(&Node, &Node, &Network); 2] = [
+        |a, b, _| a.endpoint.close_peer(&b.id, &Refusal::Stopping),
+        |a, b, network| network.cut(a.address(), b.address()),
+    ];
+    for end in ends {
+        let (world, network) = memory_world();
+        let (a, b) = connected(&world).await;
+        let (tell, told) = std::sync::mpsc::channel();
+        let (endpoint, to, at) = (a.endpoint.clone(), b.id, b.address());
+        a.record.on_end(move || {
+            let send = |priority| endpoint.send_bytes(to, at, Flow(0), priority, &frame(9, 10));
+            tell.send([send(Priority::User), send(Priority::System)]).unwrap();
+        });
+
+        end(&a, &b, &network);
+        a.record.until("the end", |s| s.iter().any(|s| matches!(s, Seen::Down(..)))).await;
+
+        assert_eq!(told.recv().unwrap(), [Sent::Full, Sent::Unreachable]);
+        network.heal(a.address(), b.address());
+        a.endpoint.ready(&b.id, Flow(0)).await;
+        a.send(&b, Flow(0), &frame(1, 10)).await;
+        b.record.until("another frame", |seen| count_frames(seen) == 2).await;
+        assert_eq!(b.record.frames().last(), Some(&(Flow(0), frame(1, 10))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn datagrams_are_lost_at_the_rate_that_is_set() {
     let (world, network) = memory_world();
     let (a, b) = connected(&world).await;

@@ -15,6 +15,7 @@ mod plot;
 mod rounds;
 mod systems;
 mod table;
+mod verdict;
 
 use std::path::Path;
 use std::process::ExitCode;

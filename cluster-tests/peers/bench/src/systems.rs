@@ -49,6 +49,15 @@ impl System {
         }
     }
 
+    /// Whether it does what Purlin does: not a ceiling.
+    pub(crate) fn is_peer(self) -> bool {
+        !matches!(self, Self::Purlin | Self::Bare | Self::BareDefaults)
+    }
+
+    pub(crate) fn is_encrypted(self) -> bool {
+        !matches!(self, Self::OtpTcp | Self::Ractor | Self::Coerce)
+    }
+
     /// The head of its column, which says whether it encrypts.
     pub(crate) fn heading(self) -> &'static str {
         match self {

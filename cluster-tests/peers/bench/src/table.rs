@@ -8,6 +8,7 @@ use meter::Task;
 use crate::figures::{Figure, Goal, short};
 use crate::rounds::Cell;
 use crate::systems::Ready;
+use crate::verdict;
 
 pub(crate) fn show(results: &[Cell], ready: &[Ready]) -> String {
     let mut table = Table::new();
@@ -15,7 +16,7 @@ pub(crate) fn show(results: &[Cell], ready: &[Ready]) -> String {
     table.remove_style(TableComponent::HorizontalLines);
     table.remove_style(TableComponent::MiddleIntersections);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    let mut head = vec!["workload".to_owned(), "unit".to_owned(), "goal".to_owned()];
+    let mut head = ["workload", "unit", "goal", "ahead of\nevery peer"].map(str::to_owned).to_vec();
     head.extend(ready.iter().map(|one| one.system.heading().to_owned()));
     table.set_header(head);
     for task in tasks(results) {
@@ -24,10 +25,10 @@ pub(crate) fn show(results: &[Cell], ready: &[Ready]) -> String {
             table.add_row(row);
         }
     }
-    for column in table.column_iter_mut().skip(3) {
+    for column in table.column_iter_mut().skip(4) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    format!("{table}\n{}", legend(results))
+    format!("{table}\n{}\n{}", verdict::EXCUSED, legend(results))
 }
 
 fn tasks(results: &[Cell]) -> Vec<Task> {
@@ -43,7 +44,7 @@ fn tasks(results: &[Cell]) -> Vec<Task> {
 /// The figures of one workload, then its CPU time, then its losses if there are any.
 fn rows(task: Task, cells: &[&Cell]) -> Vec<Vec<String>> {
     let Some(metrics) = cells.iter().find_map(|cell| cell.reports().next()) else {
-        let mut row = vec![task.title(), String::new(), String::new()];
+        let mut row = vec![task.title(), String::new(), String::new(), String::new()];
         row.extend(cells.iter().map(|cell| trouble(cell)));
         return vec![row];
     };
@@ -60,7 +61,8 @@ fn rows(task: Task, cells: &[&Cell]) -> Vec<Vec<String>> {
             Some(false) => format!("{goal} ✗"),
             None => goal.to_string(),
         });
-        let mut row = vec![title, metric.unit.clone(), goal];
+        let ahead = verdict::of(cells, &metric.unit, verdict::metric(&metric.name));
+        let mut row = vec![title, metric.unit.clone(), goal, ahead.unwrap_or_default()];
         row.extend(cells.iter().map(|cell| match cell.figure(&metric.name) {
             Some(figure) => spread(figure),
             None if index == 0 => trouble(cell),
@@ -69,7 +71,9 @@ fn rows(task: Task, cells: &[&Cell]) -> Vec<Vec<String>> {
         rows.push(row);
     }
     if cells.iter().any(|cell| cell.cpu().is_some()) {
-        let mut row = vec!["  CPU of sender + receiver".to_owned(), "ns/msg".into(), String::new()];
+        let ahead = verdict::cpu(cells).unwrap_or_default();
+        let title = "  CPU of sender + receiver".to_owned();
+        let mut row = vec![title, "ns/msg".into(), String::new(), ahead];
         row.extend(cells.iter().map(|cell| {
             cell.cpu().map_or_else(String::new, |(client, server)| {
                 format!("{} + {}", short(client.median), short(server.median))
@@ -78,7 +82,7 @@ fn rows(task: Task, cells: &[&Cell]) -> Vec<Vec<String>> {
         rows.push(row);
     }
     if cells.iter().any(|cell| cell.lost() > 0.0) {
-        let mut row = vec!["  lost".to_owned(), "%".into(), String::new()];
+        let mut row = vec!["  lost".to_owned(), "%".into(), String::new(), String::new()];
         row.extend(cells.iter().map(|cell| match cell.reports().next() {
             Some(_) => short(cell.lost() * 100.0),
             None => String::new(),

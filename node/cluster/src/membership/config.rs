@@ -19,8 +19,8 @@ impl Default for Config {
     }
 }
 
-/// Shares of `detect_in`, measured for 5 s with 200 nodes, 20 killed at once and 5 % loss, in 20 runs:
-/// p50 2.9 to 3.1 s, p99 3.8 to 4.6 s. With a probe period of 0.1 one run in ten has a p99 above 5.5 s:
+/// Shares of `detect_in`, measured for 5 s with 200 nodes, 20 killed at once and 5 % loss, in 5 runs:
+/// p50 2.9 to 3.0 s, p99 4.1 to 5.3 s. With a probe period of 0.1 one run in ten has a p99 above 5.5 s:
 /// the victim that nobody happens to probe for three seconds. See `tests/simulated/figures.rs`.
 const PROBE_PERIOD: f64 = 0.08;
 const PROBE_RTT: f64 = 0.03;

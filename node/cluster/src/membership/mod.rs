@@ -469,6 +469,7 @@ impl Membership {
     fn forget(&mut self, now: Time) {
         for life in self.table.forget(now) {
             self.history.forget(life.id.name);
+            self.outputs.push_back(Output::Forgotten(life.id.name));
             self.with_foca(now, |foca, wishes| foca.handle_timer(Timer::RemoveDown(life), wishes));
         }
     }

@@ -166,10 +166,15 @@ fn the_dead_are_forgotten_when_they_are_too_many_or_too_old() {
     let dead = (2..2_000).map(|n| known(life(n, 1), State::Down)).collect();
     say_full(&mut node, life(1, 1), dead);
     assert_eq!(node.members().count(), 2 + config::REMEMBERED);
+    let forgotten = |node: &mut Membership| {
+        outputs(node).iter().filter(|output| matches!(output, Output::Forgotten(_))).count()
+    };
+    assert_eq!(forgotten(&mut node), 1_998 - config::REMEMBERED);
 
     let tomorrow = NOW + config::FORGET_AFTER + Duration::from_secs(1);
     node.forget(tomorrow);
     assert_eq!(node.members().count(), 2);
+    assert_eq!(forgotten(&mut node), config::REMEMBERED);
     assert_eq!(node.foca.iter_membership_state().count(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{Labels, NodeId, Refusal, View};
+use purlin_proto::{Labels, NodeId, NodeName, Refusal, View};
 use serde::{Deserialize, Serialize};
 
 /// Time since some start that all calls agree on.
@@ -145,6 +145,8 @@ pub enum Output {
     },
     /// Tell everyone who wants to know.
     Event(Event),
+    /// Nothing is remembered of a node that has long been gone, or of one among too many.
+    Forgotten(NodeName),
     /// This life is over for others. Take a creation of at least this, end all links, and call
     /// [`Membership::reincarnated`](crate::Membership::reincarnated).
     Reincarnate {

@@ -310,6 +310,8 @@ impl World {
                 self.stream(from.name, peer.name, closed);
             }
             Output::Event(event) => self.log.push((self.now, name, event)),
+            // No node here has been gone for so long.
+            Output::Forgotten(_) => {}
             Output::Reincarnate { at_least } => {
                 let id = NodeId::new(name, at_least);
                 self.links.retain(|(a, b)| *a != from && *b != from);

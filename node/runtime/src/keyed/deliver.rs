@@ -284,7 +284,7 @@ impl Runtime {
         };
         let runtime = self.clone();
         self.0.executor.spawn(async move {
-            let _forget = Forget { runtime: &runtime, reference, sent: true };
+            let _forget = Forget { runtime: &runtime, reference };
             reply.send(answer(deadline, receiver).await);
         });
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use purlin_proto::{Codec, Envelope, Payload, Reference, Signal, Spawn, Target};
 use purlin_runtime::{Actor, Config, Context, ExitReason, LinkDown, NodeId, Outcome, Pid, Runtime};
 
-use crate::holdings::held;
+use crate::leftovers::held;
 use crate::wire::{Hand, Pair, count};
 
 fn crash() -> ExitReason {

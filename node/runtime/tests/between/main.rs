@@ -7,9 +7,9 @@
 
 mod entries;
 mod fanout;
-mod holdings;
 mod inflow;
 mod keyed;
+mod leftovers;
 mod links;
 mod monitors;
 mod wire;

@@ -3,7 +3,7 @@
 //! As on a real link, the frames of one flow keep their order and those of different flows need not.
 
 use std::collections::VecDeque;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,12 +29,15 @@ struct WireState {
     told: Vec<Frame>,
     /// Who owns all keys, as the sending node sees it.
     owner: Option<NodeName>,
+    /// What happens while the next frame is being sent.
+    meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Wire {
     fn new() -> Arc<Self> {
         let (under_way, log, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        let state = WireState { sent: Sent::Accepted, under_way, log, told, owner: None };
+        let (sent, owner, meanwhile) = (Sent::Accepted, None, None);
+        let state = WireState { sent, under_way, log, told, owner, meanwhile };
         Arc::new(Self { state: Mutex::new(state) })
     }
 }
@@ -58,6 +61,10 @@ impl Remote for Wire {
         _: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
+        let meanwhile = self.state.lock().unwrap().meanwhile.take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         let mut state = self.state.lock().unwrap();
         if state.sent != Sent::Accepted {
             return state.sent;
@@ -77,7 +84,7 @@ impl Remote for Wire {
     }
 
     fn ready(&self, _: Peer, _: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(ready(()))
+        Box::pin(tokio::time::sleep(Duration::from_millis(1)))
     }
 }
 
@@ -91,14 +98,19 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn new() -> Self {
-        Self::with(&KeyedKinds::default())
+        Self::configured(|_| {})
     }
 
     /// As [`new`](Self::new), both with these keyed kinds.
     pub(crate) fn with(keyed: &KeyedKinds) -> Self {
+        Self::configured(|config| config.keyed = keyed.clone())
+    }
+
+    /// As [`new`](Self::new), both configured so.
+    pub(crate) fn configured(configure: impl Fn(&mut Config)) -> Self {
         let runtime = |name: &'static str| {
             let mut config = Config::new(NodeId::new(name.into(), 1));
-            config.keyed = keyed.clone();
+            configure(&mut config);
             Runtime::new(config)
         };
         let (a, b) = (runtime("a"), runtime("b"));
@@ -165,6 +177,11 @@ impl Pair {
     /// What becomes of all that is sent from now on.
     pub(crate) fn answer(&self, from: &Runtime, sent: Sent) {
         self.between(from).0.state.lock().unwrap().sent = sent;
+    }
+
+    /// What happens while the next frame of a node is being sent.
+    pub(crate) fn meanwhile(&self, from: &Runtime, meanwhile: impl FnOnce() + Send + 'static) {
+        self.between(from).0.state.lock().unwrap().meanwhile = Some(Box::new(meanwhile));
     }
 
     /// The connection is lost, with all that is on its way; a new one can be made.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Endpoint, lock};
-use crate::error::Closed;
+use crate::error::{Closed, DialError};
 use crate::link::{Link, Peer};
 
 /// How long a graceful end waits for dials that something waits for.
@@ -31,13 +31,19 @@ impl Endpoint {
     }
 
     /// Ends the link to a node at once, and says why. When this returns, nothing more of it is
-    /// delivered, and [`Events::down`](crate::Events::down) has been called. What waits for a dial of
-    /// the node is dropped: its senders have been told, or will be, that the node is lost.
+    /// delivered, and [`Events::down`](crate::Events::down) has been called; or, if it was being
+    /// dialed, what waited for that is dropped and [`Events::unreachable`](crate::Events::unreachable)
+    /// has been called. Another life of the node is left alone.
     pub fn close_peer(&self, node: &NodeId, why: &Refusal) {
-        lock(&self.0.peers).give_up(node.name);
         if let Some(link) = self.link(node) {
             self.end(&link, &Closed::Local(why.clone()));
             link.close(why);
+            return;
+        }
+        let dialed = lock(&self.0.peers).abandon(*node);
+        if let Some(at) = dialed {
+            self.0.events.unreachable(*node, at, &DialError::Unacceptable(why.clone()));
+            lock(&self.0.peers).ended(node.name);
         }
     }
 
@@ -54,8 +60,7 @@ impl Endpoint {
         links.retain(|link| match why(link.peer()) {
             None => false,
             Some(why) => {
-                if let Some(node) = &link.peer().node {
-                    lock(&self.0.peers).give_up(node.id.name);
+                if link.peer().node.is_some() {
                     self.end(link, &Closed::Local(why.clone()));
                 }
                 link.close(&why);

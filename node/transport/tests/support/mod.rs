@@ -128,6 +128,8 @@ pub(crate) struct Record {
     changed: Notify,
     refuse: Mutex<Option<Refusal>>,
     answer: Mutex<Option<Refusal>>,
+    /// What is done while an end is being told.
+    on_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Record {
@@ -142,6 +144,19 @@ impl Record {
 
     pub(crate) fn answer_all(&self, why: Refusal) {
         *self.answer.lock().unwrap() = Some(why);
+    }
+
+    /// What is done while the next end is being told.
+    pub(crate) fn on_end(&self, act: impl FnOnce() + Send + 'static) {
+        *self.on_end.lock().unwrap() = Some(Box::new(act));
+    }
+
+    fn ended(&self, seen: Seen) {
+        let act = self.on_end.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
+        self.add(seen);
     }
 
     pub(crate) fn all(&self) -> Vec<Seen> {
@@ -204,11 +219,11 @@ impl Events for Recorder {
     }
 
     fn down(&self, link: &Link, why: &Closed) {
-        self.0.add(Seen::Down(link.peer().name, why.clone()));
+        self.0.ended(Seen::Down(link.peer().name, why.clone()));
     }
 
     fn unreachable(&self, node: NodeId, _: SocketAddr, _: &DialError) {
-        self.0.add(Seen::Unreachable(node));
+        self.0.ended(Seen::Unreachable(node));
     }
 
     fn unreachable_hint(&self, address: SocketAddr) {

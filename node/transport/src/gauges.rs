@@ -1,6 +1,6 @@
 //! What an endpoint holds right now, for those who operate it and for tests that look for leaks.
 
-use purlin_proto::Holding;
+use purlin_proto::Gauge;
 use purlin_proto::limits::FRAME_BYTES;
 
 use crate::endpoint::Endpoint;
@@ -38,22 +38,22 @@ impl Load {
 impl Endpoint {
     /// What is held for connections and on its way through them. Read one small lock at a time: not
     /// a snapshot.
-    pub fn holdings(&self) -> Vec<Holding> {
+    pub fn gauges(&self) -> Vec<Gauge> {
         let links = self.all_links();
         let load = links.iter().map(link::Link::load).fold(Load::default(), Load::max);
         let lane_bytes = self.lane_bytes();
         let [dials, waiting] = self.dials();
         vec![
-            Holding::free("links", links.len()),
-            Holding::free("dials", dials),
-            Holding::bounded("waiting.bytes", waiting, peers::most_waiting(lane_bytes)),
-            Holding::bounded("lane.bytes", load.lane, lanes::most_small(lane_bytes)),
-            Holding::bounded("lane.large_bytes", load.large, lanes::most_large(lane_bytes)),
-            Holding::bounded("control.bytes", load.control, FRAME_BYTES),
-            Holding::bounded("held.bytes", load.held, 2 * link::HELD_BYTES),
-            Holding::bounded("unfinished.bytes", load.unfinished, bulk::HELD_BYTES),
-            Holding::bounded("early.bytes", load.early, link::EARLY_BYTES),
-            Holding::free("tasks.transport", self.tasks()),
+            Gauge::free("links", links.len()),
+            Gauge::free("dials", dials),
+            Gauge::bounded("waiting.bytes", waiting, peers::most_waiting(lane_bytes)),
+            Gauge::bounded("lane.bytes", load.lane, lanes::most_small(lane_bytes)),
+            Gauge::bounded("lane.large_bytes", load.large, lanes::most_large(lane_bytes)),
+            Gauge::bounded("control.bytes", load.control, FRAME_BYTES),
+            Gauge::bounded("held.bytes", load.held, 2 * link::HELD_BYTES),
+            Gauge::bounded("unfinished.bytes", load.unfinished, bulk::HELD_BYTES),
+            Gauge::bounded("early.bytes", load.early, link::EARLY_BYTES),
+            Gauge::free("tasks.transport", self.tasks()),
         ]
     }
 }

@@ -5,7 +5,7 @@
 /// Not a count of what happened: it goes up and down. What should be nothing when nobody does
 /// anything, and is not, has leaked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
+pub struct Gauge {
     /// Of what, as `purlin status` calls it; where it ends in `bytes` these are bytes.
     pub what: &'static str,
     /// How much; where there are several of a kind, such as mailboxes or lanes, of the fullest.
@@ -14,7 +14,7 @@ pub struct Holding {
     pub bound: Option<usize>,
 }
 
-impl Holding {
+impl Gauge {
     /// Something with a bound.
     pub fn bounded(what: &'static str, now: usize, bound: usize) -> Self {
         Self { what, now, bound: Some(bound) }
