@@ -380,3 +380,67 @@ impl Runtime {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use purlin_proto::{Codec, MessageName, Payload};
+
+    use super::*;
+    use crate::item::EncodedMessage;
+
+    fn child(number: usize) -> ChildId {
+        format!("jobs/{number}").parse().expect("a child")
+    }
+
+    fn item(bytes: usize) -> Item {
+        let payload = Payload { codec: Codec::Bincode, bytes: vec![0; bytes].into() };
+        let name = MessageName::from_wire("job.do".into()).expect("a name");
+        Item::Encoded(Box::new(EncodedMessage { name, payload, reply: None, charge: None }))
+    }
+
+    fn here(known: &mut Known, number: usize) -> ChildId {
+        let way = Way::Here(Here { serial: 1, exclusive: true });
+        assert!(known.set(&child(number), Some(way)).is_empty());
+        child(number)
+    }
+
+    #[test]
+    fn what_waits_for_a_child_is_bounded_in_number_and_bytes_and_keeps_its_order() {
+        let mut known = Known::default();
+        let many = here(&mut known, 1);
+        assert!(matches!(known.wait(&many, item(0)), Ok(Some(1))), "the first begins a wait");
+        for _ in 1..ITEMS {
+            assert!(matches!(known.wait(&many, item(0)), Ok(None)));
+        }
+        assert!(matches!(known.wait(&many, item(0)), Err((Not::Full, _))));
+        let large = here(&mut known, 2);
+        for bytes in [BYTES / 2, BYTES / 2 - 1, 1] {
+            assert!(known.wait(&large, item(bytes)).is_ok());
+        }
+        assert!(matches!(known.wait(&large, item(1)), Err((Not::Full, _))));
+
+        assert_eq!(known.set(&many, None).len(), ITEMS);
+        let bytes = |item: Item| match item {
+            Item::Encoded(message) => message.payload.bytes.len(),
+            Item::Local(_) | Item::Notice(_) => 0,
+        };
+        let waited: Vec<_> = known.set(&large, None).into_iter().map(bytes).collect();
+        assert_eq!(waited, [BYTES / 2, BYTES / 2 - 1, 1]);
+        assert_eq!(known.waiting, 0);
+    }
+
+    #[test]
+    fn so_many_children_may_be_waited_for_and_none_that_is_not_here() {
+        let mut known = Known::default();
+        for number in 0..CHILDREN {
+            let child = here(&mut known, number);
+            assert!(known.wait(&child, item(0)).is_ok());
+        }
+        let more = here(&mut known, CHILDREN);
+        assert!(matches!(known.wait(&more, item(0)), Err((Not::Full, _))));
+        assert_eq!(known.set(&child(0), Some(Way::Moved("b".into()))).len(), 1);
+        assert!(known.wait(&more, item(0)).is_ok());
+        assert!(matches!(known.wait(&child(0), item(0)), Err((Not::Changed, _))));
+        assert!(matches!(known.wait(&child(CHILDREN + 1), item(0)), Err((Not::Changed, _))));
+    }
+}
