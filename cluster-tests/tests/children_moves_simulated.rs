@@ -280,7 +280,7 @@ impl Handler<Toil> for Ledger {
 #[test]
 fn one_that_is_busy_is_waited_for_as_long_as_it_may_take_to_stop_and_then_ended() {
     let to = || -> Dest { "child:books/main".parse().unwrap() };
-    cluster(3, |node| node.movable::<Ledger>()).run(async |cluster| {
+    cluster(3, NodeBuilder::movable::<Ledger>).run(async |cluster| {
         let start = move |node: Node| async move {
             let books = ClusterSupervisor::new("books").available();
             let child = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
@@ -292,16 +292,17 @@ fn one_that_is_busy_is_waited_for_as_long_as_it_may_take_to_stop_and_then_ended(
         let mut at = cluster.node("n0").run(start).await.unwrap();
         for (busy, kept) in [(1, true), (30, false)] {
             let from = NODES.map(NodeName::from).into_iter().find(|name| *name != at).unwrap();
+            let (tell, worked) = oneshot::channel();
             let toil = move |node: Node| async move {
                 let toil = Toil(Duration::from_secs(busy));
                 let work = node.runtime().clone();
-                let worked = tokio::spawn(async move {
-                    work.call_timeout(to(), toil, Duration::from_mins(1)).await
+                tokio::spawn(async move {
+                    let worked = work.call_timeout(to(), toil, Duration::from_mins(1)).await;
+                    tell.send(worked).unwrap();
                 });
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                worked
             };
-            let worked = cluster.node(from).run(toil).await.unwrap();
+            cluster.node(from).run(toil).await.unwrap();
 
             let drained =
                 cluster.node(at).run(async |node: Node| node.drain().await).await.unwrap();
