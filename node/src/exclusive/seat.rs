@@ -218,9 +218,12 @@ impl Seat {
 }
 
 /// Answers a question of another voter.
-pub(super) async fn answer(raft: Raft, question: Question) -> Result<Reply, String> {
+pub(super) async fn answer(raft: Raft, store: &Store, question: Question) -> Result<Reply, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     match question {
+        _ if store.contradicts(&question) => {
+            Err("it contradicts what is committed here".to_owned())
+        }
         Question::Append(rpc) => {
             raft.append_entries(rpc).await.map(Reply::Append).map_err(|e| text(&e))
         }
