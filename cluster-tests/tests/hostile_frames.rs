@@ -7,24 +7,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::panic;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use purlin::prelude::*;
 use purlin_cluster_tests::endpoints::Told;
 use purlin_cluster_tests::hostile::Evil;
 use purlin_cluster_tests::hostile::frames::{Frames, Way};
+use purlin_cluster_tests::hostile::harm::{call_until, count_panics, resident, setting};
 use purlin_cluster_tests::memory::until_sees;
-use purlin_cluster_tests::numbered::{Numbered, Receiver, Report};
+use purlin_cluster_tests::numbered::{Receiver, Report};
 use purlin_cluster_tests::sockets::{Home, counter};
 use purlin_transport::{Closed, Flow, Priority, Sent};
 use rand::RngExt;
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
-}
 
 /// Takes what it understands, and keeps it.
 pub struct Victim(u64);
@@ -58,21 +53,9 @@ impl Handler<Note> for Victim {
     }
 }
 
-/// Resident memory, in bytes.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_by_chance_harm_nobody() {
-    let panics = Arc::new(AtomicUsize::new(0));
-    let (seen, before) = (Arc::clone(&panics), panic::take_hook());
-    panic::set_hook(Box::new(move |info| {
-        seen.fetch_add(1, Ordering::Relaxed);
-        before(info);
-    }));
+    let panics = count_panics();
     let (seed, seconds) = (setting("PURLIN_SEED", 1), setting("PURLIN_FUZZ_SECONDS", 6));
 
     let home = Home::default();
@@ -87,20 +70,7 @@ async fn frames_by_chance_harm_nobody() {
     }
     let sink = a.spawn::<Receiver>(()).await.unwrap();
     let end = Instant::now() + Duration::from_secs(seconds);
-    let honest = tokio::spawn({
-        let (b, sink) = (b.clone(), sink.pid());
-        async move {
-            let (mut number, mut slowest) = (0, Duration::ZERO);
-            while Instant::now() < end {
-                let begun = Instant::now();
-                b.call(sink, Numbered::new(number, 64)).await.unwrap();
-                slowest = slowest.max(begun.elapsed());
-                number += 1;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            (number, slowest)
-        }
-    });
+    let honest = call_until(&b, sink.pid(), end);
     let memory = resident();
 
     let kinds = vec!["victim", "no.such"];

@@ -89,13 +89,18 @@ impl Serialize for Serial {
 impl<'de> Deserialize<'de> for Serial {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(de::Error::custom)
+        let serial: Self = text.parse().map_err(de::Error::custom)?;
+        // There is one way to write what is signed.
+        let other = || de::Error::custom("a certificate's serial in capitals");
+        if serial.to_string() == text { Ok(serial) } else { Err(other()) }
     }
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::codec;
 
     #[test]
     fn what_is_no_serial_is_said_to_be_none() {
@@ -104,5 +109,13 @@ mod tests {
         }
         assert_eq!(Serial::of(&[1; 8]).made_ms(), None);
         assert_eq!(Serial::of(&[1; 99]).as_bytes().len(), SERIAL_BYTES);
+    }
+
+    #[test]
+    fn people_may_type_capitals_and_nodes_write_a_serial_in_one_way() {
+        assert_eq!("0AfF".parse(), Ok(Serial::of(&[0x0a, 0xff])));
+        let read = |text: &str| codec::from_bytes::<Serial>(&codec::to_bytes(text).unwrap(), 100);
+        assert_eq!(read("0aff"), Ok(Serial::of(&[0x0a, 0xff])));
+        assert!(read("0AFF").is_err());
     }
 }

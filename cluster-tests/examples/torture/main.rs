@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a trial that cannot be made has failed")]
 
+mod churn;
 mod disk;
 mod garbage;
 mod limits;
@@ -33,7 +34,7 @@ const TRIALS: [(&str, Trial); 11] = [
     ("garbage", garbage::garbage),
     ("port-scan", garbage::port_scan),
     ("slow-loris", garbage::slow_loris),
-    ("churn", garbage::churn),
+    ("churn", churn::churn),
     ("push", push::push),
     ("full-disk", disk::full),
     ("read-only-disk", disk::read_only),

@@ -109,6 +109,17 @@ pub(crate) fn taken(process: &Process) -> Taken {
     Taken { mib: kib >> 10, files: std::fs::read_dir(of("fd")).unwrap().count() }
 }
 
+/// The time on a processor that a process has had.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may have spaces (proc_pid_stat(5)): user and system time are the 14th and
+    // 15th field, in hundredths of a second.
+    let (_, behind) = stat.rsplit_once(')').unwrap();
+    let ticks =
+        behind.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
 pub(crate) fn check(held: bool, figures: String) -> super::Outcome {
     if held { Ok(figures) } else { Err(figures) }
 }

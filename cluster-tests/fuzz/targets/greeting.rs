@@ -19,7 +19,7 @@ fn twice<T: Serialize + DeserializeOwned>(input: &[u8], limit: usize) -> Option<
 
 fuzz_target!(|input: &[u8]| {
     if let Some(hello) = twice::<Hello>(input, HELLO_BYTES) {
-        let _ = hello.role();
+        let _ = hello.is_node();
         if let Some(node) = &hello.node {
             let _ = node.check();
         }

@@ -2,7 +2,9 @@
 //! hands of the test.
 
 pub mod frames;
+pub mod harm;
 pub mod strangers;
+pub mod voices;
 
 use std::path::Path;
 use std::time::Duration;

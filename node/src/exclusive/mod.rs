@@ -20,6 +20,7 @@
 mod network;
 mod raft;
 mod seat;
+mod sound;
 mod store;
 mod task;
 mod wire;

@@ -39,7 +39,8 @@ pub(super) struct Mouth {
 #[derive(Default)]
 struct Asked {
     next: u64,
-    waiting: BTreeMap<u64, oneshot::Sender<Result<Reply, String>>>,
+    /// By the question's number: who is asked, and who waits.
+    waiting: BTreeMap<u64, (NodeName, oneshot::Sender<Result<Reply, String>>)>,
 }
 
 /// Forgets a question when its asker gives up.
@@ -76,10 +77,16 @@ impl Mouth {
         }
     }
 
-    /// An answer has come. Nobody may wait for it any more.
-    pub(super) fn answered(&self, number: u64, answer: Result<Reply, String>) {
-        let waiting = self.asked().waiting.remove(&number);
-        if let Some(waiting) = waiting {
+    /// An answer has come. Nobody may wait for it any more; one from a node that was not asked counts
+    /// for nothing.
+    pub(super) fn answered(&self, from: NodeName, number: u64, answer: Result<Reply, String>) {
+        let mut asked = self.asked();
+        if asked.waiting.get(&number).is_none_or(|(whom, _)| *whom != from) {
+            return;
+        }
+        let waiting = asked.waiting.remove(&number);
+        drop(asked);
+        if let Some((_, waiting)) = waiting {
             drop(waiting.send(answer));
         }
     }
@@ -100,7 +107,7 @@ impl Mouth {
             }
             asked.next += 1;
             let number = asked.next;
-            asked.waiting.insert(number, send);
+            asked.waiting.insert(number, (to, send));
             number
         };
         let _forget = Forget { mouth: self, number };

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::raft::{LogId, Membership, Proposal, StorageError, Views, Vote};
+use super::wire::Question;
 use crate::disk::{Change, Disk, DiskError};
 
 const VOTE: &[u8] = b"vote";
@@ -107,6 +108,25 @@ impl Store {
     /// The newest view that is applied here.
     pub(super) fn view(&self) -> RingView {
         self.kept().applied.view.clone()
+    }
+
+    /// Whether it would have what is committed here be something else, which no leader does.
+    pub(super) fn contradicts(&self, question: &Question) -> bool {
+        let kept = self.kept();
+        let Some(last) = kept.committed.max(kept.applied.last) else { return false };
+        let differs = |log: LogId| match kept.log.get(&log.index) {
+            _ if log.index > last.index => false,
+            Some(entry) => entry.log_id != log,
+            None => log > last,
+        };
+        match question {
+            Question::Append(append) => {
+                let entries = append.entries.iter().map(|entry| entry.log_id);
+                entries.chain(append.prev_log_id).any(differs)
+            }
+            Question::Snapshot(_, meta, _) => meta.last_log_id.is_some_and(differs),
+            Question::Vote(_) => false,
+        }
     }
 
     /// Returns when the log is applied up to this entry. Cancel safe.

@@ -76,6 +76,17 @@ pub(super) enum Question {
     Snapshot(Vote, SnapshotMeta<u64, BasicNode>, Vec<u8>),
 }
 
+impl Question {
+    /// Of who asks, or of the leader it claims to be.
+    pub(super) fn vote(&self) -> &Vote {
+        match self {
+            Self::Append(append) => &append.vote,
+            Self::Vote(asked) => &asked.vote,
+            Self::Snapshot(vote, ..) => vote,
+        }
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Append(AppendEntriesResponse<u64>),

@@ -40,15 +40,15 @@ impl Task {
                     return self.say(from.name, Say::Answer(number, none));
                 };
                 seat.asked_at = now;
-                let raft = seat.raft.clone();
+                let (raft, store) = (seat.raft.clone(), seat.store.clone());
                 let mouth = self.mouth.clone();
                 self.spawn(async move {
-                    let answer = seat::answer(raft, question).await;
+                    let answer = seat::answer(raft, &store, question).await;
                     mouth.say(from.name, &Say::Answer(number, answer));
                     Done::Nothing
                 });
             }
-            Say::Answer(number, answer) => self.mouth.answered(number, answer),
+            Say::Answer(number, answer) => self.mouth.answered(from.name, number, answer),
             Say::Drains(authority) => {
                 let seat = self.seat.as_mut().filter(|seat| seat.authority == authority);
                 if let Some((_, keeper)) = seat.and_then(|seat| seat.leading.as_mut()) {

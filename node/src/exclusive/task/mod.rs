@@ -24,6 +24,7 @@ use tokio::time::{Duration, Instant, MissedTickBehavior};
 use super::network::Mouth;
 use super::raft::Chance;
 use super::seat::Seat;
+use super::sound;
 use super::wire::{Here, Known, Say};
 use super::{Exclusive, Shown, Told};
 use crate::builder::WallClock;
@@ -222,7 +223,10 @@ impl Task {
                 biased;
                 told = self.told.recv() => match told {
                     Some(Told::Said { from, bytes }) => match Say::decode(&bytes) {
-                        Ok(Some(said)) => self.hear(from, said).await,
+                        Ok(Some(said)) => match sound::check(&said) {
+                            Ok(()) => self.hear(from, said).await,
+                            Err(wrong) => tracing::debug!(%from, wrong, "is not heeded about leases"),
+                        },
                         Ok(None) => tracing::debug!(%from, "says what is of a later version"),
                         Err(error) => self.violation(from, format!("about leases: {error}")),
                     },
