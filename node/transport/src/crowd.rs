@@ -11,10 +11,10 @@
 //!   up no more than [`CROWDED`] places;
 //! - of one source (an IPv4 address, or an IPv6 network of 64 bits) with a proved address
 //!   [`FROM_ONE_SOURCE`] go on at once;
-//! - a source whose handshakes fail (no certificate, one of another authority, never finished) has
-//!   [`FAILURES`] of them, which come back at one each [`FAILURE_COSTS`]; then it is not heard. Only
-//!   what came from a proved address counts, or others could be shut out in their names. Handshakes
-//!   that succeed cost a source nothing.
+//! - a source whose handshakes fail (no certificate, one of another authority or that is revoked,
+//!   never finished) has [`FAILURES`] of them, which come back at one each [`FAILURE_COSTS`]; then it
+//!   is not heard. Only what came from a proved address counts, or others could be shut out in their
+//!   names. Handshakes that succeed cost a source nothing.
 //!
 //! What is remembered of sources is bounded by [`SOURCES`]: beyond it, whoever owes least is
 //! forgotten.

@@ -562,6 +562,10 @@ impl Endpoint {
                 }
                 _ => tracing::warn!(%address, %error, "connection refused"),
             }
+            if matches!(error, DialError::Unacceptable(Refusal::Revoked { .. })) {
+                // A stranger, from now on.
+                place.failed(true, Instant::now());
+            }
             if let DialError::Unacceptable(why) = &error
                 && let Some(answer) = handshake::refuse(&connection, why).await
             {

@@ -1,11 +1,12 @@
 //! Many strangers at once, and peers that send what nobody waits for.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use purlin_proto::Refusal;
-use purlin_transport::{Environment, WireConfig};
+use purlin_proto::{Refusal, Serial};
+use purlin_transport::{DialError, Environment, WireConfig};
+use tokio::task::JoinSet;
 
 use super::raw::{at, certified, config, greet};
 use super::{closed, node};
@@ -77,6 +78,30 @@ async fn a_source_that_fails_too_often_is_not_heard_and_others_are() {
     let b = World::endpoint_on(wire, world.authority.issue(node("b")), 1, |_| {});
 
     b.endpoint.dial(a.address(), None).await.expect("another source is heard");
+}
+
+#[tokio::test]
+async fn whose_certificate_is_revoked_is_heard_as_often_as_one_who_has_none() {
+    let world = World::new(Fabric::Quic);
+    let a = world.node("a");
+    a.record.refuse_all(Refusal::Revoked { serial: Serial::new(1, [0; 10]) });
+    let revoked = ["b", "c", "d", "e", "f", "g", "h", "i"].map(|name| world.node(name));
+    let (mut refused, begun) = (0, Instant::now());
+    while stat(&a, "handshakes.ignored") == 0 {
+        assert!(begun.elapsed() < Duration::from_mins(1), "refused {refused} times, and no end");
+        let mut dialing = JoinSet::new();
+        for node in &revoked {
+            let (endpoint, to) = (node.endpoint.clone(), a.address());
+            dialing.spawn(async move {
+                tokio::time::timeout(Duration::from_secs(1), endpoint.dial(to, None)).await
+            });
+        }
+        while let Some(dialed) = dialing.join_next().await {
+            let is_refusal = |error| matches!(error, DialError::Refused(Refusal::Revoked { .. }));
+            refused += u32::from(dialed.unwrap().is_ok_and(|dialed| dialed.is_err_and(is_refusal)));
+        }
+    }
+    assert!(refused > 40, "refused {refused} times");
 }
 
 #[tokio::test]
