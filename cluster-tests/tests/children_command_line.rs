@@ -114,12 +114,13 @@ async fn a_client_calls_a_child_and_waits_while_it_is_moved() {
     cluster.ok(stays, &["leave", "--on", there]);
     let begun = Instant::now();
     loop {
-        match client.call(hits(), Read).await {
-            // The new one.
-            Ok(0) => break,
-            Ok(7) | Err(_) => assert!(begun.elapsed() < SOON),
-            other => panic!("{other:?}"),
+        assert_eq!(client.call(hits(), Read).await, Ok(7), "its state goes along");
+        let list = cluster.json(stays, &["tree", "--cluster"]);
+        if list[0]["state"] == "running" && list[0]["node"] != there {
+            break;
         }
+        assert!(begun.elapsed() < SOON, "{list:?}");
     }
+    assert_eq!(client.call(hits(), Read).await, Ok(7));
     client.close().await;
 }

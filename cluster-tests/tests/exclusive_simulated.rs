@@ -402,6 +402,39 @@ fn a_voter_that_comes_back_with_old_news_does_not_lead_the_others_astray() {
     check("astray", false);
 }
 
+#[test]
+fn two_voters_that_leave_and_come_back_vote_again() {
+    let cluster = Cluster::builder(11).nodes(3).with(sentry).start_apart();
+    cluster.run(async |cluster| {
+        // The first leads, and knows the others as voters.
+        cluster.restart("n0").await;
+        cluster.advance(Duration::from_secs(5)).await;
+        for name in ["n1", "n2"] {
+            cluster.restart(name).await;
+        }
+        cluster.until_whole(Duration::from_mins(1)).await;
+        until_all_run(cluster, "n0".into(), "back", SOON).await;
+        cluster.advance(Duration::from_secs(5)).await;
+        assert_eq!(voters(cluster, "n0").await.0.len(), 3);
+        // Alone with the first, the second gives up its seat as well.
+        cluster.stop("n1").await;
+        cluster.advance(Duration::from_secs(30)).await;
+        cluster.stop("n2").await;
+        cluster.advance(Duration::from_secs(2)).await;
+        for name in ["n1", "n2"] {
+            cluster.restart(name).await;
+        }
+        cluster.until_whole(Duration::from_mins(1)).await;
+        // Longer than a lease.
+        cluster.advance(Duration::from_secs(15)).await;
+        until_all_run(cluster, "n0".into(), "back", SOON).await;
+        assert_eq!(voters(cluster, "n0").await.0.len(), 3);
+        cluster.crash("n0");
+        until_all_run(cluster, "n1".into(), "back", FAILOVER).await;
+    });
+    check("back", false);
+}
+
 /// Who votes, as a node sees it; and whether it does itself.
 async fn voters(cluster: &Cluster, on: &'static str) -> (Vec<NodeName>, bool) {
     let ask =

@@ -283,6 +283,21 @@ impl NodeBuilder {
         self
     }
 
+    /// As [`actor`](Self::actor), for a kind whose state goes along when a child of a cluster supervisor
+    /// is moved to another node; see [`Stateful`].
+    ///
+    /// ```
+    /// use purlin::Node;
+    /// use purlin::kinds::Counter;
+    ///
+    /// let node = Node::builder().movable::<Counter>();
+    /// ```
+    #[must_use]
+    pub fn movable<A: Stateful>(mut self) -> Self {
+        self.kinds = self.kinds.with_state::<A>();
+        self
+    }
+
     /// Makes a kind of actor a keyed one, of which there is one process for each key that is used;
     /// see [`Node::keyed`]. Every node of the cluster is to have it, for any may own a key.
     ///
@@ -312,7 +327,7 @@ impl NodeBuilder {
     /// let node = Node::builder().stateful::<Counter>(Keyed::new().passivate_after(idle));
     /// ```
     #[must_use]
-    pub fn stateful<A: Stateful>(mut self, keyed: Keyed) -> Self {
+    pub fn stateful<A: Stateful + KeyedActor>(mut self, keyed: Keyed) -> Self {
         self.keyed = self.keyed.with_state::<A>(keyed);
         self
     }

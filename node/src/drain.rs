@@ -12,8 +12,8 @@
 //!    (`runtime/keyed/moved.rs`). What is exclusive moves when the voters have agreed on a ring view
 //!    without this node; it keeps its lease until all nodes have ended what that view takes from
 //!    them, and others have begun ([`purlin_cluster::exclusive`], rule 7). What else is to move is a
-//!    [`Mover`]: children of cluster supervisors are ended here by their owners and run elsewhere
-//!    then (`children/drained.rs`).
+//!    [`Mover`]: children of cluster supervisors are taken over by other nodes, with their
+//!    state (`children/drained.rs`).
 //! 4. It waits until nothing has been sent on for a moment and no call of its own is out.
 //!
 //! Then it leaves ([`Node::stop`]).
@@ -40,7 +40,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use purlin_cluster::Ring;
-use purlin_proto::admin::{self, CALL_TIMEOUT, DrainPlan, Drained, Move, SeesDraining};
+use purlin_proto::admin::{self, CALL_TIMEOUT, DrainPlan, DrainRest, Drained, Move, SeesDraining};
+use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{Dest, Name, NodeName};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -106,6 +107,21 @@ impl Shared {
         DrainPlan { node, moves, limit_s: self.drain.limit.as_secs_f64() }
     }
 
+    /// What would end with this node, and what is out.
+    pub(crate) fn drain_rest(&self) -> DrainRest {
+        let global = self.runtime.own_global_names();
+        let own = |name: &Name| name.as_str().split('.').next() == Some(admin::SYSTEM);
+        let local: Vec<_> = self.runtime.names().into_iter().map(|(name, _)| name).collect();
+        let local: Vec<_> = local.into_iter().filter(|name| !own(name)).collect();
+        DrainRest {
+            globals: global.len(),
+            global: global.into_iter().take(PAGE_ENTRIES).collect(),
+            locals: local.len(),
+            local: local.into_iter().take(PAGE_ENTRIES).collect(),
+            calls: self.runtime.calls_out(),
+        }
+    }
+
     /// How much has not moved yet.
     fn left(&self) -> usize {
         self.drain.movers.iter().map(|mover| mover.left(self)).sum()
@@ -125,8 +141,8 @@ impl Shared {
 
 impl Node {
     /// Takes the node out of service: other members own its keys from now on and get their processes'
-    /// state, nothing is placed on it any more, children of cluster supervisors are ended here and run
-    /// elsewhere, and what is on its way is waited for. What is left stays, and ends with
+    /// state, nothing is placed on it any more, children of cluster supervisors run elsewhere with
+    /// theirs, and what is on its way is waited for. What is left stays, and ends with
     /// [`stop`](Self::stop), which is to be called next.
     ///
     /// Takes 20 s at most unless said otherwise ([`NodeBuilder::drain_limit`]). Nothing moves if there

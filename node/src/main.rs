@@ -12,7 +12,7 @@ use purlin::{Keyed, Node};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let kinds = Node::builder().actor::<Echo>().actor::<Counter>().actor::<Kv>();
+    let kinds = Node::builder().actor::<Echo>().movable::<Counter>().movable::<Kv>();
     let keyed = Keyed::new();
     let kinds = kinds.keyed::<Echo>(keyed).stateful::<Counter>(keyed).stateful::<Kv>(keyed);
     purlin::cli::run(kinds)

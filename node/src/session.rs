@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::admin::children::{EndChild, HandOverChildren, HostChild, KeepChildren};
-use purlin_proto::admin::{self, DropSnapshot, KeepSnapshot, ReleaseKey, TakeKey};
+use purlin_proto::admin::children::{
+    EndChild, HandOverChildren, HostChild, KeepChildren, ReleaseChild, TakeChild,
+};
+use purlin_proto::admin::{
+    self, DropHeldSnapshot, DropSnapshot, KeepSnapshot, ReleaseHeldKey, ReleaseKey, TakeKey,
+};
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
 use purlin_proto::{
@@ -26,8 +30,12 @@ use crate::guard::{Guard, Guards};
 
 /// What nodes ask of each other when keys and children move: it would let a client take states away,
 /// or forge them.
-const BETWEEN_NODES: [&str; 8] = [
+const BETWEEN_NODES: [&str; 12] = [
+    TakeChild::NAME,
+    ReleaseChild::NAME,
     ReleaseKey::NAME,
+    ReleaseHeldKey::NAME,
+    DropHeldSnapshot::NAME,
     TakeKey::NAME,
     KeepSnapshot::NAME,
     DropSnapshot::NAME,

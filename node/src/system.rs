@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Believe, Drain, DropSnapshot, Event, GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner,
-    GetProcess, GetStatus, GetTree, GetTrust, GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave,
-    LeaveGroup, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
-    ListProcesses, ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseKey,
-    Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey,
-    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
+    self, Believe, Drain, DropHeldSnapshot, DropSnapshot, Event, GetDrainPlan, GetDrainRest,
+    GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy,
+    JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
+    ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics,
+    OwnerInfo, Place, RegisterGlobal, ReleaseHeldKey, ReleaseKey, Renew, Revoke, SeesDraining,
+    Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey, UnsubscribeTopic, What,
+    WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};
@@ -306,6 +307,18 @@ fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
         });
     });
     let here = runtime.clone();
+    let message = take(message, |ask: ReleaseHeldKey, answer| {
+        tokio::spawn(async move {
+            if let Some(released) = here.release_held_key(&ask).await {
+                answer.send(released);
+            }
+        });
+    });
+    let here = runtime.clone();
+    let message = take(message, |ask: DropHeldSnapshot, answer| {
+        tokio::spawn(async move { answer.send(here.drop_held_snapshot(&ask).await) });
+    });
+    let here = runtime.clone();
     let message = take(message, |ask: KeepSnapshot, answer| {
         tokio::spawn(async move { answer.send(here.keep_snapshot(ask).await) });
     });
@@ -321,6 +334,7 @@ fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
 /// Answers what has to do with taking a node out of service.
 fn about_draining(node: &Arc<Shared>, message: Option<Untyped>) -> Option<Untyped> {
     let message = reply(message, |_: GetDrainPlan| node.drain_plan());
+    let message = reply(message, |_: GetDrainRest| node.drain_rest());
     let message =
         reply(message, |ask: SeesDraining| !node.directory.ring().members().contains(&ask.node));
     take(message, |_: Drain, answer| {

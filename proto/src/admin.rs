@@ -44,13 +44,18 @@ mod keyed;
 pub mod names;
 
 pub use certificates::{Believe, GetTrust, ListRevocations, Renew, Revoke, TrustInfo};
-pub use drain::{Drain, DrainPlan, Drained, GetDrainPlan, Move, SeesDraining};
+pub use drain::{
+    Drain, DrainPlan, DrainRest, Drained, GetDrainPlan, GetDrainRest, Move, SeesDraining,
+};
 pub use entries::{
     GlobalNameInfo, GroupInfo, GroupMemberInfo, JoinGroup, LeaveGroup, ListGlobalNames,
     ListGroupMembers, ListGroups, ListTopics, RegisterGlobal, SubscribeTopic, TakeGlobal,
     TopicInfo, UnsubscribeTopic, WhereIsGlobal,
 };
-pub use keyed::{DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseKey, Released, TakeKey};
+pub use keyed::{
+    DropHeldSnapshot, DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseHeldKey, ReleaseKey,
+    Released, TakeKey,
+};
 
 /// What is this node, and how is it?
 #[derive(Debug, Clone, Serialize, Deserialize)]

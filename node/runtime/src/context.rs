@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::actor::{Actor, Handler, Interrupt, Kind, Outcome};
 use crate::aside::aside;
+use crate::hosted::Left;
 use crate::item::{BoxFuture, Delivery, Item, Notice, Via};
 use crate::keyed::stateful::Kept;
 use crate::mailbox::{Batch, inner};
@@ -66,6 +67,8 @@ struct More {
     idle: Option<Box<Idle>>,
     /// Of a keyed process with state.
     kept: Option<Box<Kept>>,
+    /// Of a child of a cluster supervisor with state: where it leaves it.
+    leaves: Option<Left>,
 }
 
 impl<A: Actor> Context<A> {
@@ -92,6 +95,14 @@ impl<A: Actor> Context<A> {
 
     pub(crate) fn kept(&mut self) -> Option<&mut Kept> {
         self.more_if_any()?.kept.as_deref_mut()
+    }
+
+    pub(crate) fn leave_in(&mut self, left: Left) {
+        self.more().leaves = Some(left);
+    }
+
+    pub(crate) fn leaves(&mut self) -> Option<Left> {
+        self.more_if_any()?.leaves.clone()
     }
 
     pub(crate) fn on_name_conflict(&mut self, via: Via) {
@@ -486,7 +497,7 @@ pub(crate) trait Origin<A: Actor>: Send {
 }
 
 /// Arguments, and nothing.
-struct Args<T>(T);
+pub(crate) struct Args<T>(pub(crate) T);
 
 impl<A: Actor> Origin<A> for Args<A::Args> {
     fn begin(self, ctx: &mut Context<A>) -> impl Future<Output = Outcome<A>> + Send {

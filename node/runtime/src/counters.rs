@@ -79,6 +79,12 @@ counters! {
     keyed_not_remembered = "keyed.not_remembered",
     /// Exclusive processes that were ended because this node does not hold their keys any more.
     exclusive_ended = "exclusive.ended",
+    /// What was said in the name of earlier owners of exclusive shards, and refused.
+    exclusive_stale = "exclusive.stale",
+    /// Children of cluster supervisors that began with the state that they had elsewhere.
+    children_restored = "children.restored",
+    /// States of children that are lost, for they could not be encoded.
+    children_not_left = "children.not_left",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
 }

@@ -21,8 +21,12 @@
 //!   on a message for it: of two that know different ring views the one with the older has to learn
 //!   the newer before it says no ([`Remote::refresh_holdings`]). So a message in a planned move finds
 //!   its owner, whoever has heard of the move first; it costs a round trip to the voters' leader.
+//! - What a node says to others in the name of what it holds carries a fence, and is refused where a
+//!   later owner has been met (`exclusive/fences.rs`).
 //! - A process that has an exclusive global name (`entries/exclusive_names.rs`) may run while the node
 //!   has a lease. Its polls look at that too; it is ended with an error instead of `Shutdown`.
+
+mod fences;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -40,6 +44,7 @@ use crate::changes::{Changes, Changing};
 use crate::process::Process;
 use crate::relations::Address;
 use crate::runtime::{Runtime, lock};
+use fences::Fences;
 
 /// How long a busy process whose key has moved is left alone at a time.
 const BUSY: Duration = Duration::from_millis(5);
@@ -81,6 +86,8 @@ pub(crate) struct Exclusive {
     changed: Arc<Changing>,
     /// In nanoseconds after the runtime's start: from then on nothing on the list may run.
     until: AtomicU64,
+    /// The owners of shards that were met.
+    fences: Fences,
 }
 
 struct Listed {
@@ -96,6 +103,7 @@ impl Default for Exclusive {
             left: Arc::default(),
             changed: Arc::default(),
             until: AtomicU64::new(u64::MAX),
+            fences: Fences::default(),
         }
     }
 }
@@ -130,7 +138,7 @@ impl Runtime {
         }
     }
 
-    async fn refresh_holdings(&self) {
+    pub(crate) async fn refresh_holdings(&self) {
         if let Some(remote) = self.0.remote.get() {
             remote.refresh_holdings().await;
         }
@@ -264,7 +272,10 @@ impl Runtime {
             list(Some(Fence { epoch: 0, shard: 0, generation: serial }));
             match runtime.holding(&key) {
                 Holding::Yes { epoch, shard } => {
-                    list(Some(Fence { epoch, shard, generation: serial }));
+                    let fence = Fence { epoch, shard, generation: serial };
+                    list(Some(fence));
+                    // If somebody lies about a later owner, the lease knows better.
+                    let _ = runtime.meet_owner(fence);
                     return Ok(entered);
                 }
                 Holding::No if refreshed => {

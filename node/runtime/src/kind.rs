@@ -7,7 +7,10 @@ use std::sync::Arc;
 use purlin_proto::{Payload, SpawnError};
 
 use crate::actor::Actor;
+use crate::context::Args;
+use crate::hosted::Moved;
 use crate::item::BoxFuture;
+use crate::keyed::stateful::Stateful;
 use crate::messages::Messages;
 use crate::process::Process;
 use crate::runtime::Runtime;
@@ -22,6 +25,14 @@ impl Kinds {
     #[must_use]
     pub fn with<A: Actor>(mut self) -> Self {
         self.0.insert(A::KIND, Arc::new(Typed::<A>(PhantomData)));
+        self
+    }
+
+    /// As [`with`](Self::with), for one whose state goes along when a child of a cluster supervisor is
+    /// moved to another node.
+    #[must_use]
+    pub fn with_state<A: Stateful>(mut self) -> Self {
+        self.0.insert(A::KIND, Arc::new(Movable::<A>(PhantomData)));
         self
     }
 
@@ -62,12 +73,46 @@ impl<A: Actor> Kind for Typed<A> {
         &self,
         runtime: Runtime,
         args: Payload,
-        options: SpawnOptions,
+        mut options: SpawnOptions,
     ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>> {
         Box::pin(async move {
-            let bad = |error| SpawnError::Args { detail: format!("{error}") };
-            let args = args.decode::<A::Args>().map_err(bad)?;
-            runtime.start_actor::<A>(args, options).await
+            let args = decode::<A>(&args)?;
+            match options.hosted.take() {
+                Some(hosted) => {
+                    runtime.start_hosted::<A, _>(hosted, options, |_, _| Args(args)).await
+                }
+                None => runtime.start_actor::<A>(args, options).await,
+            }
         })
     }
+}
+
+struct Movable<A>(PhantomData<fn() -> A>);
+
+impl<A: Stateful> Kind for Movable<A> {
+    fn messages(&self) -> &'static [&'static str] {
+        A::Messages::NAMES
+    }
+
+    fn spawn(
+        &self,
+        runtime: Runtime,
+        args: Payload,
+        mut options: SpawnOptions,
+    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>> {
+        Box::pin(async move {
+            let args = decode::<A>(&args)?;
+            match options.hosted.take() {
+                Some(hosted) => {
+                    let origin = |found, left| Moved { args, found, left };
+                    runtime.start_hosted::<A, _>(hosted, options, origin).await
+                }
+                None => runtime.start_actor::<A>(args, options).await,
+            }
+        })
+    }
+}
+
+fn decode<A: Actor>(args: &Payload) -> Result<A::Args, SpawnError> {
+    args.decode().map_err(|error| SpawnError::Args { detail: format!("{error}") })
 }

@@ -452,6 +452,11 @@ impl Process {
         self.lock().phase
     }
 
+    /// Whether `start` has returned, or never will.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lock().phase != Phase::Starting
+    }
+
     /// `start` has returned: it may be called, and is shut down gracefully.
     pub(crate) fn set_started(&self) {
         let mut state = self.lock();

@@ -12,6 +12,7 @@ use purlin_proto::{
 };
 
 use crate::actor::Actor;
+use crate::hosted::{Hosted, HostedChild, Left};
 use crate::item::{Delivery, EncodedMessage, Item, Notice};
 use crate::mailbox::Batch;
 use crate::process::Process;
@@ -199,21 +200,20 @@ impl RawContext {
         async move { Ok((spawned.await?, reference)) }
     }
 
-    /// Starts a process of a kind by its name on this node, linked to this one from its first moment,
-    /// which it takes for its parent. With a key it is exclusive: it begins when this node
-    /// [holds](Runtime::holding) the key, fails to start if another one does, and ends when this one
-    /// does not any more.
-    pub fn spawn_kind_link(
+    /// Starts a child of a cluster supervisor on this node, of a kind by its name, linked to this process
+    /// from its first moment, which it takes for its parent. See [`HostedChild`].
+    pub fn spawn_child_link(
         &self,
         kind: &str,
         args: Payload,
-        exclusive: Option<Box<[u8]>>,
-    ) -> impl Future<Output = Result<Pid, SpawnError>> + Send + use<> {
+        child: HostedChild,
+    ) -> (impl Future<Output = Result<Pid, SpawnError>> + Send + use<>, Left) {
         let runtime = self.runtime().clone();
+        let (hosted, left) = Hosted::new(child);
         let options = SpawnOptions {
             parent: Some(self.pid()),
             link: Some(Address::Local(self.process.serial)),
-            exclusive,
+            hosted: Some(Box::new(hosted)),
             ..SpawnOptions::default()
         };
         let unknown =
@@ -222,7 +222,7 @@ impl RawContext {
             .kind(kind)
             .map(|kind| kind.spawn(runtime.clone(), args, options))
             .ok_or_else(unknown);
-        async move { Ok(started?.await?.pid()) }
+        (async move { Ok(started?.await?.pid()) }, left)
     }
 
     /// Starts a supervisor that is linked to this process, and takes it for its parent (OTP:

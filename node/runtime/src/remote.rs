@@ -446,7 +446,7 @@ impl Runtime {
             link: link.then_some(Address::Remote(parent)),
             monitor: monitor.map(|reference| (Address::Remote(parent), reference)),
             announce: Some(announce.clone()),
-            exclusive: None,
+            hosted: None,
             over: Some(inbound.inflow.connection()),
         };
         let Some(found) = self.kind(kind.as_str()) else {

@@ -23,7 +23,7 @@ use tokio::time::{Duration, Instant};
 use crate::actor::{Actor, Outcome};
 use crate::context::{Context, run_actor};
 use crate::current::{self, Enter};
-use crate::exclusive::Leased;
+use crate::hosted::Hosted;
 use crate::inflow::Connection;
 use crate::mailbox::Mailbox;
 use crate::panics;
@@ -47,8 +47,8 @@ pub(crate) struct SpawnOptions {
     pub(crate) monitor: Option<(Address, Reference)>,
     /// Told when it has started, before it does anything more.
     pub(crate) announce: Option<Announce>,
-    /// It begins when this node holds this key, and ends when it does not; see `exclusive.rs`.
-    pub(crate) exclusive: Option<Box<[u8]>>,
+    /// It is a child of a cluster supervisor.
+    pub(crate) hosted: Option<Box<Hosted>>,
     /// The connection that it was asked for over, and that what it is to others depends on.
     pub(crate) over: Option<Connection>,
 }
@@ -235,21 +235,16 @@ impl Runtime {
     ) -> Result<Arc<Process>, SpawnError> {
         let (starter, outcome) = oneshot::channel();
         let class = const { &Class::of::<A>() };
-        let process = match options.exclusive.clone() {
-            None => self.launch(class, options, Some(starter), false, |process| {
-                run_actor::<A>(Context::new(process), args)
-            })?,
-            Some(key) => {
-                self.launch(class, options, Some(starter), false, |process| async move {
-                    let _entered = match Self::enter_exclusive(&process, key).await {
-                        Ok(entered) => entered,
-                        Err(reason) => return reason,
-                    };
-                    let leased = Some(Arc::clone(&process));
-                    Leased::new(leased, run_actor::<A>(Context::new(process), args)).await
-                })?
-            }
-        };
+        let process = self.launch(class, options, Some(starter), false, |process| {
+            run_actor::<A>(Context::new(process), args)
+        })?;
+        Self::has_started(process, outcome).await
+    }
+
+    pub(crate) async fn has_started(
+        process: Arc<Process>,
+        outcome: oneshot::Receiver<Result<(), SpawnError>>,
+    ) -> Result<Arc<Process>, SpawnError> {
         match outcome.await {
             Ok(Ok(())) => Ok(process),
             Ok(Err(error)) => Err(error),
@@ -309,8 +304,7 @@ impl Runtime {
             let taken = |holder| SpawnError::NameTaken { name: name.clone(), holder };
             self.claim(name, serial).map_err(taken)?;
         }
-        // Whoever launches it has put the key into its body.
-        let SpawnOptions { name, parent, link, monitor, announce, exclusive: _, over } = options;
+        let SpawnOptions { name, parent, link, monitor, announce, hosted: _, over } = options;
         let linked = link.is_some();
         let birth = Birth { name: name.clone(), parent, linked, starter, announce, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));

@@ -1,6 +1,6 @@
 //! What moves elsewhere when a node is drained: the children that run on it.
 //!
-//! Their owners move them, which see that the node takes none any more; here is only said what that
+//! Their owners have other nodes take them over, as they see that this one takes none any more; here is only said what that
 //! comes to, and waited for. A child counts until it runs elsewhere, so that none is missing when the
 //! node leaves; unless it is not wanted any more, or no other member takes it.
 

@@ -6,47 +6,59 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal};
-use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun};
+use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun, Desired};
 use purlin_proto::supervision::Shutdown;
 use purlin_proto::{ChildId, ExitReason, LinkDown, Mode, Pid, SpawnError};
-use purlin_runtime::{Answer, Holding, RawContext};
+use purlin_runtime::{Answer, Before, Holding, HostedChild, Left, RawContext};
 use tokio::time::Instant;
 
 use super::owner::ring_key;
+use super::release::{Release, Releases};
 use crate::builder::{WallClock, millis};
 
 /// How long a killed process may take to be gone before it is given up.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Host {
-    children: BTreeMap<ChildId, Hosted>,
+    pub(super) children: BTreeMap<ChildId, Hosted>,
     by_serial: BTreeMap<u64, ChildId>,
     /// Those that have ended before their start was known here.
     early: BTreeMap<u64, ExitReason>,
     starting: usize,
-    limits: BTreeSet<(Instant, ChildId)>,
+    pub(super) limits: BTreeSet<(Instant, ChildId)>,
+    pub(super) releases: Releases,
     clock: WallClock,
 }
 
-struct Hosted {
-    plan: ChildPlan,
-    generation: u64,
+pub(super) struct Hosted {
+    pub(super) plan: ChildPlan,
+    pub(super) generation: u64,
     view: u32,
-    state: State,
-    ending: Option<Ending>,
+    pub(super) state: State,
+    pub(super) ending: Option<Ending>,
+    /// It is to run elsewhere.
+    pub(super) release: Option<Release>,
+    /// What it has left.
+    pub(super) left: Left,
 }
 
-enum State {
+pub(super) enum State {
     Starting(Vec<Answer<Result<(), HostRefusal>>>),
     Running(u64),
     Ended,
 }
 
 /// It is to end.
-struct Ending {
+pub(super) struct Ending {
     reason: ExitReason,
-    answers: Vec<Answer<()>>,
+    pub(super) answers: Vec<Answer<()>>,
     killed: bool,
+}
+
+impl Ending {
+    pub(super) fn new(reason: ExitReason) -> Self {
+        Self { reason, answers: Vec::new(), killed: false }
+    }
 }
 
 /// How a start has ended.
@@ -64,15 +76,18 @@ impl Host {
             early: BTreeMap::new(),
             starting: 0,
             limits: BTreeSet::new(),
+            releases: Releases::default(),
             clock,
         }
     }
 
-    /// Somebody wants a child to run here; what is to be awaited for that, if it is new.
+    /// Somebody wants a child to run here; what is to be awaited for that, if it is new. It begins when
+    /// `before` comes, if that is given.
     pub(super) fn host(
         &mut self,
         ctx: &RawContext,
         ask: HostChild,
+        before: Option<Before>,
         answer: Answer<Result<(), HostRefusal>>,
     ) -> Option<impl Future<Output = Started> + Send + use<>> {
         if ask.on != ctx.runtime().id() {
@@ -80,10 +95,19 @@ impl Host {
             answer.send(Err(HostRefusal::No { detail }));
             return None;
         }
+        let newest = newest(ctx, &ask.child);
+        if ask.generation < newest {
+            tracing::warn!(child = %ask.child, generation = ask.generation, newest, "an old order, refused");
+            answer.send(Err(HostRefusal::Stale { newest }));
+            return None;
+        }
         let plan = self.begin(&ask, answer)?;
         self.starting += 1;
-        let key = (plan.mode == Mode::Exclusive).then(|| ring_key(&ask.child));
-        let started = ctx.spawn_kind_link(plan.kind.as_str(), plan.args.clone(), key);
+        let hosted = HostedChild { child: ask.child.clone(), mode: plan.mode, before };
+        let (started, left) = ctx.spawn_child_link(plan.kind.as_str(), plan.args.clone(), hosted);
+        if let Some(hosted) = self.children.get_mut(&ask.child) {
+            hosted.left = left;
+        }
         let (child, generation) = (ask.child, ask.generation);
         Some(async move { Started { child, generation, result: started.await } })
     }
@@ -110,7 +134,10 @@ impl Host {
                     view: ask.view,
                     state: State::Starting(vec![answer]),
                     ending: None,
+                    release: None,
+                    left: Left::default(),
                 };
+                self.releases.forget(&ask.child);
                 self.children.insert(ask.child.clone(), hosted);
                 return Some(ask.plan.clone());
             }
@@ -135,6 +162,8 @@ impl Host {
         if let Some(detail) = refused {
             let hosted = self.children.remove(&child).expect("it was there");
             hosted.ending.into_iter().flat_map(|e| e.answers).for_each(|answer| answer.send(()));
+            // Whoever has asked for it is told by the dropped answers, and asks again.
+            ctx.runtime().child_closed(&child);
             let refusal = HostRefusal::No { detail };
             for answer in answers {
                 answer.send(Err(refusal.clone()));
@@ -165,6 +194,7 @@ impl Host {
             ended,
         };
         let (is_ended, ending) = (run.ended.is_some(), hosted.ending.is_some());
+        let releasing = hosted.release.is_some();
         say(ctx, &child, Some(run));
         for answer in answers {
             answer.send(Ok(()));
@@ -172,6 +202,8 @@ impl Host {
         match (is_ended, ending) {
             (true, true) => self.ended_as_asked(ctx, &child),
             (false, true) => self.ask_to_end(ctx, &child),
+            (true, false) if releasing => self.has_let_go(ctx, &child),
+            (false, false) if releasing => self.retire(ctx, &child),
             (_, false) => {}
         }
     }
@@ -186,6 +218,11 @@ impl Host {
         };
         let hosted = self.children.get_mut(&child).expect("its serial was known");
         hosted.state = State::Ended;
+        if self.is_released(ctx, &child) {
+            self.has_let_go(ctx, &child);
+            return true;
+        }
+        let hosted = &self.children[&child];
         if hosted.ending.is_some() || may_not_run(ctx, &hosted.plan, &child) {
             self.ended_as_asked(ctx, &child);
         } else if let Some(run) = ctx.runtime().children().own_run(&child) {
@@ -223,7 +260,7 @@ impl Host {
         }
     }
 
-    fn ask_to_end(&mut self, ctx: &RawContext, child: &ChildId) {
+    pub(super) fn ask_to_end(&mut self, ctx: &RawContext, child: &ChildId) {
         let Some(Hosted { plan, state: State::Running(serial), ending: Some(ending), .. }) =
             self.children.get_mut(child)
         else {
@@ -242,8 +279,10 @@ impl Host {
         ctx.runtime().exit(pid, reason);
     }
 
-    fn ended_as_asked(&mut self, ctx: &RawContext, child: &ChildId) {
+    pub(super) fn ended_as_asked(&mut self, ctx: &RawContext, child: &ChildId) {
         say(ctx, child, None);
+        self.releases.forget(child);
+        ctx.runtime().child_closed(child);
         let hosted = self.children.remove(child);
         let answers = hosted.and_then(|hosted| hosted.ending).into_iter().flat_map(|e| e.answers);
         answers.for_each(|answer| answer.send(()));
@@ -252,11 +291,12 @@ impl Host {
 
     /// When [`overdue`](Self::overdue) is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.limits.first().map(|(at, _)| *at)
+        self.limits.first().map(|(at, _)| *at).into_iter().chain(self.releases.due()).min()
     }
 
-    /// Kills those that have not ended in time.
+    /// Kills those that have not ended in time, and does what else is due.
     pub(super) fn overdue(&mut self, ctx: &RawContext) {
+        self.tend(ctx);
         let now = Instant::now();
         while self.limits.first().is_some_and(|(at, _)| *at <= now) {
             let Some((_, child)) = self.limits.pop_first() else { return };
@@ -298,6 +338,17 @@ impl Host {
     /// Whether one of them runs. Those that have not begun end with this process, being linked.
     pub(super) fn has_running(&self) -> bool {
         !self.by_serial.is_empty()
+    }
+}
+
+/// The oldest generation of a child that may be started, as far as this node knows: an order may be
+/// late, from an owner that was frozen or far away, when others have decided since.
+fn newest(ctx: &RawContext, child: &ChildId) -> u64 {
+    let runtime = ctx.runtime();
+    let Some(record) = runtime.children().see(child, runtime.id()).record else { return 0 };
+    match record.placed.filter(|_| record.desired == Desired::Run) {
+        Some(placed) => placed.generation,
+        None => record.generation.saturating_add(1),
     }
 }
 

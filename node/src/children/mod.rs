@@ -22,14 +22,20 @@
 //! - *both at once*: as both.
 //! - *the owner and two successors die at once*: what was written within the last moment, before the
 //!   entry got around, is lost: a start or stop that was just confirmed.
-//! - *a host is about to leave* ([`Node::drain`](crate::Node::drain)): owners end what runs there, and
-//!   start it elsewhere, 32 at a time each; the node waits for that ([`drained`]).
+//! - *a child is to run elsewhere*, since a node has joined or is about to leave
+//!   ([`Node::drain`](crate::Node::drain)): its next host asks the present one to let go of it, which
+//!   ends it when it is idle and hands over its state ([`take`], [`release`]); what comes meanwhile is
+//!   sent on, and waits in the new process's mailbox (`runtime/entries/ways.rs`). 32 at a time each
+//!   owner; a node that leaves waits for that ([`drained`]).
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, and nothing is under way
 //!   ([`handover`]).
 //! - *the cluster is split*: each side has its own rings and owners, so an available child runs on
 //!   each. Changes made on one side and the other meet when it heals: of two records the one with
 //!   more changes holds, then that of the greater node name. Of two processes one is kept.
+//! - *an order comes late*, because its owner was frozen or the road was slow, and others have decided
+//!   since: the host knows that by their record, and starts no generation that is older. The generation
+//!   is the child's fencing token; an order to end one ends no later generation.
 //! - *a node comes back after it was declared down*: it is a new life with the old processes, as a
 //!   side of a split. It sees nobody at first, so it decides nothing for `detect_in`.
 //! - *a child was stopped while a node was cut off*: the stop is remembered for an hour. A node that
@@ -53,8 +59,10 @@ mod host;
 mod owner;
 mod past;
 mod process;
+mod release;
 mod requests;
 mod supervisor;
+mod take;
 
 pub(crate) use drained::HostedChildren;
 pub(crate) use process::start;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use purlin_cluster::Ring;
 use purlin_cluster::children::{End, Host as Member, Members, Pace, SETTLE, Scene, Step, decide};
 use purlin_proto::admin::What;
-use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal};
-use purlin_proto::child::{ChildRecord, ChildRun, Desired};
+use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal, TakeChild};
+use purlin_proto::child::{Cause, ChildRecord, ChildRun, Desired};
 use purlin_proto::{CallError, ChildId, Mode, NodeId, NodeName};
 use purlin_runtime::{ChildSeen, Runtime};
 use tokio::time::{Duration, Instant};
@@ -81,6 +81,8 @@ struct Work {
     odd_since: Option<Instant>,
     /// What its host has said to have started, and until when that need not be seen.
     confirmed: Option<(u64, Instant)>,
+    /// Its next host does not know how to take it over: the present one has to end it first.
+    ends_first: bool,
 }
 
 impl Owner {
@@ -183,6 +185,7 @@ impl Owner {
         &mut self,
         child: ChildId,
         on: NodeId,
+        mode: Mode,
         result: &Result<Result<(), HostRefusal>, CallError>,
     ) {
         self.pace.end();
@@ -196,6 +199,17 @@ impl Owner {
                     *until = Instant::now() + SETTLE;
                 }
                 self.look_later(child.clone(), SETTLE);
+            }
+            // A version that knows no moves.
+            Err(CallError::NotUnderstood { .. }) if !work.ends_first => {
+                work.confirmed = None;
+                work.ends_first = true;
+            }
+            // It may run nowhere else: its host knows an older ring view than we do, or a newer one.
+            Ok(Err(_)) if mode == Mode::Exclusive => {
+                work.confirmed = None;
+                tracing::debug!(%child, %on, ?result, "refused");
+                return self.look_later(child, PAUSE);
             }
             Ok(Err(HostRefusal::No { .. })) | Err(CallError::NoProcess | CallError::Dropped) => {
                 work.confirmed = None;
@@ -357,7 +371,16 @@ impl Children {
                 self.owner.moving.remove(&child);
                 self.copy_for_waiting(ring, &child, record.version);
             }
-            Step::Write(record) => self.write(node, ring, &child, *record),
+            Step::Write(next) => {
+                let moves = matches!(next.cause, Cause::Moved(_)) && !runs.is_empty();
+                if moves && !self.owner.moving.contains(&child) {
+                    if self.owner.moving.len() >= MOVES {
+                        return self.owner.look_later(child, PAUSE);
+                    }
+                    self.owner.moving.insert(child.clone());
+                }
+                self.write(node, ring, &child, *next);
+            }
             Step::Start => self.order(node, ring, child, record),
             Step::End { on, generation, why } => self.end(node, child, on, generation, why),
         }
@@ -443,10 +466,25 @@ impl Children {
         if work.confirmed.is_some_and(|(version, until)| version == record.version && now < until) {
             return;
         }
+        let from = match record.cause {
+            Cause::Moved(from) if from != placed.node => Some(from),
+            _ => None,
+        };
+        let from = from.filter(|from| {
+            node.directory.find(from.name).is_some_and(|place| place.id == *from && place.live)
+                || *from == node.runtime.id()
+        });
+        if let Some(from) = from.filter(|_| work.ends_first) {
+            let seen = node.runtime.children().see(&child, node.runtime.id());
+            if let Some((_, run)) = seen.runs.iter().find(|(on, _)| *on == from) {
+                return self.end(node, child, from, run.generation, End::Moved);
+            }
+        }
         if !self.owner.pace.begin(now - self.owner.began) {
             self.owner.paced.insert(child);
             return;
         }
+        let ends_first = work.ends_first;
         work.busy = true;
         work.confirmed = Some((record.version, now));
         let ask = HostChild {
@@ -456,20 +494,19 @@ impl Children {
             generation: placed.generation,
             view: self.owner.members(node).count(),
         };
-        let runtime = node.runtime.clone();
+        tracing::debug!(%child, on = %placed.node, generation = placed.generation, "ordered");
+        let (runtime, to) = (node.runtime.clone(), at(placed.node.name));
+        let mode = record.plan.mode;
         self.tasks.spawn(async move {
-            let result = runtime.call_timeout(at(placed.node.name), ask, START).await;
-            Done::Hosted { child, on: placed.node, result }
+            let result = match from.filter(|_| !ends_first) {
+                Some(from) => runtime.call_timeout(to, TakeChild { host: ask, from }, START).await,
+                None => runtime.call_timeout(to, ask, START).await,
+            };
+            Done::Hosted { child, on: placed.node, mode, result }
         });
     }
 
     fn end(&mut self, node: &Shared, child: ChildId, on: NodeId, generation: u64, why: End) {
-        if why == End::Moved && !self.owner.moving.contains(&child) {
-            if self.owner.moving.len() >= MOVES {
-                return self.owner.look_later(child, PAUSE);
-            }
-            self.owner.moving.insert(child.clone());
-        }
         let kept = match why {
             End::Twice(kept, serial) => Some(kept.pid(serial)),
             End::Unwanted | End::Moved | End::Dealt => None,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use purlin_proto::admin::children::{CHILDREN, HostRefusal};
-use purlin_proto::{CallError, ChildId, Dest, ExitReason, NodeEvent, NodeId, NodeName};
+use purlin_proto::{CallError, ChildId, Dest, ExitReason, Mode, NodeEvent, NodeId, NodeName};
 use purlin_runtime::{Interrupt, Outcome, RawContext, RawKind, Received};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, MissedTickBehavior, sleep_until};
@@ -50,6 +50,7 @@ pub(super) enum Done {
     Hosted {
         child: ChildId,
         on: NodeId,
+        mode: Mode,
         result: Result<Result<(), HostRefusal>, CallError>,
     },
     /// An end that was asked of a node.
@@ -132,7 +133,9 @@ impl Children {
         let Some(done) = done else { return };
         match done {
             Done::Started(started) => self.host.started(&self.ctx, started),
-            Done::Hosted { child, on, result } => self.owner.hosted(child, on, &result),
+            Done::Hosted { child, on, mode, result } => {
+                self.owner.hosted(child, on, mode, &result);
+            }
             Done::Ended { child, result } => self.owner.ended(child, &result),
             Done::Copied(copied) => self.owner.copied(copied),
             Done::HandedOver(from) => {
@@ -152,6 +155,7 @@ impl Children {
         for child in changed {
             let seen = runtime.children().see(&child, runtime.id());
             self.past.look(&child, &seen, millis(&node.clock));
+            self.host.seen(&self.ctx, &child);
             self.owner.look_at(child);
         }
     }

@@ -2,21 +2,24 @@
 //! others.
 
 use std::collections::BTreeMap;
+use std::sync::Weak;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::children::{
     CHILDREN_PAGE, ClusterChildError, ClusterChildInfo, ClusterChildState, ClusterChildWhy,
     EndChild, GetClusterChild, HandOverChildren, HandedOver, HostChild, HostRefusal, KeepChildren,
-    ListClusterChildren, RestartClusterChild, StartClusterChild, StartedChild, StopClusterChild,
+    ListClusterChildren, ReleaseChild, RestartClusterChild, StartClusterChild, StartedChild,
+    StopClusterChild, TakeChild,
 };
 use purlin_proto::child::{Cause, ChildPlan, ChildRecord, Desired, Mode};
-use purlin_proto::{ChildId, NodeName};
+use purlin_proto::{ChildId, NodeId, NodeName};
 use purlin_runtime::{Answer, ChildSeen, Untyped};
 
 use super::WAITING;
 use super::owner::{owner_of, ring_key};
 use super::past::{describe, why};
 use super::process::{Children, Done, at};
+use super::take::let_go;
 use crate::builder::millis;
 use crate::node::Shared;
 use crate::system::{reply, take};
@@ -101,14 +104,13 @@ impl Children {
         let Some(node) = self.node.upgrade() else { return };
         let draining = node.directory.is_draining(node.runtime.name());
         let message = take(Some(message), |ask: HostChild, answer| {
-            // An exclusive one that was placed here may run nowhere else yet.
-            if draining && ask.plan.mode == Mode::Available {
-                let detail = "the node is about to leave".to_owned();
-                return answer.send(Err(HostRefusal::No { detail }));
-            }
-            if let Some(start) = self.host.host(&self.ctx, ask, answer) {
-                self.tasks.spawn(async move { Done::Started(start.await) });
-            }
+            self.host_child(draining, ask, None, answer);
+        });
+        let message = take(message, |ask: TakeChild, answer| {
+            self.host_child(draining, ask.host, Some(ask.from), answer);
+        });
+        let message = take(message, |ask: ReleaseChild, answer| {
+            self.host.release(&self.ctx, ask, answer);
         });
         let message = take(message, |ask: EndChild, answer| self.host.end(&self.ctx, &ask, answer));
         let message = reply(message, |ask: KeepChildren| {
@@ -136,10 +138,38 @@ impl Children {
         }
     }
 
+    fn host_child(
+        &mut self,
+        draining: bool,
+        ask: HostChild,
+        from: Option<NodeId>,
+        answer: Answer<Result<(), HostRefusal>>,
+    ) {
+        // An exclusive one that was placed here may run nowhere else yet.
+        if draining && ask.plan.mode == Mode::Available {
+            let detail = "the node is about to leave".to_owned();
+            return answer.send(Err(HostRefusal::No { detail }));
+        }
+        let before = from.map(|from| {
+            let (child, to) = (ask.child.clone(), self.ctx.runtime().name());
+            let release = ReleaseChild { child, to, generation: ask.generation };
+            let_go(Weak::clone(&self.node), from, release)
+        });
+        if let Some(start) = self.host.host(&self.ctx, ask, before, answer) {
+            self.tasks.spawn(async move { Done::Started(start.await) });
+        }
+    }
+
     /// Nothing new is begun; whoever asks for something else has no answer.
     pub(super) fn asked_while_stopping(&mut self, message: Untyped) {
         let message = reply(Some(message), |_: HostChild| {
             Err(HostRefusal::No { detail: "the node is stopping".to_owned() })
+        });
+        let message = reply(message, |_: TakeChild| {
+            Err(HostRefusal::No { detail: "the node is stopping".to_owned() })
+        });
+        let message = take(message, |ask: ReleaseChild, answer| {
+            self.host.release(&self.ctx, ask, answer);
         });
         take(message, |ask: EndChild, answer| self.host.end(&self.ctx, &ask, answer));
     }
@@ -338,7 +368,11 @@ fn list(node: &Shared, ask: &ListClusterChildren) -> Vec<ClusterChildInfo> {
 }
 
 fn state(record: &ChildRecord, seen: &ChildSeen) -> ClusterChildState {
-    let running = seen.runs.iter().filter(|(_, run)| run.ended.is_none()).count();
+    let live = || seen.runs.iter().filter(|(_, run)| run.ended.is_none());
+    let there = record.placed.is_some_and(|placed| live().any(|(on, _)| *on == placed.node));
+    // For a moment its old host says so as well, to send on what comes.
+    let is_old = |on: NodeId| there && record.cause == Cause::Moved(on);
+    let running = live().filter(|(on, _)| !is_old(*on)).count();
     match (&record.desired, running) {
         (Desired::Run, 0) => ClusterChildState::Starting,
         (Desired::Run, 1) => ClusterChildState::Running,

@@ -285,11 +285,11 @@ Examples:
     /// Take a node out of service: nothing is placed on it any more, what runs there moves to other
     /// members, then it leaves and stops.
     ///
-    /// Keyed processes move with their state, exclusive ones when the voters have agreed to it; children
-    /// of cluster supervisors are ended and run elsewhere; calls that are out are waited for. Other
-    /// processes end with the node, and global names that they have with them. Prints what moves where,
+    /// Keyed processes and children of cluster supervisors move with their state, exclusive ones when
+    /// the voters have agreed to it; calls that are out are waited for. Other processes end with the
+    /// node, and names that they have with them. Prints what moves where,
     /// and returns when all has moved, or the node's --drain-limit is up. Meanwhile `purlin members`
-    /// shows the node as draining, and calls to keys go on without an error.
+    /// shows the node as draining, and calls to what moves go on without an error.
     #[command(after_help = "\
 Examples:
   purlin drain --node b --dry-run
@@ -298,7 +298,8 @@ Examples:
         /// This node, instead of the one that is asked.
         #[arg(long, value_name = "NODE")]
         node: Option<NodeName>,
-        /// Print what would move where, and do nothing.
+        /// Print what would move where, which names end with the node and how many calls are out, and do
+        /// nothing.
         #[arg(long)]
         dry_run: bool,
         #[command(flatten)]

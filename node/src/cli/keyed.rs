@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use purlin_client::Client;
-use purlin_proto::admin::{self, Drain, DrainPlan, GetDrainPlan, KeyedInfo, ListKeyed};
+use purlin_proto::admin::{
+    self, Drain, DrainPlan, DrainRest, GetDrainPlan, GetDrainRest, KeyedInfo, ListKeyed,
+};
 use purlin_proto::limits::PAGE_ENTRIES;
-use purlin_proto::{Name, NodeName};
+use purlin_proto::{CallError, Name, NodeName};
+use serde::Serialize;
 use serde_json::json;
 
 use super::Failure;
 use super::args::{AskArgs, Format};
 use super::ask::{call, call_failed, system};
 use super::output::{json, note, print, span, table};
+
+/// So many names are shown to people.
+const SHOWN: usize = 20;
 
 /// What an answer may take beside the draining itself.
 const MORE: Duration = Duration::from_secs(10);
@@ -96,9 +102,19 @@ pub(super) async fn drain(
 ) -> Result<(), Failure> {
     let plan = call(client, system(node), GetDrainPlan).await?;
     if dry_run {
+        let rest = client.call(system(Some(plan.node)), GetDrainRest).await;
+        let rest = match rest {
+            Ok(rest) => Some(rest),
+            // A node of a version that does not say it.
+            Err(CallError::NotUnderstood { .. }) => None,
+            Err(error) => return Err(call_failed(&system(Some(plan.node)), &error)),
+        };
         return match ask.format {
-            Format::Json => json(&plan),
-            Format::Table => show_plan(&plan),
+            Format::Json => json(&Planned { plan: &plan, rest: rest.as_ref() }),
+            Format::Table => {
+                show_plan(&plan)?;
+                rest.map_or(Ok(()), |rest| show_rest(&plan, &rest))
+            }
         };
     }
     if ask.format == Format::Table {
@@ -119,6 +135,29 @@ pub(super) async fn drain(
              stored there"
         ))),
     }
+}
+
+/// What `drain --dry-run` says.
+#[derive(Serialize)]
+struct Planned<'a> {
+    #[serde(flatten)]
+    plan: &'a DrainPlan,
+    /// What ends with the node, and what is out.
+    rest: Option<&'a DrainRest>,
+}
+
+fn show_rest(plan: &DrainPlan, rest: &DrainRest) -> Result<(), Failure> {
+    let node = plan.node;
+    let ending = |what: &str, names: &[Name], count: usize| {
+        let shown: Vec<_> = names.iter().take(SHOWN).map(Name::as_str).collect();
+        let more = if count > shown.len() { ", …" } else { "" };
+        let line = format!("{what} that end with {node} ({count}): {}{more}\n", shown.join(", "));
+        if count == 0 { String::new() } else { line }
+    };
+    let global = ending("global names", &rest.global, rest.globals);
+    let local = ending("names", &rest.local, rest.locals);
+    let calls = format!("calls and spawns that are out from {node}: {}\n", rest.calls);
+    print(&[global, local, calls].concat())
 }
 
 fn show_plan(plan: &DrainPlan) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{BasicNode, ServerState};
+use openraft::{BasicNode, ChangeMembers, Membership, ServerState};
 use purlin_cluster::exclusive::{
     AuthorityId, Candidate, Keeper, Renewal, RingView, Times, choose_voters,
 };
@@ -19,6 +19,9 @@ use super::raft::{Chance, Proposal, Raft, config};
 use super::store::{LoadError, Store};
 use super::wire::{Question, Reply};
 use crate::disk::Disk;
+
+/// How long a voter to be may take until it has the log.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Why a node cannot take its seat.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +183,7 @@ impl Seat {
     /// Who should vote, of the members of a view; the ones to be invited, and the change if all of
     /// them are ready. One that drains votes on if it did, until it leaves.
     pub(super) fn change(
-        &self,
+        &mut self,
         us: NodeName,
         view: &RingView,
         zones: &BTreeMap<NodeName, String>,
@@ -200,6 +203,8 @@ impl Seat {
             })
             .collect();
         let wanted = choose_voters(&candidates, &present.keys().copied().collect());
+        // Who is not wanted gives up its seat; it says anew that it is ready, and as whom.
+        self.ready.retain(|name, _| wanted.contains(name));
         let voter = |name: &NodeName| match *name == us {
             true => Some(self.id),
             false => self.ready.get(name).or_else(|| present.get(name)).copied(),
@@ -263,21 +268,42 @@ pub(super) async fn write(raft: Raft, term: u64, view: RingView) {
     }
 }
 
-/// Makes these the voters.
+/// Makes these the voters: those that are not, as soon as all of them have the log. Before that they
+/// do not count: a majority of which some are not there could decide nothing, this neither.
 pub(super) async fn change(raft: Raft, voters: BTreeMap<u64, BasicNode>) {
     let ids: BTreeSet<u64> = voters.keys().copied().collect();
-    let known: BTreeSet<u64> = {
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow();
-        metrics.membership_config.membership().nodes().map(|(id, _)| *id).collect()
+    let present: BTreeSet<u64> = membership(&raft).voter_ids().collect();
+    let changed = match follow(&raft, voters, &present).await {
+        Ok(()) => raft.change_membership(ids, false).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error),
     };
-    for (id, node) in voters.into_iter().filter(|(id, _)| !known.contains(id)) {
-        if let Err(error) = raft.add_learner(id, node, false).await {
-            return tracing::debug!(%error, "no learner");
-        }
-    }
-    match raft.change_membership(ids, false).await {
+    match changed {
         Ok(_) => tracing::info!("other voters"),
         Err(error) => tracing::debug!(%error, "the voters are not changed"),
     }
+    // Who does not vote need not follow either, be it that it did, or that it was to.
+    let idle: BTreeSet<u64> = membership(&raft).learner_ids().collect();
+    if !idle.is_empty()
+        && let Err(error) = raft.change_membership(ChangeMembers::RemoveNodes(idle), false).await
+    {
+        tracing::debug!(%error, "who does not vote follows on");
+    }
+}
+
+/// Has those that do not vote follow the log, and waits until they have it.
+async fn follow(
+    raft: &Raft,
+    voters: BTreeMap<u64, BasicNode>,
+    present: &BTreeSet<u64>,
+) -> Result<(), String> {
+    for (id, node) in voters.into_iter().filter(|(id, _)| !present.contains(id)) {
+        let name = node.addr.clone();
+        let following = tokio::time::timeout(CATCH_UP, raft.add_learner(id, node, true)).await;
+        following.map_err(|_| format!("{name} does not follow"))?.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+fn membership(raft: &Raft) -> Membership<u64, BasicNode> {
+    raft.metrics().borrow().membership_config.membership().clone()
 }

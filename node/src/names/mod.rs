@@ -18,6 +18,7 @@ use purlin_cluster::names::{Gather, Registrar};
 use purlin_proto::admin::names::{Claim, NameRefusal, name_key};
 use purlin_proto::{Fence, Name, NodeName, Pid};
 use purlin_runtime::Holding;
+use purlin_runtime::mutant::is_planted;
 
 use crate::exclusive::Exclusive;
 
@@ -43,6 +44,13 @@ impl Names {
         let mut registrar = self.registrar();
         let (held, view) = self.exclusive.held();
         registrar.look(&held, view.as_ref());
+        if is_planted("ungathered") {
+            for gather in registrar.gathers() {
+                for by in gather.awaited {
+                    registrar.told(gather.number, by, Vec::new(), true);
+                }
+            }
+        }
     }
 
     fn gathers(&self) -> Vec<Gather> {

@@ -8,6 +8,7 @@ use crate::error::CallError;
 use crate::id::{NodeId, Pid};
 use crate::message::Message;
 use crate::name::{Name, NodeName};
+use crate::snapshot::Snapshot;
 
 /// The name of that process, on every node.
 pub const CHILDREN: &str = "purlin.children";
@@ -215,7 +216,8 @@ pub struct KeepChildren {
 message!(KeepChildren, "node.children_keep", ());
 
 /// Start a child on the asked node. Answered when it has started, or could not be: the node says
-/// which by its entry. Asking again for the same generation does nothing more.
+/// which by its entry. Asking again for the same generation does nothing more; asking for one that the
+/// asked node knows to be outdated is refused ([`HostRefusal::Stale`]).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostChild {
     /// Which life of the asked node is meant.
@@ -230,6 +232,42 @@ pub struct HostChild {
     pub view: u32,
 }
 message!(HostChild, "node.children_host", Result<(), HostRefusal>);
+
+/// As [`HostChild`], of a child that may run, or have run, on another node, and is to move: the asked
+/// node asks that one to let go of it ([`ReleaseChild`]), and starts it with its state when it has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TakeChild {
+    /// What is to be started.
+    pub host: HostChild,
+    /// Where it was before.
+    pub from: NodeId,
+}
+message!(TakeChild, "node.children_take", Result<(), HostRefusal>);
+
+/// Let go of a child for the asking node: send on what comes for it, work off what has come, end it, and
+/// hand over its state. Answered when it has ended, at once if it does not run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseChild {
+    /// Which.
+    pub child: ChildId,
+    /// Who asks, and has its mailbox open.
+    pub to: NodeName,
+    /// The generation that runs there next; only earlier ones are let go.
+    pub generation: u64,
+}
+message!(ReleaseChild, "node.children_release", ChildReleased);
+
+/// Answers [`ReleaseChild`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChildReleased {
+    /// It does not run here; this is its state, if its kind has one and it has just ended in good order.
+    Free(Option<Snapshot>),
+    /// A later generation, or the same, runs here: whoever asks is behind.
+    Stale {
+        /// Which.
+        generation: u64,
+    },
+}
 
 /// Why a node does not start a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -246,6 +284,12 @@ pub enum HostRefusal {
     Other {
         /// Which.
         generation: u64,
+    },
+    /// It has been placed again, or is not wanted any more, as the node knows: the order is an old one.
+    #[error("no generation before {newest} is started any more")]
+    Stale {
+        /// The oldest that would be started.
+        newest: u64,
     },
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::Message;
-use crate::name::NodeName;
+use crate::name::{Name, NodeName};
 
 /// What would move where if this node were drained now?
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +30,28 @@ pub struct Move {
     pub to: NodeName,
     /// How many.
     pub count: usize,
+}
+
+/// What would end with this node if it were drained now, and what is still out?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GetDrainRest;
+message!(GetDrainRest, "node.drain-rest", DrainRest);
+
+/// Answers [`GetDrainRest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainRest {
+    /// The global names that processes of this node have, of either kind, by name; the first
+    /// [`PAGE_ENTRIES`](crate::limits::PAGE_ENTRIES) of them.
+    pub global: Vec<Name>,
+    /// How many there are.
+    pub globals: usize,
+    /// The names that its processes have on the node, but for the node's own; as many at most.
+    pub local: Vec<Name>,
+    /// How many there are.
+    pub locals: usize,
+    /// Calls and spawns to other nodes that are out: of its processes, and of those whose messages it
+    /// sends on. They are waited for.
+    pub calls: usize,
 }
 
 /// Move everything that can move to other members, then leave the cluster and stop. Answered when all

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fence::Fence;
 use crate::id::Pid;
 use crate::key::Key;
 use crate::message::Message;
@@ -35,7 +36,26 @@ pub enum Released {
         /// Why.
         detail: String,
     },
+    /// Only answers [`ReleaseHeldKey`]: the asked node has heard from a later owner, or is one.
+    Stale {
+        /// The ring view under which that holds the key's shard.
+        epoch: u64,
+    },
 }
+
+/// As [`ReleaseKey`], of a key of an exclusive kind, in the name of a process that this node has begun
+/// to start for it. Refused if the shard has had a later owner ([`Released::Stale`]): the answer could
+/// hand the state to one that is none any more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReleaseHeldKey {
+    /// The keyed kind.
+    pub kind: Name,
+    /// The key.
+    pub key: Key,
+    /// Under which the asking node holds the key.
+    pub fence: Fence,
+}
+message!(ReleaseHeldKey, "node.release_held_key", Released);
 
 /// Start the process of a key that the asking node has had so far. Whoever starts it asks for the
 /// state by [`ReleaseKey`]. `false` if the asked node is not the owner.
@@ -72,6 +92,21 @@ pub struct DropSnapshot {
     pub at: u64,
 }
 message!(DropSnapshot, "node.drop_snapshot", ());
+
+/// As [`DropSnapshot`], of a key of an exclusive kind. Nothing is dropped if the shard has had a later
+/// owner; `false` then.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DropHeldSnapshot {
+    /// The keyed kind.
+    pub kind: Name,
+    /// The key.
+    pub key: Key,
+    /// The newest that can go; see [`Snapshot::at`].
+    pub at: u64,
+    /// Under which the asking node holds the key.
+    pub fence: Fence,
+}
+message!(DropHeldSnapshot, "node.drop_held_snapshot", bool);
 
 /// Which keyed processes run on this node?
 #[derive(Debug, Clone, Serialize, Deserialize)]

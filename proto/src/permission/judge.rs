@@ -2,8 +2,8 @@
 
 use crate::admin::children::{GetClusterChild, ListClusterChildren};
 use crate::admin::{
-    GetDrainPlan, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetWhy,
-    ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
+    GetDrainPlan, GetDrainRest, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree,
+    GetWhy, ListGlobalNames, ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames,
     ListProcesses, ListRevocations, ListTopics, Place, Renew, Subscribe, SubscribeTopic,
     UnsubscribeTopic, WhereIs, WhereIsGlobal,
 };
@@ -53,7 +53,7 @@ enum Own {
 }
 
 /// All that is read and nothing else.
-const READING: [&str; 19] = [
+const READING: [&str; 20] = [
     GetStatus::NAME,
     ListMembers::NAME,
     ListProcesses::NAME,
@@ -70,6 +70,7 @@ const READING: [&str; 19] = [
     ListRevocations::NAME,
     ListKeyed::NAME,
     GetDrainPlan::NAME,
+    GetDrainRest::NAME,
     GetExclusive::NAME,
     ListClusterChildren::NAME,
     GetClusterChild::NAME,

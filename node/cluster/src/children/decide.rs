@@ -30,6 +30,9 @@ fn wanted(scene: &Scene<'_>) -> Step {
     match (first, second, &scene.record.placed) {
         (Some(_), Some(_), _) => twice(scene),
         (Some((on, run)), None, Some(placed)) if placed.node == *on => once(scene, *on, run),
+        (Some((on, run)), None, Some(placed)) if is_moving(scene, *on, run, placed) => {
+            moving(scene, *on, run, placed)
+        }
         (Some(_), None, _) if scene.odd_for < SETTLE => Step::Settle,
         (Some((on, run)), None, _) => keep(scene, *on, run),
         (None, _, Some(placed)) => gone(scene, placed),
@@ -48,8 +51,26 @@ fn once(scene: &Scene<'_>, on: NodeId, run: &ChildRun) -> Step {
     }
     let moves = !place::may_be(scene, on) && place::place(scene).is_some_and(|there| there != on);
     match moves {
-        true => Step::End { on, generation: run.generation, why: End::Moved },
+        // It goes on here until it is asked for from there.
+        true => anew(scene, record.clone(), Cause::Moved(on)),
         false => Step::Rest,
+    }
+}
+
+/// Whether what runs is to be taken over by the node that the record says.
+fn is_moving(scene: &Scene<'_>, on: NodeId, run: &ChildRun, placed: &Placed) -> bool {
+    scene.record.cause == Cause::Moved(on) && run.generation < placed.generation
+}
+
+/// It still runs where it was, as far as is seen.
+fn moving(scene: &Scene<'_>, on: NodeId, run: &ChildRun, placed: &Placed) -> Step {
+    if scene.members.is_live(placed.node) && place::may_be(scene, placed.node) {
+        return Step::Start;
+    }
+    match place::place(scene) {
+        Some(there) if there == on => keep(scene, on, run),
+        Some(_) => anew(scene, scene.record.clone(), Cause::Moved(on)),
+        None => Step::Nowhere,
     }
 }
 
@@ -68,6 +89,16 @@ fn twice(scene: &Scene<'_>) -> Step {
     }
     let live = || scene.runs.iter().filter(|(_, run)| run.ended.is_none());
     let rank = |(on, run): &&(NodeId, ChildRun)| (run.view, run.generation, Reverse(on.name));
+    if let Some(placed) = &scene.record.placed {
+        // It has been taken over, and its old host does not see it yet.
+        let is_old = |(on, run): &&(NodeId, ChildRun)| is_moving(scene, *on, run, placed);
+        let is_there = |(on, run): &(NodeId, ChildRun)| {
+            *on == placed.node && run.generation == placed.generation
+        };
+        if let Some((on, run)) = live().find(is_old).filter(|_| live().any(is_there)) {
+            return Step::End { on: *on, generation: run.generation, why: End::Moved };
+        }
+    }
     let Some((kept, run)) = live().max_by_key(rank) else { return Step::Rest };
     if scene.record.placed.is_none_or(|placed| placed.node != *kept) {
         return keep(scene, *kept, run);

@@ -262,14 +262,40 @@ fn placed_name(record: &ChildRecord) -> String {
 }
 
 #[test]
-fn one_on_the_ring_moves_with_it_and_is_ended_first() {
+fn one_on_the_ring_moves_with_it_and_runs_until_it_is_taken_over() {
     let mut world = World::new(&[("b", run(3, 3))]);
     world.record.plan.placement = ChildPlacement::Ring;
-    assert_eq!(world.step(), Step::End { on: id("b"), generation: 3, why: End::Moved });
-    world.runs.clear();
     let record = world.written();
     assert_eq!((placed(&record), record.cause), (("a".into(), 4), Cause::Moved(id("b"))));
-    assert_eq!(world.step(), Step::Start);
+    assert_eq!(world.step(), Step::Start, "there, which asks here");
+
+    world.runs.push((id("a"), run(4, 1)));
+    assert_eq!(world.step(), Step::Settle, "its old host does not see it yet");
+    world.odd_for = SETTLE;
+    let end = Step::End { on: id("b"), generation: 3, why: End::Moved };
+    assert_eq!(world.step(), end, "though its starter saw more members");
+    world.runs.remove(0);
+    assert_eq!(world.step(), Step::Rest);
+}
+
+#[test]
+fn one_that_moves_goes_elsewhere_when_its_new_host_is_lost_or_does_not_take_it() {
+    let mut world = World::new(&[("b", run(3, 3))]);
+    world.record.plan.placement = ChildPlacement::LeastLoaded;
+    world.members.live.get_mut(&"b".into()).expect("b").takes = false;
+    let first = placed_name(&world.written());
+    world.members.live.remove(&first.parse().expect("a name"));
+    let second = world.written();
+    assert_eq!(second.cause, Cause::Moved(id("b")), "that is where its state is");
+    assert!(!["b", &first].contains(&placed_name(&second).as_str()));
+
+    world.members.live.get_mut(&placed(&second).0).expect("it").takes = false;
+    assert_eq!(world.step(), Step::Nowhere);
+    world.members.live.get_mut(&"b".into()).expect("b").takes = true;
+    let kept = world.written();
+    let there = kept.placed.map(|placed| (placed.node, placed.generation));
+    assert_eq!((there, kept.cause), (Some((id("b"), 3)), Cause::Kept));
+    assert_eq!(world.step(), Step::Rest);
 }
 
 #[test]
@@ -294,7 +320,7 @@ fn others_stay_where_they_are_unless_they_have_to_go() {
     assert_eq!(world.step(), Step::Rest, "though a has fewer");
 
     world.members.live.get_mut(&"c".into()).expect("c").takes = false;
-    assert!(matches!(world.step(), Step::End { why: End::Moved, .. }));
+    assert!(matches!(world.step(), Step::Write(next) if next.cause == Cause::Moved(id("c"))));
     for host in world.members.live.values_mut() {
         host.takes = false;
     }

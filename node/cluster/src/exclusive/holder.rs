@@ -1,7 +1,7 @@
 //! A node's side: its lease, the views that it knows, and the shards that it holds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use purlin_proto::{NodeId, NodeName};
 
@@ -23,6 +23,9 @@ pub struct Holder {
     chain: Vec<Arc<Known>>,
     /// Whether the first of the chain is cleared: what this node owns in all of it is held.
     based: bool,
+    /// What it owns in all of the chain; worked out when it is asked for after the chain has changed,
+    /// for that takes a look at each shard.
+    owned: OnceLock<Shards>,
     /// When each renewal was sent.
     sent: BTreeMap<u64, Time>,
     next: u64,
@@ -75,6 +78,7 @@ impl Holder {
             authority,
             chain: Vec::new(),
             based: false,
+            owned: OnceLock::new(),
             sent: BTreeMap::new(),
             next: 1,
             until: None,
@@ -185,6 +189,7 @@ impl Holder {
         self.sent.clear();
         let newest = self.chain.pop();
         self.chain = newest.into_iter().collect();
+        self.owned = OnceLock::new();
         true
     }
 
@@ -265,6 +270,7 @@ impl Holder {
             self.chain.clear();
         }
         self.chain.push(known);
+        self.owned = OnceLock::new();
         true
     }
 
@@ -276,6 +282,7 @@ impl Holder {
             return false;
         }
         self.chain.drain(..passed);
+        self.owned = OnceLock::new();
         self.based = true;
         true
     }
@@ -310,13 +317,17 @@ impl Holder {
         }
     }
 
-    /// All shards that this node holds.
+    /// All shards that this node holds. Cheap while nothing changes.
     pub fn held(&self, now: Time) -> Shards {
         let Some(newest) = self.chain.last() else { return Shards::default() };
         let leased = self.until.is_some_and(|until| now < until);
         if !leased || !self.based || !newest.view.has(self.me) {
             return Shards::default();
         }
+        self.owned.get_or_init(|| self.owned()).clone()
+    }
+
+    fn owned(&self) -> Shards {
         let ours = |shard: &u16| {
             self.chain.iter().all(|known| known.ring.owner_of(*shard) == Some(self.me.name))
         };

@@ -15,6 +15,8 @@ const NAMES: usize = 1 << 21;
 #[derive(Debug, Default)]
 pub struct Registrar {
     members: Vec<NodeId>,
+    /// What the node held when it was last looked, and under which view.
+    looked: Option<(Shards, Option<u64>)>,
     /// Those whose names are known.
     ready: Shards,
     gatherings: Vec<Gathering>,
@@ -60,6 +62,11 @@ impl Registrar {
     /// Notices what the node holds now, and the newest view. To be called before anything else
     /// whenever that changes; whatever is not held is forgotten.
     pub fn look(&mut self, held: &Shards, view: Option<&RingView>) {
+        let now = (held, view.map(|view| view.epoch));
+        if self.looked.as_ref().is_some_and(|(held, epoch)| (held, *epoch) == now) {
+            return;
+        }
+        self.looked = Some((held.clone(), now.1));
         let mut known = self.ready.clone();
         for gathering in &self.gatherings {
             known.add(&gathering.shards);

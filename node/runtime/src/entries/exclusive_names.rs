@@ -447,6 +447,10 @@ impl Runtime {
 
     // ----- for the owner of the runtime -----
 
+    pub(super) fn own_exclusive_names(&self) -> Vec<Name> {
+        lock(&self.0.entries.exclusive_names.state).held.keys().cloned().collect()
+    }
+
     /// To be called when the lease has run out, before anything that ran under it is ended: no name
     /// that was asked for before is taken any more.
     pub fn lease_lapsed(&self) {

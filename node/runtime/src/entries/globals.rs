@@ -240,6 +240,10 @@ impl Globals {
         names.filter_map(|(name, claims)| Some((name.clone(), first(claims)?))).collect()
     }
 
+    pub(super) fn own_names(&self) -> BTreeSet<Name> {
+        lock(&self.state).own.values().flatten().cloned().collect()
+    }
+
     fn register(
         self: &Arc<Self>,
         name: &Name,

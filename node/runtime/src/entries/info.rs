@@ -1,6 +1,6 @@
 //! What can be told of groups, topics and global names, page by page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use purlin_proto::admin::{GlobalNameInfo, GroupInfo, GroupMemberInfo, TopicInfo};
@@ -53,5 +53,12 @@ impl Runtime {
         let by_name: BTreeMap<Name, GlobalNameInfo> =
             available.chain(exclusive).map(|info| (info.name.clone(), info)).collect();
         by_name.into_values().take(PAGE_ENTRIES).collect()
+    }
+
+    /// The global names that processes of this node have, of either kind, by name.
+    pub fn own_global_names(&self) -> BTreeSet<Name> {
+        let mut names = self.0.entries.globals.own_names();
+        names.extend(self.own_exclusive_names());
+        names
     }
 }

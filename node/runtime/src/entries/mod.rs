@@ -41,6 +41,7 @@ pub(crate) mod members;
 pub(crate) mod monitors;
 pub(crate) mod send;
 pub(crate) mod topics;
+pub(crate) mod ways;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -56,6 +57,7 @@ use exclusive_names::ExclusiveNames;
 use globals::{Globals, Resolver};
 use groups::Groups;
 use topics::Topics;
+use ways::Ways;
 
 /// Why a process was not put into a group or among the subscribers of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +80,7 @@ pub(crate) struct Entries {
     pub(crate) globals: Arc<Globals>,
     pub(crate) exclusive_names: Arc<ExclusiveNames>,
     pub(crate) children: ChildTable,
+    pub(crate) ways: Ways,
     pub(crate) news: Arc<News>,
     chance: AtomicU64,
 }
@@ -91,6 +94,7 @@ impl Entries {
             globals: Arc::new(Globals::new(Arc::clone(&news), resolver)),
             exclusive_names: Arc::new(ExclusiveNames::new(Arc::clone(&news), left)),
             children: ChildTable::new(Arc::clone(&news)),
+            ways: Ways::default(),
             news,
             chance: AtomicU64::new(id.creation),
         }

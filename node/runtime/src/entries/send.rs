@@ -39,6 +39,7 @@ impl Runtime {
             }
             Dest::Topic(name) => Route::Several(Several::Subscribers(name.clone())),
             Dest::Global(name) => self.route_global(name),
+            Dest::Child(child) => self.route_child(child),
             _ => match self.one_of(to) {
                 Some(address) => self.route_address(address),
                 None => Route::Here(None),

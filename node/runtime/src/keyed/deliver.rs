@@ -9,6 +9,7 @@ use purlin_proto::{
 use super::KeyedActor;
 use super::table::Table;
 use crate::entries::forward::GLOBAL;
+use crate::entries::ways::CHILD;
 use crate::inflow::Inbound;
 use crate::item::{EncodedMessage, Item};
 use crate::process::{Process, Rejected};
@@ -73,6 +74,10 @@ impl Runtime {
     }
 
     pub(crate) fn route_key(&self, kind: &Name, key: &Key) -> Route {
+        if matches!(kind.as_str(), GLOBAL | CHILD) {
+            // Only what leads to a name or a child says so, on the wire.
+            return Route::Here(None);
+        }
         let (owner, kind, key) = (self.key_owner(kind, key), kind.clone(), key.clone());
         if owner == self.name() {
             return Route::Key(kind, key);
@@ -82,6 +87,9 @@ impl Runtime {
 
     /// The process of a key, if it runs on this node.
     pub(crate) fn find_keyed(&self, kind: &Name, key: &Key) -> Option<Arc<Process>> {
+        if kind.as_str() == CHILD {
+            return self.child_process(key);
+        }
         self.0.keyed.get(kind.as_str())?.find(key)
     }
 
@@ -111,6 +119,9 @@ impl Runtime {
         key: &Key,
         mut item: Item,
     ) -> Option<(Arc<Process>, Item)> {
+        if kind.as_str() == CHILD {
+            return self.offer_child(key, item);
+        }
         for _ in 0..ATTEMPTS {
             let owner = self.key_owner(kind, key);
             if owner != self.name() {
@@ -160,8 +171,10 @@ impl Runtime {
         signal: Signal,
     ) {
         let Target::Key { kind, key, forwarded } = target else { return };
-        if kind.as_str() == GLOBAL {
-            return self.receive_global(inbound, sender, target, signal);
+        match kind.as_str() {
+            GLOBAL => return self.receive_global(inbound, sender, target, signal),
+            CHILD => return self.receive_child(inbound, sender, target, signal),
+            _ => {}
         }
         if !matches!(signal, Signal::Send { .. } | Signal::Call { .. }) {
             // The wire has no such thing; see `signal.rs`.

@@ -248,7 +248,7 @@ impl KeyedKinds {
     /// Adds a kind whose state is kept while its processes do not run; one of the same name is
     /// replaced.
     #[must_use]
-    pub fn with_state<A: Stateful>(mut self, keyed: Keyed) -> Self {
+    pub fn with_state<A: Stateful + KeyedActor>(mut self, keyed: Keyed) -> Self {
         let launch = launch_with_state::<A>;
         self.0.insert(A::KIND, Declared { keyed, launch, stateful: true });
         self
@@ -282,7 +282,7 @@ fn launch<A: KeyedActor>(runtime: &Runtime, slot: &Arc<Slot>) -> Result<Arc<Proc
     })
 }
 
-fn launch_with_state<A: Stateful>(
+fn launch_with_state<A: Stateful + KeyedActor>(
     runtime: &Runtime,
     slot: &Arc<Slot>,
 ) -> Result<Arc<Process>, SpawnError> {
@@ -332,7 +332,9 @@ fn launch_by<A: KeyedActor, Fut: Future<Output = ExitReason> + Send + 'static>(
             false => None,
         };
         // Boxed, for it is large, and over before the process's own life begins.
-        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key)).await {
+        let found = match Box::pin(process.runtime.find_key(A::KIND, &slot.key, process.serial))
+            .await
+        {
             Ok(Found::Free(found)) => found,
             Ok(Found::NotOwner) => return process.runtime.not_ours(A::KIND, &process, &slot.key),
             Err(reason) => return reason,

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use purlin_proto::admin::{KeepSnapshot, TakeKey};
+use purlin_proto::admin::{DropHeldSnapshot, KeepSnapshot, TakeKey};
 use purlin_proto::{CallError, Key, Message, Name, NodeName};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
@@ -163,6 +163,16 @@ impl Runtime {
             // It is the older one, and found out to be so.
             tracing::warn!(%kind, %key, %error, "a state that has moved is not forgotten");
         }
+    }
+
+    /// As [`drop_snapshot`](Self::drop_snapshot), for a node that holds the key: what
+    /// [`DropHeldSnapshot`] asks. `false` if there has been a later owner.
+    pub async fn drop_held_snapshot(&self, ask: &DropHeldSnapshot) -> bool {
+        let heeded = self.heed_owner(ask.fence, DropHeldSnapshot::NAME).is_ok();
+        if heeded {
+            self.drop_snapshot(&ask.kind, &ask.key, ask.at).await;
+        }
+        heeded
     }
 
     /// An exclusive process has been ended because this node does not hold its key: if it had a state

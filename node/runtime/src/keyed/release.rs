@@ -30,16 +30,22 @@
 //!   newer of two states is kept when they meet. A node that must not do that waits for others before
 //!   it uses keys.
 //! - *who asks is no owner any more*: it ends without having begun, and what waits for it is sent on.
+//! - *who has asked is no owner any more when that arrives*: of an exclusive kind it is refused
+//!   (`exclusive/fences.rs`); of an available one the newer of two states is kept when they meet.
 //!
 //! [`Remote::earlier_owners`]: crate::Remote::earlier_owners
 //! [`Remote::neighbours`]: crate::Remote::neighbours
 //! [`Keyed::handoff_timeout`]: super::Keyed::handoff_timeout
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use purlin_proto::admin::{self, DropSnapshot, ReleaseKey, Released};
+use purlin_proto::admin::{
+    self, DropHeldSnapshot, DropSnapshot, ReleaseHeldKey, ReleaseKey, Released,
+};
 use purlin_proto::{
-    CallError, Codec, Dest, ExitReason, Key, MessageName, Name, NodeName, Payload, Snapshot,
+    CallError, Codec, Dest, ExitReason, Fence, Key, Message, MessageName, Name, NodeName, Payload,
+    Snapshot,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -47,6 +53,7 @@ use tokio::time::Instant;
 
 use super::deliver::ring_key;
 use super::table::Table;
+use crate::exclusive::Holding;
 use crate::process::Process;
 use crate::runtime::{Runtime, lock};
 
@@ -70,13 +77,29 @@ impl Runtime {
     /// [`Keyed::handoff_timeout`](super::Keyed::handoff_timeout). When it is dropped before, the process
     /// goes on unless it is ending already; then its state is stored.
     pub async fn release_key(&self, kind: &Name, key: &Key) -> Option<Released> {
+        self.let_go(kind, key, None).await
+    }
+
+    /// As [`release_key`](Self::release_key), for a node that holds the key, unless there has been a
+    /// later owner: what [`ReleaseHeldKey`] asks.
+    pub async fn release_held_key(&self, ask: &ReleaseHeldKey) -> Option<Released> {
+        self.let_go(&ask.kind, &ask.key, Some(ask.fence)).await
+    }
+
+    async fn let_go(&self, kind: &Name, key: &Key, holds: Option<Fence>) -> Option<Released> {
         let Some(table) = self.0.keyed.get(kind.as_str()) else { return Some(Released::Nothing) };
         let released = async {
             loop {
+                // A later owner may come while the process of an earlier one is busy.
+                if let Some(fence) = holds
+                    && let Err(epoch) = self.heed_owner(fence, ReleaseHeldKey::NAME)
+                {
+                    return Released::Stale { epoch };
+                }
                 if self.key_owner(kind, key) == self.name() {
                     return Released::Owner;
                 }
-                match self.hand_over(table, key).await {
+                match self.hand_over(table, key, holds.is_some()).await {
                     HandedOver::Gone => return self.at_rest(table, key).await,
                     HandedOver::State(state) => return Released::State(state),
                     HandedOver::Busy => tokio::time::sleep(BUSY).await,
@@ -86,9 +109,13 @@ impl Runtime {
         tokio::time::timeout(table.handoff_timeout, released).await.ok()
     }
 
-    async fn hand_over(&self, table: &Table, key: &Key) -> HandedOver {
+    async fn hand_over(&self, table: &Table, key: &Key, held: bool) -> HandedOver {
         let Some((process, slot)) = table.entry(key) else { return HandedOver::Gone };
         if process.is_ending() {
+            if held {
+                // Whoever waits for the state has asked before; who holds the key has it from here.
+                *lock(&slot.taker) = None;
+            }
             self.down(process.pid()).await;
             return HandedOver::Gone;
         }
@@ -122,11 +149,13 @@ impl Runtime {
         }
     }
 
-    /// Waits until those that may have had a key before have let go of it, and finds its state.
+    /// Waits until those that may have had a key before have let go of it, and finds its state, for
+    /// the process with this serial.
     pub(super) async fn find_key(
         &self,
         kind: &'static str,
         key: &Key,
+        serial: u64,
     ) -> Result<Found, ExitReason> {
         let (Some(table), Ok(kind)) = (self.0.keyed.get(kind), Name::new(kind)) else {
             return Ok(Found::Free(None));
@@ -135,7 +164,8 @@ impl Runtime {
             return Ok(Found::NotOwner);
         }
         let others = self.others(table, key);
-        let Some(elsewhere) = self.ask_all(table, &kind, key, &others).await? else {
+        let wanted = Wanted { table, kind: &kind, key, serial };
+        let Some(elsewhere) = self.ask_all(&wanted, &others).await? else {
             return Ok(Found::NotOwner);
         };
         if !table.stateful {
@@ -156,7 +186,7 @@ impl Runtime {
             },
         };
         if !elsewhere.is_empty() && !self.0.store.is_shared() {
-            self.settle_states(table, &kind, key, &newest, &elsewhere).await;
+            self.settle_states(&wanted, &newest, &elsewhere).await;
         }
         Ok(Found::Free(Some(newest)))
     }
@@ -164,19 +194,25 @@ impl Runtime {
     /// Stores what was found elsewhere, and lets it go there.
     async fn settle_states(
         &self,
-        table: &Table,
-        kind: &Name,
-        key: &Key,
+        wanted: &Wanted<'_>,
         newest: &Snapshot,
         elsewhere: &[(NodeName, Snapshot)],
     ) {
+        let Wanted { table, kind, key, .. } = *wanted;
         if let Err(error) = self.0.store.save(table.kind, key, newest.clone()).await {
             // The process has it all the same; what others have stays.
             return tracing::warn!(%kind, %key, %error, "what was handed over is not stored");
         }
+        let (kind, key, at) = (kind.clone(), key.clone(), newest.at);
         for (node, _) in elsewhere {
-            let drop = DropSnapshot { kind: kind.clone(), key: key.clone(), at: newest.at };
-            self.send(system(*node), drop);
+            let (to, kind, key) = (system(*node), kind.clone(), key.clone());
+            match (table.exclusive, self.fence_under(wanted)) {
+                (false, _) => self.send(to, DropSnapshot { kind, key, at }),
+                // One that does not know this keeps an older state, and it is found out to be so.
+                (true, Some(fence)) => self.send(to, DropHeldSnapshot { kind, key, at, fence }),
+                // It is not ours to say any more.
+                (true, None) => {}
+            }
         }
     }
 
@@ -196,17 +232,19 @@ impl Runtime {
     /// all have; `None` if this node turns out not to be the owner.
     async fn ask_all(
         &self,
-        table: &Table,
-        kind: &Name,
-        key: &Key,
+        wanted: &Wanted<'_>,
         others: &[NodeName],
     ) -> Result<Option<Vec<(NodeName, Snapshot)>>, ExitReason> {
+        let Wanted { table, kind, key, serial } = *wanted;
         let deadline = Instant::now() + table.handoff_timeout;
         let mut asked = JoinSet::new();
         for node in others {
             let (runtime, node) = (self.clone(), *node);
-            let release = ReleaseKey { kind: kind.clone(), key: key.clone() };
-            let ask = async move { (node, runtime.ask_until(node, &release, deadline).await) };
+            let (kind, key, table) = (kind.clone(), key.clone(), Arc::clone(table));
+            let ask = async move {
+                let wanted = Wanted { table: &table, kind: &kind, key: &key, serial };
+                (node, runtime.ask_until(node, &wanted, deadline).await)
+            };
             asked.spawn_on(ask, &self.0.executor);
         }
         let mut found = Vec::new();
@@ -219,6 +257,10 @@ impl Runtime {
                 Ok(Released::Stored(state)) => found.push((node, state)),
                 Ok(Released::Nothing) => {}
                 Ok(Released::Owner) => return Ok(None),
+                Ok(Released::Stale { epoch }) => {
+                    let what = format!("{kind}/{key} has had an owner under view {epoch}");
+                    return Err(ExitReason::error(what));
+                }
                 Ok(Released::Failed { detail }) => {
                     self.counters().keyed_not_restored.add();
                     let what = format!("the state of {kind}/{key} on {node}: {detail}");
@@ -238,43 +280,79 @@ impl Runtime {
         Ok(Some(found))
     }
 
-    /// Asks one again and again while it takes itself for the owner; that is its answer when this node
-    /// sees it so as well.
+    /// Asks one again and again while it takes itself for the owner, or says that there has been a later
+    /// one; that is its answer when this node sees it so as well, or time is up.
     async fn ask_until(
         &self,
         node: NodeName,
-        release: &ReleaseKey,
+        wanted: &Wanted<'_>,
         deadline: Instant,
     ) -> Result<Released, CallError> {
         loop {
-            let answer = self.ask_release(node, release, deadline).await;
-            if answer != Ok(Released::Owner) {
-                return answer;
+            let fence = self.fence_under(wanted);
+            if wanted.table.exclusive && fence.is_none() {
+                return Ok(Released::Owner);
             }
-            if self.key_owner(&release.kind, &release.key) != self.name() {
-                return answer;
-            }
-            if Instant::now() >= deadline {
-                return Err(CallError::Timeout);
+            let answer = self.ask_release(node, wanted, fence, deadline).await;
+            match answer {
+                Ok(Released::Owner) => {
+                    if self.key_owner(wanted.kind, wanted.key) != self.name() {
+                        return answer;
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(CallError::Timeout);
+                    }
+                }
+                Ok(Released::Stale { .. }) => {
+                    self.refresh_holdings().await;
+                    if Instant::now() >= deadline {
+                        return answer;
+                    }
+                }
+                answer => return answer,
             }
             tokio::time::sleep(STILL_OWNER).await;
         }
     }
 
-    fn ask_release(
+    /// What this node asks under, if it is for an exclusive key and that is held here.
+    fn fence_under(&self, wanted: &Wanted<'_>) -> Option<Fence> {
+        let Wanted { table, key, serial: generation, .. } = *wanted;
+        let held = table.exclusive.then(|| self.holding(&ring_key(table.kind, key)))?;
+        let Holding::Yes { epoch, shard } = held else { return None };
+        Some(Fence { epoch, shard, generation })
+    }
+
+    async fn ask_release(
         &self,
         node: NodeName,
-        release: &ReleaseKey,
+        wanted: &Wanted<'_>,
+        fence: Option<Fence>,
         deadline: Instant,
-    ) -> impl Future<Output = Result<Released, CallError>> + use<> {
-        let payload = Payload::encode(Codec::Bincode, release).expect("two texts");
-        let (to, name) = (system(node), MessageName::of::<ReleaseKey>());
-        let left = deadline.saturating_duration_since(Instant::now());
-        let asked = self.request_encoded(&to, name, payload, left);
-        async move {
-            let reply = asked.await?;
-            reply.decode().map_err(|error| CallError::Decode { detail: error.to_string() })
+    ) -> Result<Released, CallError> {
+        let (kind, key) = (wanted.kind.clone(), wanted.key.clone());
+        if let Some(fence) = fence {
+            let release = ReleaseHeldKey { kind: kind.clone(), key: key.clone(), fence };
+            let answer = self.ask_one(node, release, deadline).await;
+            if !matches!(answer, Err(CallError::NotUnderstood { .. })) {
+                return answer;
+            }
+            // It is of a version without fences.
         }
+        self.ask_one(node, ReleaseKey { kind, key }, deadline).await
+    }
+
+    async fn ask_one<M: Message<Reply = Released>>(
+        &self,
+        node: NodeName,
+        release: M,
+        deadline: Instant,
+    ) -> Result<Released, CallError> {
+        let payload = Payload::encode(Codec::Bincode, &release).expect("texts and numbers");
+        let (to, name) = (system(node), MessageName::of::<M>());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let reply = self.request_encoded(&to, name, payload, left).await?;
+        reply.decode().map_err(|error| CallError::Decode { detail: error.to_string() })
     }
 
     pub(super) fn is_ours(&self, kind: &str, key: &Key) -> bool {
@@ -297,6 +375,16 @@ impl Runtime {
         }
         ExitReason::Shutdown
     }
+}
+
+/// A key that is asked for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    table: &'a Arc<Table>,
+    kind: &'a Name,
+    key: &'a Key,
+    /// Of the process that is to begin.
+    serial: u64,
 }
 
 enum HandedOver {

@@ -1,5 +1,6 @@
 //! Keyed processes whose state outlives them: it is saved when they end in good order, and goes along
-//! when their key moves.
+//! when their key moves. What an actor has to say for that is the same for children of cluster
+//! supervisors, whose state is nowhere saved and only goes along (`hosted.rs`).
 //!
 //! # When it is saved
 //!
@@ -20,6 +21,7 @@
 //!
 //! Encoding is done by the process itself, on a worker; reading and writing is the store's affair.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ use serde::de::DeserializeOwned;
 use super::KeyedActor;
 use super::store::StoreError;
 use super::table::Slot;
-use crate::actor::Outcome;
+use crate::actor::{Actor, Outcome};
 use crate::context::{Context, Origin};
 use crate::runtime::{Runtime, lock};
 
@@ -39,9 +41,11 @@ use crate::runtime::{Runtime, lock};
 const AGAIN: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
-/// A keyed actor whose state is kept while it does not run, and moves with its key.
+/// An actor whose state moves: that of a keyed one is kept while it does not run, and goes with its key;
+/// that of a child of a cluster supervisor goes to where the child is moved.
 ///
-/// Declared with [`KeyedKinds::with_state`](super::KeyedKinds::with_state). The state is encoded with
+/// Declared with [`KeyedKinds::with_state`](super::KeyedKinds::with_state), or
+/// [`Kinds::with_state`](crate::Kinds::with_state). The state is encoded with
 /// serde in a compact form that does not describe itself: whoever changes the type raises
 /// [`VERSION`](Self::VERSION), and may read older ones in [`upgrade`](Self::upgrade).
 ///
@@ -112,7 +116,7 @@ const AGAIN: [Duration; 3] =
 /// # Ok(())
 /// # }
 /// ```
-pub trait Stateful: KeyedActor {
+pub trait Stateful: Actor {
     /// What is kept. At most 32 MiB when encoded.
     type State: Serialize + DeserializeOwned + Send + 'static;
 
@@ -122,7 +126,7 @@ pub trait Stateful: KeyedActor {
     /// The state of now. Called between messages, and at the end after [`stop`](super::Actor::stop).
     fn snapshot(&self) -> Self::State;
 
-    /// Makes the process of a key from what was kept of it; where nothing was,
+    /// Makes the process from what was kept of it; where nothing was,
     /// [`start`](super::Actor::start) does. If it fails, so does the start of the process, and what
     /// was kept stays.
     fn restore(
@@ -216,7 +220,11 @@ impl<A: Stateful> Context<A> {
 }
 
 /// The state of now.
-fn take<A: Stateful>(runtime: &Runtime, actor: &A, before: u64) -> Result<Snapshot, StateError> {
+pub(crate) fn take<A: Stateful>(
+    runtime: &Runtime,
+    actor: &A,
+    before: u64,
+) -> Result<Snapshot, StateError> {
     let not_encodable = |detail: String| StateError::NotEncodable { detail };
     let state = codec::to_bytes(&actor.snapshot());
     let state = state.map_err(|error| not_encodable(error.to_string()))?;
@@ -233,7 +241,7 @@ pub(super) struct Resumed {
     pub(super) found: Option<Snapshot>,
 }
 
-impl<A: Stateful> Origin<A> for Resumed {
+impl<A: Stateful + KeyedActor> Origin<A> for Resumed {
     async fn begin(self, ctx: &mut Context<A>) -> Outcome<A> {
         let Self { slot, found } = self;
         let args = A::args(&slot.key);
@@ -267,10 +275,11 @@ impl<A: Stateful> Origin<A> for Resumed {
     }
 }
 
-fn read<A: Stateful>(key: &Key, found: &Snapshot) -> Result<A::State, String> {
+/// Reads what was kept of a key, or a child.
+pub(crate) fn read<A: Stateful>(of: &dyn Display, found: &Snapshot) -> Result<A::State, String> {
     let old = OldState { version: found.version, bytes: &found.state };
     let state = if found.version == A::VERSION { old.decode() } else { A::upgrade(&old) };
-    state.map_err(|error| format!("the state that was kept of {}/{key}: {error}", A::KIND))
+    state.map_err(|error| format!("the state that was kept of {}/{of}: {error}", A::KIND))
 }
 
 impl Runtime {

@@ -479,6 +479,11 @@ impl World {
         if clock >= node.hard {
             node.processes.clear();
         }
+        let all = node.holder.held(clock);
+        for key in 0..KEYS {
+            let held = matches!(node.holder.shard(clock, shard(key)), Shard::Held { .. });
+            assert_eq!(all.has(shard(key)), held, "{now:?}: {key} on {}", node.id);
+        }
         let mut ended = Vec::new();
         for (&key, process) in &mut node.processes {
             let held = matches!(node.holder.shard(clock, shard(key)), Shard::Held { .. });

@@ -1,0 +1,340 @@
+//! Children of cluster supervisors whose nodes are taken out of service and come back, one after the
+//! other, on simulated machines with lossy roads: no call fails, and each child keeps its state and the
+//! order of what it is told, whatever the seed.
+//!
+//! A few seeds in the gate, more with `PURLIN_SEEDS`.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use purlin::kinds::{Add, Counter};
+use purlin::prelude::*;
+use purlin::proto::admin::{GetExclusive, SYSTEM};
+use purlin::testing::{Cluster, Road};
+use purlin::{Mode, NodeBuilder};
+use tokio::sync::oneshot;
+
+const CHILDREN: usize = 24;
+const ROUNDS: usize = 4;
+const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
+
+/// Numbers by chance (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
+    }
+}
+
+fn dest(child: usize) -> Dest {
+    format!("child:tally/c{child}").parse().unwrap()
+}
+
+/// What each child should have.
+struct Totals {
+    seed: u64,
+    chance: Chance,
+    expected: [i64; CHILDREN],
+}
+
+impl Totals {
+    /// Adds to some children from nodes other than this one.
+    async fn add(&mut self, cluster: &Cluster, but: &str, calls: usize) {
+        for _ in 0..calls {
+            let from = NODES[self.chance.below(NODES.len())];
+            if from == but {
+                continue;
+            }
+            let child = self.chance.below(CHILDREN);
+            self.expected[child] += 1;
+            let total = cluster.node(from).call(dest(child), Add(1)).await;
+            let (seed, at) = (self.seed, cluster.now());
+            assert_eq!(
+                total,
+                Ok(self.expected[child]),
+                "seed {seed}, {child} from {from} at {at:?}"
+            );
+        }
+    }
+}
+
+/// Waits until all are in the ring view.
+async fn until_all_hold(cluster: &Cluster) {
+    for name in NODES {
+        loop {
+            let system = Dest::Local(SYSTEM.parse().unwrap());
+            let info = cluster.node(name).call(system, GetExclusive).await.unwrap();
+            if info.members.len() == NODES.len() && info.voters.len() == 3 {
+                break;
+            }
+            cluster.advance(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Counts what has begun with a state on all nodes.
+async fn restored(cluster: &Cluster) -> u64 {
+    let mut restored = 0;
+    for name in NODES {
+        let count = |node: Node| async move {
+            let counters = node.runtime().counters().snapshot();
+            counters.into_iter().find(|counter| counter.name == "children.restored").unwrap().count
+        };
+        restored += cluster.node(name).run(count).await.unwrap();
+    }
+    restored
+}
+
+fn cluster(seed: u64, with: fn(NodeBuilder) -> NodeBuilder) -> Cluster {
+    let bad = Road { loss: 0.01, jitter: Duration::from_millis(3), ..Road::default() };
+    Cluster::builder(seed).nodes(NODES.len()).roads(bad).with(with).start()
+}
+
+async fn start(cluster: &Cluster, mode: Mode) {
+    if mode == Mode::Exclusive {
+        until_all_hold(cluster).await;
+    }
+    let start = move |node: Node| async move {
+        let tally = ClusterSupervisor::new("tally");
+        let tally = if mode == Mode::Available { tally.available() } else { tally };
+        let tally = node.cluster_supervisor(tally);
+        for number in 0..CHILDREN {
+            let child =
+                ClusterChild::actor::<Counter>(format!("c{number}").parse::<Key>().unwrap(), None);
+            tally.start_child(child).await.unwrap();
+        }
+    };
+    cluster.node("n0").run(start).await.unwrap();
+}
+
+fn schedule(seed: u64, mode: Mode) {
+    let cluster = cluster(seed, |node| node.movable::<Counter>().exclusive());
+    let mut totals = Totals { seed, chance: Chance(seed), expected: [0; CHILDREN] };
+    cluster.run(async |cluster| {
+        start(cluster, mode).await;
+        totals.add(cluster, "", 3 * CHILDREN).await;
+        let mut moved = 0;
+        for _ in 0..ROUNDS {
+            let leaves = NODES[totals.chance.below(NODES.len())];
+            let (tell, drained) = oneshot::channel();
+            let begin = |node: Node| async move {
+                tokio::spawn(async move { tell.send(node.drain().await.left).unwrap() });
+            };
+            cluster.node(leaves).run(begin).await.unwrap();
+            totals.add(cluster, leaves, 2 * CHILDREN).await;
+            let left = cluster.node(leaves).run(|_| drained).await.unwrap();
+            assert_eq!(left, Ok(0), "seed {seed}");
+            totals.add(cluster, leaves, CHILDREN).await;
+            moved += restored(cluster).await;
+            cluster.stop(leaves).await;
+            totals.add(cluster, leaves, CHILDREN).await;
+            cluster.restart(leaves).await;
+            totals.add(cluster, leaves, 2 * CHILDREN).await;
+            cluster.until_whole(Duration::from_mins(1)).await;
+            totals.add(cluster, leaves, CHILDREN).await;
+        }
+        assert!(moved >= 5, "seed {seed}: {moved}");
+    });
+}
+
+/// Has what it is told.
+#[derive(Default)]
+struct Ledger {
+    told: Vec<u32>,
+}
+
+/// Write this down.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note(u32);
+impl Message for Note {
+    const NAME: &'static str = "ledger.note";
+    type Reply = ();
+}
+
+/// What has been written down?
+#[derive(Debug, Serialize, Deserialize)]
+struct Told;
+impl Message for Told {
+    const NAME: &'static str = "ledger.told";
+    type Reply = Vec<u32>;
+}
+
+impl Actor for Ledger {
+    const KIND: &'static str = "ledger";
+    type Args = ();
+    type Messages = (Note, Told, Toil);
+
+    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self::default())
+    }
+}
+
+impl Stateful for Ledger {
+    type State = Vec<u32>;
+
+    fn snapshot(&self) -> Vec<u32> {
+        self.told.clone()
+    }
+
+    async fn restore(told: Vec<u32>, (): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self { told })
+    }
+}
+
+impl Handler<Note> for Ledger {
+    async fn handle(&mut self, Note(number): Note, _: &mut Context<Self>) -> Outcome {
+        // Long enough for others to wait.
+        tokio::time::sleep(Duration::from_micros(500)).await;
+        self.told.push(number);
+        Ok(())
+    }
+}
+
+impl Handler<Told> for Ledger {
+    async fn handle(&mut self, _: Told, _: &mut Context<Self>) -> Outcome<Vec<u32>> {
+        Ok(self.told.clone())
+    }
+}
+
+fn nothing_that_is_sent_is_lost(mode: Mode) {
+    const NOTES: u32 = 6_000;
+    let to = || -> Dest { "child:books/main".parse().unwrap() };
+    cluster(9, |node| node.movable::<Ledger>().exclusive()).run(async |cluster| {
+        until_all_hold(cluster).await;
+        let start = move |node: Node| async move {
+            let books = ClusterSupervisor::new("books");
+            let books = if mode == Mode::Available { books.available() } else { books };
+            let child = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
+            node.cluster_supervisor(books).start_child(child).await.unwrap();
+        };
+        cluster.node("n0").run(start).await.unwrap();
+        let at = move |node: Node| async move {
+            let none: Vec<u32> = Vec::new();
+            assert_eq!(node.call(to(), Told).await, Ok(none));
+            node.runtime().whereis_child(&"books/main".parse().unwrap()).unwrap().node.name
+        };
+        let before = cluster.node("n0").run(at).await.unwrap();
+        let from = NODES.map(NodeName::from).into_iter().find(|name| *name != before).unwrap();
+        let send = move |node: Node| async move {
+            for number in 0..NOTES {
+                node.send(to(), Note(number));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let (tell, drained) = oneshot::channel();
+        let drain = |node: Node| async move {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                tell.send(node.drain().await.left).unwrap();
+            });
+        };
+        cluster.node(before).run(drain).await.unwrap();
+
+        cluster.node(from).run(send).await.unwrap();
+
+        assert_eq!(cluster.node(before).run(|_| drained).await.unwrap(), Ok(0));
+        cluster.advance(Duration::from_secs(1)).await;
+        let mut told = cluster.node(from).call(to(), Told).await.unwrap();
+        let after = |node: Node| async move {
+            node.runtime().whereis_child(&"books/main".parse().unwrap()).unwrap().node.name
+        };
+        assert_ne!(before, cluster.node(from).run(after).await.unwrap());
+        // What is sent on may come behind what was sent straight to the new place: a few at most.
+        let late = told.windows(2).filter(|pair| pair[0] > pair[1]).count();
+        assert!(late <= 3, "{late}");
+        told.sort_unstable();
+        assert_eq!(told, (0..NOTES).collect::<Vec<_>>(), "each once");
+    });
+}
+
+#[test]
+fn nothing_that_is_sent_to_a_child_while_it_moves_is_lost() {
+    nothing_that_is_sent_is_lost(Mode::Available);
+}
+
+#[test]
+fn nor_what_is_sent_to_one_of_which_there_is_one_at_most() {
+    nothing_that_is_sent_is_lost(Mode::Exclusive);
+}
+
+/// Is busy for a while.
+#[derive(Debug, Serialize, Deserialize)]
+struct Toil(Duration);
+impl Message for Toil {
+    const NAME: &'static str = "ledger.toil";
+    type Reply = ();
+}
+
+impl Handler<Toil> for Ledger {
+    async fn handle(&mut self, Toil(span): Toil, _: &mut Context<Self>) -> Outcome {
+        tokio::time::sleep(span).await;
+        Ok(())
+    }
+}
+
+#[test]
+fn one_that_is_busy_is_waited_for_as_long_as_it_may_take_to_stop_and_then_ended() {
+    let to = || -> Dest { "child:books/main".parse().unwrap() };
+    cluster(3, NodeBuilder::movable::<Ledger>).run(async |cluster| {
+        let start = move |node: Node| async move {
+            let books = ClusterSupervisor::new("books").available();
+            let child = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
+            let child = child.shutdown(Shutdown::Timeout(Duration::from_secs(2)));
+            node.cluster_supervisor(books).start_child(child).await.unwrap();
+            node.call(to(), Note(1)).await.unwrap();
+            node.runtime().whereis_child(&"books/main".parse().unwrap()).unwrap().node.name
+        };
+        let mut at = cluster.node("n0").run(start).await.unwrap();
+        for (busy, kept) in [(1, true), (30, false)] {
+            let from = NODES.map(NodeName::from).into_iter().find(|name| *name != at).unwrap();
+            let (tell, worked) = oneshot::channel();
+            let toil = move |node: Node| async move {
+                let toil = Toil(Duration::from_secs(busy));
+                let work = node.runtime().clone();
+                tokio::spawn(async move {
+                    let worked = work.call_timeout(to(), toil, Duration::from_mins(1)).await;
+                    tell.send(worked).unwrap();
+                });
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            };
+            cluster.node(from).run(toil).await.unwrap();
+
+            let drained =
+                cluster.node(at).run(async |node: Node| node.drain().await).await.unwrap();
+
+            assert_eq!(drained.left, 0);
+            assert!(drained.took_s < 8.0, "{drained:?}");
+            let worked = cluster.node(from).run(|_| worked).await.unwrap().unwrap();
+            assert_eq!(worked.is_ok(), kept, "{worked:?}");
+            let told = cluster.node(from).call(to(), Told).await.unwrap();
+            assert_eq!(told.len(), usize::from(kept), "it had to be killed, so its state is lost");
+            let after = |node: Node| async move {
+                node.runtime().whereis_child(&"books/main".parse().unwrap()).unwrap().node.name
+            };
+            let after = cluster.node(from).run(after).await.unwrap();
+            assert_ne!(after, at);
+            cluster.stop(at).await;
+            at = after;
+        }
+    });
+}
+
+fn for_all_seeds(mode: Mode) {
+    let last = std::env::var("PURLIN_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    (1..=last).for_each(|seed| schedule(seed, mode));
+}
+
+#[test]
+fn nodes_that_leave_and_come_back_cost_no_call_to_a_child_and_no_state() {
+    for_all_seeds(Mode::Available);
+}
+
+#[test]
+fn the_same_holds_for_children_of_which_there_is_one_at_most() {
+    for_all_seeds(Mode::Exclusive);
+}
