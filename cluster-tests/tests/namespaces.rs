@@ -70,11 +70,17 @@ impl World {
         self.cluster.json(self.node(at), &["members"]).as_array().unwrap().clone()
     }
 
-    /// Which life of a node another sees.
+    /// Which life of a node another sees. On a busy machine one of the two may be new itself.
     fn id(&self, at: &str, of: &str) -> String {
-        let members = self.members(at);
-        let member = members.iter().find(|member| member["name"] == of).unwrap();
-        member["id"].as_str().unwrap().to_owned()
+        let begun = std::time::Instant::now();
+        loop {
+            let members = self.members(at);
+            if let Some(member) = members.iter().find(|member| member["name"] == of) {
+                return member["id"].as_str().unwrap().to_owned();
+            }
+            assert!(begun.elapsed() < SOON, "{at} knows no {of}: {members:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until these see each other as up, and nobody else, not even as suspect.
