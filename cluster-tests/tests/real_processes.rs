@@ -165,7 +165,8 @@ fn crashes_and_names_are_watched() {
     cluster.ok(&a, &["spawn", "counter", "9223372036854775807", "--name", "full"]);
     assert_eq!(watch.next("name_registered", SOON)["name"], "full");
 
-    let refused = cluster.run(&a, &["call", "full", "counter.add", "1"]);
+    // With a backtrace of a large binary to be told first, on a busy machine.
+    let refused = cluster.run(&a, &["call", "full", "counter.add", "1", "--timeout", "20"]);
 
     assert_eq!(refused.status.code(), Some(1));
     let text = String::from_utf8(refused.stderr).unwrap();
