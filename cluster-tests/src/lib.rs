@@ -6,6 +6,7 @@
 //! this process on real sockets, over roads ([`relay::Relay`]) that can be made bad. [`hosts::Hosts`]
 //! are network namespaces, for real processes with addresses of their own. [`simulation::run`] is a
 //! whole run of a simulated cluster from a seed, with faults, checked by [`invariants`].
+//! [`planned`] and [`rolling`] take nodes out of service and bring them back, simulated and real ones.
 //! [`hostile::Evil`] is a member that does what no member does, and [`hostile::frames`] what it may say.
 
 #![expect(missing_docs, reason = "read by those who write tests; names say it")]
@@ -18,8 +19,10 @@ pub mod invariants;
 pub mod jobs;
 pub mod memory;
 pub mod numbered;
+pub mod planned;
 pub mod probe;
 pub mod process;
 pub mod relay;
+pub mod rolling;
 pub mod simulation;
 pub mod sockets;

@@ -9,26 +9,17 @@ use std::time::Duration;
 use purlin::testing::{Cluster, Road};
 use purlin::{ClusterChild, ClusterChildState, ClusterSupervisor, Dest, Key, NodeName};
 use purlin_cluster_tests::jobs::{Do, Fail, Job, noted};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 const CHILDREN: u64 = 24;
 const ROUNDS: usize = 12;
 const NODES: [&str; 5] = ["n0", "n1", "n2", "n3", "n4"];
 const S: Duration = Duration::from_secs(1);
 
-/// Numbers by chance (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-
-    fn node(&mut self) -> &'static str {
-        NODES[self.below(NODES.len())]
-    }
+fn any_node(chance: &mut StdRng) -> &'static str {
+    NODES.choose(chance).unwrap()
 }
 
 fn supervisor() -> ClusterSupervisor {
@@ -40,9 +31,9 @@ fn dest(number: u64) -> Dest {
     Dest::child("jobs", number)
 }
 
-async fn fault(cluster: &Cluster, chance: &mut Chance) {
-    let (one, other) = (chance.node(), chance.node());
-    match chance.below(7) {
+async fn fault(cluster: &Cluster, chance: &mut StdRng) {
+    let (one, other) = (any_node(chance), any_node(chance));
+    match chance.random_range(0..7) {
         0 if one != other => cluster.cut(one, other),
         1 => cluster.split(&[one.into()]),
         2 if one != other => cluster.split(&[one.into(), other.into()]),
@@ -69,7 +60,7 @@ fn schedule(seed: u64) {
         .roads(bad)
         .with(purlin::NodeBuilder::actor::<Job>)
         .start();
-    let mut chance = Chance(seed);
+    let mut chance = StdRng::seed_from_u64(seed);
     cluster.run(async |cluster| {
         for number in 0..CHILDREN {
             let start = move |node: purlin::Node| async move {
@@ -82,14 +73,14 @@ fn schedule(seed: u64) {
         for _ in 0..ROUNDS {
             fault(cluster, &mut chance).await;
             for _ in 0..4 {
-                let (node, number) = (chance.node(), chance.below(24) as u64);
+                let (node, number) = (any_node(&mut chance), chance.random_range(0..CHILDREN));
                 // Whatever becomes of it.
-                match chance.below(4) {
+                match chance.random_range(0..4) {
                     0 => drop(cluster.node(node).call(dest(number), Fail).await),
                     _ => drop(cluster.node(node).call(dest(number), Do).await),
                 }
             }
-            cluster.advance(S * u32::try_from(chance.below(9)).unwrap()).await;
+            cluster.advance(S * chance.random_range(0..9)).await;
         }
         cluster.heal();
         for name in NODES {

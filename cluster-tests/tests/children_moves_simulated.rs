@@ -8,74 +8,15 @@
 
 use std::time::Duration;
 
-use purlin::kinds::{Add, Counter};
+use purlin::kinds::Counter;
 use purlin::prelude::*;
-use purlin::proto::admin::{GetExclusive, SYSTEM};
 use purlin::testing::{Cluster, Road};
 use purlin::{Mode, NodeBuilder};
+use purlin_cluster_tests::planned::{NODES, Totals, until_all_hold};
 use tokio::sync::oneshot;
 
 const CHILDREN: usize = 24;
 const ROUNDS: usize = 4;
-const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
-
-/// Numbers by chance (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-}
-
-fn dest(child: usize) -> Dest {
-    format!("child:tally/c{child}").parse().unwrap()
-}
-
-/// What each child should have.
-struct Totals {
-    seed: u64,
-    chance: Chance,
-    expected: [i64; CHILDREN],
-}
-
-impl Totals {
-    /// Adds to some children from nodes other than this one.
-    async fn add(&mut self, cluster: &Cluster, but: &str, calls: usize) {
-        for _ in 0..calls {
-            let from = NODES[self.chance.below(NODES.len())];
-            if from == but {
-                continue;
-            }
-            let child = self.chance.below(CHILDREN);
-            self.expected[child] += 1;
-            let total = cluster.node(from).call(dest(child), Add(1)).await;
-            let (seed, at) = (self.seed, cluster.now());
-            assert_eq!(
-                total,
-                Ok(self.expected[child]),
-                "seed {seed}, {child} from {from} at {at:?}"
-            );
-        }
-    }
-}
-
-/// Waits until all are in the ring view.
-async fn until_all_hold(cluster: &Cluster) {
-    for name in NODES {
-        loop {
-            let system = Dest::Local(SYSTEM.parse().unwrap());
-            let info = cluster.node(name).call(system, GetExclusive).await.unwrap();
-            if info.members.len() == NODES.len() && info.voters.len() == 3 {
-                break;
-            }
-            cluster.advance(Duration::from_millis(100)).await;
-        }
-    }
-}
 
 /// Counts what has begun with a state on all nodes.
 async fn restored(cluster: &Cluster) -> u64 {
@@ -104,8 +45,7 @@ async fn start(cluster: &Cluster, mode: Mode) {
         let tally = if mode == Mode::Available { tally.available() } else { tally };
         let tally = node.cluster_supervisor(tally);
         for number in 0..CHILDREN {
-            let child =
-                ClusterChild::actor::<Counter>(format!("c{number}").parse::<Key>().unwrap(), None);
+            let child = ClusterChild::actor::<Counter>(number as u64, None);
             tally.start_child(child).await.unwrap();
         }
     };
@@ -114,29 +54,18 @@ async fn start(cluster: &Cluster, mode: Mode) {
 
 fn schedule(seed: u64, mode: Mode) {
     let cluster = cluster(seed, |node| node.movable::<Counter>().exclusive());
-    let mut totals = Totals { seed, chance: Chance(seed), expected: [0; CHILDREN] };
+    let mut totals = Totals::new(seed, CHILDREN, |child| Dest::child("tally", child as u64));
     cluster.run(async |cluster| {
         start(cluster, mode).await;
-        totals.add(cluster, "", 3 * CHILDREN).await;
+        totals.add(cluster, "", 3).await;
         let mut moved = 0;
         for _ in 0..ROUNDS {
-            let leaves = NODES[totals.chance.below(NODES.len())];
-            let (tell, drained) = oneshot::channel();
-            let begin = |node: Node| async move {
-                tokio::spawn(async move { tell.send(node.drain().await.left).unwrap() });
-            };
-            cluster.node(leaves).run(begin).await.unwrap();
-            totals.add(cluster, leaves, 2 * CHILDREN).await;
-            let left = cluster.node(leaves).run(|_| drained).await.unwrap();
-            assert_eq!(left, Ok(0), "seed {seed}");
-            totals.add(cluster, leaves, CHILDREN).await;
+            let leaves = totals.node();
+            totals.drain(cluster, leaves).await;
             moved += restored(cluster).await;
             cluster.stop(leaves).await;
-            totals.add(cluster, leaves, CHILDREN).await;
-            cluster.restart(leaves).await;
-            totals.add(cluster, leaves, 2 * CHILDREN).await;
-            cluster.until_whole(Duration::from_mins(1)).await;
-            totals.add(cluster, leaves, CHILDREN).await;
+            totals.add(cluster, leaves, 1).await;
+            totals.bring_back(cluster, leaves).await;
         }
         assert!(moved >= 5, "seed {seed}: {moved}");
     });

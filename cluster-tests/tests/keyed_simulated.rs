@@ -9,26 +9,17 @@ use std::time::Duration;
 use purlin::kinds::{Add, Counter};
 use purlin::testing::{Cluster, Road};
 use purlin::{CallError, Dest, Key, Keyed, NodeName};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 
 const KEYS: u64 = 12;
 const ROUNDS: usize = 12;
 const NODES: [&str; 4] = ["n0", "n1", "n2", "n3"];
 const IDLE: Duration = Duration::from_secs(7);
 
-/// Numbers by chance (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-
-    fn node(&mut self) -> &'static str {
-        NODES[self.below(NODES.len())]
-    }
+fn any_node(chance: &mut StdRng) -> &'static str {
+    NODES.choose(chance).unwrap()
 }
 
 fn key(number: u64) -> Dest {
@@ -60,9 +51,9 @@ async fn running(cluster: &Cluster) -> BTreeMap<Key, Vec<NodeName>> {
     running
 }
 
-async fn fault(cluster: &Cluster, chance: &mut Chance) {
-    let (one, other) = (chance.node(), chance.node());
-    match chance.below(6) {
+async fn fault(cluster: &Cluster, chance: &mut StdRng) {
+    let (one, other) = (any_node(chance), any_node(chance));
+    match chance.random_range(0..6) {
         0 if one != other => cluster.cut(one, other),
         1 => cluster.split(&[one.into()]),
         2 if cluster.node(one).is_running() => cluster.crash(one),
@@ -92,18 +83,18 @@ fn schedule(seed: u64) {
         .roads(bad)
         .with(move |node| node.keyed::<Counter>(keyed))
         .start();
-    let mut chance = Chance(seed);
+    let mut chance = StdRng::seed_from_u64(seed);
     cluster.run(async |cluster| {
         count_all(cluster, seed).await;
         for _ in 0..ROUNDS {
             fault(cluster, &mut chance).await;
             for _ in 0..6 {
-                let (node, number) = (chance.node(), chance.below(12) as u64);
+                let (node, number) = (any_node(&mut chance), chance.random_range(0..KEYS));
                 if let Err(error) = cluster.node(node).call(key(number), Add(1)).await {
                     assert!(is_loud(&error), "seed {seed}: {error:?}");
                 }
             }
-            cluster.advance(Duration::from_secs(chance.below(9) as u64)).await;
+            cluster.advance(Duration::from_secs(chance.random_range(0..9))).await;
         }
         cluster.heal();
         for name in NODES {

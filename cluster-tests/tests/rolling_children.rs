@@ -3,44 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use purlin::kinds::{Add, Counter};
-use purlin::proto::admin::{GetExclusive, SYSTEM};
 use purlin::{ClusterChild, ClusterSupervisor, Dest, Key, Node as Observer};
-use purlin_cluster_tests::memory::until_sees;
 use purlin_cluster_tests::process::{Cluster, Node};
+use purlin_cluster_tests::rolling::Five;
 use tokio::task::JoinSet;
-
-const SOON: Duration = Duration::from_secs(40);
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// So many callers of so many children each.
 const CALLERS: usize = 8;
 const EACH: usize = 5;
-
-fn start(cluster: &Cluster, name: &str, seeds: &[String]) -> Node {
-    let seeds: Vec<_> = seeds.iter().flat_map(|seed| ["--seed", seed]).collect();
-    let more = [&["--detect-in", "10"], &seeds[..]].concat();
-    Cluster::start_with(cluster.purlin(), name, "127.0.0.1:0", &more)
-}
-
-/// Waits until all six are in the ring view.
-async fn until_all_hold(observer: &Observer) {
-    let begun = Instant::now();
-    loop {
-        let system = Dest::Local(SYSTEM.parse().unwrap());
-        let info = observer.call(system, GetExclusive).await.unwrap();
-        if info.members.len() == 6 && info.voters.len() == 5 {
-            return;
-        }
-        assert!(begun.elapsed() < SOON, "{info:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 fn name(caller: usize, child: usize) -> Key {
     format!("c{caller}-{child}").parse().unwrap()
@@ -78,13 +53,8 @@ async fn rolling(tally: ClusterSupervisor, exclusive: bool) {
     let observer = Observer::builder().name("z").data_dir(cluster.data_dir());
     let observer = observer.movable::<Counter>().exclusive().listen("127.0.0.1:0");
     let observer = observer.detect_in(Duration::from_secs(10)).start().await.unwrap();
-    let seed = observer.address().to_string();
-    let mut nodes: BTreeMap<_, _> = NAMES
-        .iter()
-        .map(|name| (*name, start(&cluster, name, std::slice::from_ref(&seed))))
-        .collect();
-    until_sees(&observer, 6).await;
-    until_all_hold(&observer).await;
+    let mut five = Five::start(cluster, &observer, Cluster::purlin, exclusive).await;
+    five.until_all_hold().await;
     let tally = observer.cluster_supervisor(tally);
     for (caller, child) in (0..CALLERS).flat_map(|caller| (0..EACH).map(move |n| (caller, n))) {
         let child = ClusterChild::actor::<Counter>(name(caller, child), None);
@@ -97,41 +67,16 @@ async fn rolling(tally: ClusterSupervisor, exclusive: bool) {
         callers.spawn(count(observer.clone(), caller, stop, answered));
     }
 
-    for (name, how) in NAMES.into_iter().zip(["drain", "term", "leave", "drain", "term"]) {
-        let before = answered.load(Ordering::Relaxed);
-        let mut old = nodes.remove(name).unwrap();
-        let other = nodes.values().next().unwrap();
-        match how {
-            "drain" => {
-                let named = format!("local-{name}");
-                cluster.ok(other, &["spawn", "counter", "--name", &named, "--on", name]);
-                let plan = cluster.ok(other, &["drain", "--node", name, "--dry-run"]);
-                let moves = format!("names that end with {name} (1): {named}");
-                assert!(plan.contains("children of tally") && plan.contains(&moves), "{plan}");
-                assert!(
-                    plan.contains(&format!("calls and spawns that are out from {name}: ")),
-                    "{plan}"
-                );
-                let said = cluster.ok(other, &["drain", "--node", name, "--timeout", "30"]);
-                assert!(said.contains("drained in"), "{said}");
-            }
-            "leave" => drop(cluster.ok(other, &["leave", "--on", name])),
-            _ => old.signal("TERM"),
-        }
-        assert!(old.wait(SOON).success());
-        let others: Vec<_> = nodes.values().map(|node| node.address.clone()).collect();
-        nodes.insert(name, start(&cluster, name, &others));
-        for node in nodes.values() {
-            cluster.until_up(node, 6, SOON);
-        }
-        if exclusive {
-            until_all_hold(&observer).await;
-        }
-        assert!(answered.load(Ordering::Relaxed) > before, "the load went on");
-        while let Some(failed) = callers.try_join_next() {
-            failed.unwrap();
-        }
-    }
+    let before_drain = |cluster: &Cluster, other: &Node, name: &str| {
+        let named = format!("local-{name}");
+        cluster.ok(other, &["spawn", "counter", "--name", &named, "--on", name]);
+        let plan = cluster.ok(other, &["drain", "--node", name, "--dry-run"]);
+        let moves = format!("names that end with {name} (1): {named}");
+        assert!(plan.contains("children of tally") && plan.contains(&moves), "{plan}");
+        let out = format!("calls and spawns that are out from {name}: ");
+        assert!(plan.contains(&out), "{plan}");
+    };
+    five.restart_all(&mut callers, &answered, before_drain).await;
 
     stop.store(true, Ordering::Relaxed);
     while let Some(caller) = callers.join_next().await {

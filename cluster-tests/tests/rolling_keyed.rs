@@ -4,55 +4,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use purlin::kinds::{Add, Counter, Read};
-use purlin::proto::admin::{GetExclusive, SYSTEM};
-use purlin::{Dest, Keyed, Node as Observer};
-use purlin_cluster_tests::memory::until_sees;
+use purlin::{Keyed, Node as Observer};
 use purlin_cluster_tests::process::{Cluster, Node};
+use purlin_cluster_tests::rolling::{Five, SOON};
 use tokio::task::JoinSet;
-
-const SOON: Duration = Duration::from_secs(40);
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Keys that are used all the time, by so many callers of ten keys each, from 100 on.
 const CALLERS: u64 = 8;
 
 /// Keys that are used once before, and once after, from 0 on.
 const ONCE: u64 = 50;
-
-/// The program in which counters are of this kind.
-fn program(cluster: &Cluster, exclusive: bool) -> Command {
-    match exclusive {
-        false => cluster.example("my_app"),
-        true => cluster.purlin(),
-    }
-}
-
-fn start(cluster: &Cluster, exclusive: bool, name: &str, seeds: &[String]) -> Node {
-    let seeds: Vec<_> = seeds.iter().flat_map(|seed| ["--seed", seed]).collect();
-    let more = [&["--detect-in", "10"], &seeds[..]].concat();
-    Cluster::start_with(program(cluster, exclusive), name, "127.0.0.1:0", &more)
-}
-
-/// Waits until all six are in the ring view.
-async fn until_all_hold(observer: &Observer) {
-    let begun = Instant::now();
-    loop {
-        let system = Dest::Local(SYSTEM.parse().unwrap());
-        let info = observer.call(system, GetExclusive).await.unwrap();
-        if info.members.len() == 6 && info.voters.len() == 5 {
-            return;
-        }
-        assert!(begun.elapsed() < SOON, "{info:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// Adds one to its keys again and again: each answer is one more than the last.
 async fn count(node: Observer, caller: u64, stop: Arc<AtomicBool>, answered: Arc<AtomicU64>) {
@@ -86,15 +54,12 @@ async fn rolling(keyed: Keyed, exclusive: bool) {
     let observer = Observer::builder().name("z").data_dir(cluster.data_dir());
     let observer = observer.stateful::<Counter>(keyed).listen("127.0.0.1:0");
     let observer = observer.detect_in(Duration::from_secs(10)).start().await.unwrap();
-    let seed = observer.address().to_string();
-    let mut nodes: BTreeMap<_, _> = NAMES
-        .iter()
-        .map(|name| (*name, start(&cluster, exclusive, name, std::slice::from_ref(&seed))))
-        .collect();
-    until_sees(&observer, 6).await;
-    if exclusive {
-        until_all_hold(&observer).await;
-    }
+    // Where counters are of this kind.
+    let program: fn(&Cluster) -> Command = match exclusive {
+        false => |cluster| cluster.example("my_app"),
+        true => Cluster::purlin,
+    };
+    let mut five = Five::start(cluster, &observer, program, exclusive).await;
     for key in 0..ONCE {
         let once = observer.keyed::<Counter>(key).call(Add(7)).await;
         assert_eq!(once, Ok(7), "{key}");
@@ -106,31 +71,11 @@ async fn rolling(keyed: Keyed, exclusive: bool) {
         callers.spawn(count(observer.clone(), caller, stop, answered));
     }
 
-    for (name, how) in NAMES.into_iter().zip(["drain", "term", "leave", "drain", "term"]) {
-        let before = answered.load(Ordering::Relaxed);
-        let mut old = nodes.remove(name).unwrap();
-        let other = nodes.values().next().unwrap();
-        match how {
-            "drain" => {
-                let plan = cluster.ok(other, &["drain", "--node", name, "--dry-run"]);
-                assert!(plan.contains("keyed counter"), "{plan}");
-                let said = cluster.ok(other, &["drain", "--node", name, "--timeout", "30"]);
-                assert!(said.contains("drained in"), "{said}");
-            }
-            "leave" => drop(cluster.ok(other, &["leave", "--on", name])),
-            _ => old.signal("TERM"),
-        }
-        assert!(old.wait(SOON).success());
-        let others: Vec<_> = nodes.values().map(|node| node.address.clone()).collect();
-        nodes.insert(name, start(&cluster, exclusive, name, &others));
-        for node in nodes.values() {
-            cluster.until_up(node, 6, SOON);
-        }
-        assert!(answered.load(Ordering::Relaxed) > before, "the load went on");
-        while let Some(failed) = callers.try_join_next() {
-            failed.unwrap();
-        }
-    }
+    let before_drain = |cluster: &Cluster, other: &Node, name: &str| {
+        let plan = cluster.ok(other, &["drain", "--node", name, "--dry-run"]);
+        assert!(plan.contains("keyed counter"), "{plan}");
+    };
+    five.restart_all(&mut callers, &answered, before_drain).await;
 
     stop.store(true, Ordering::Relaxed);
     while let Some(caller) = callers.join_next().await {
@@ -143,7 +88,8 @@ async fn rolling(keyed: Keyed, exclusive: bool) {
     // Nodes are asked one after the other, and the last one may still get its keys.
     let begun = Instant::now();
     loop {
-        let shown = cluster.json(nodes.values().next().unwrap(), &["keyed", "counter", "--all"]);
+        let shown =
+            five.cluster.json(five.nodes.values().next().unwrap(), &["keyed", "counter", "--all"]);
         let shown = shown.as_array().unwrap();
         let keys: BTreeSet<_> = shown.iter().map(|key| key["key"].as_str().unwrap()).collect();
         if (shown.len(), keys.len() as u64) == (keys.len(), CALLERS * 10 + ONCE) {
