@@ -221,6 +221,22 @@ fn when_a_node_dies_each_of_its_children_is_started_once_elsewhere() {
 }
 
 #[test]
+fn when_a_node_is_back_before_it_was_missed_its_children_run_again() {
+    for nodes in [2, 3] {
+        cluster(nodes).run(async |cluster| {
+            start_many(cluster, 12).await;
+            cluster.crash("n1");
+
+            cluster.restart("n1").await;
+
+            cluster.until_whole(20 * S).await;
+            cluster.advance(15 * S).await;
+            assert_eq!(places(cluster).await.len(), 12, "of {nodes} nodes");
+        });
+    }
+}
+
+#[test]
 fn when_a_node_joins_only_what_must_move_moves_and_ends_first() {
     let cluster =
         Cluster::builder(11).nodes(4).with(purlin::NodeBuilder::actor::<Job>).start_apart();

@@ -29,7 +29,10 @@
 //!   owner; a node that leaves waits for that ([`drained`]).
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, and nothing is under way
-//!   ([`handover`]).
+//!   ([`handover`]). What was told by a node that is gone, by all who know it: the newcomer may be that
+//!   node, back before anybody had missed it.
+//! - *a node knows more than the owner tells*, since the one that told it is gone and the owner could
+//!   not ask: it tells that itself after 10 s.
 //! - *the cluster is split*: each side has its own rings and owners, so an available child runs on
 //!   each. Changes made on one side and the other meet when it heals: of two records the one with
 //!   more changes holds, then that of the greater node name. Of two processes one is kept.

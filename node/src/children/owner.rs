@@ -44,6 +44,9 @@ const START: Duration = Duration::from_mins(1);
 /// Before something that has failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What its owner does not tell for so long is told by all who know it: the owner may not.
+const UNTOLD: Duration = Duration::from_secs(10);
+
 /// How long a stopped child is remembered.
 const STOPPED: Duration = Duration::from_hours(1);
 
@@ -63,6 +66,8 @@ pub(super) struct Owner {
     refused: BTreeMap<NodeId, Instant>,
     /// Nodes that have not handed over yet, and how often they have come up meanwhile.
     unsettled: BTreeMap<NodeName, usize>,
+    /// Since when their owners do not tell what is known here.
+    untold: BTreeMap<ChildId, Instant>,
     /// This life of this node, and until when it decides nothing since it has just come back and
     /// sees nobody yet.
     life: Option<NodeId>,
@@ -98,6 +103,7 @@ impl Owner {
             moving: BTreeSet::new(),
             refused: BTreeMap::new(),
             unsettled: BTreeMap::new(),
+            untold: BTreeMap::new(),
             life: None,
             alone_until: None,
             members: None,
@@ -168,6 +174,12 @@ impl Owner {
     /// Whether something is under way that others are not to interfere with.
     pub(super) fn is_busy(&self, child: &ChildId) -> bool {
         self.work.get(child).is_some_and(|work| work.busy)
+    }
+
+    /// Whether the owner of a child does not tell what is known here, and has not for a while.
+    fn is_untold(&mut self, child: &ChildId) -> bool {
+        let now = Instant::now();
+        now - *self.untold.entry(child.clone()).or_insert(now) >= UNTOLD
     }
 
     // ----- what was begun is over -----
@@ -283,12 +295,14 @@ impl Children {
         let ChildSeen { record, runs } = runtime.children().see(&child, us);
         let Some(record) = record else {
             self.owner.work.remove(&child);
+            self.owner.untold.remove(&child);
             return;
         };
         let owner = owner_of(ring, &child, us.name);
         if owner != us.name {
-            return self.others(node, &child, owner, &record);
+            return self.others(node, &child, owner);
         }
+        self.owner.untold.remove(&child);
         if !self.owner.is_settled() {
             // All are looked at when it is.
             return;
@@ -334,12 +348,16 @@ impl Children {
     }
 
     /// A child that is another node's affair.
-    fn others(&mut self, node: &Shared, child: &ChildId, owner: NodeName, record: &ChildRecord) {
+    fn others(&mut self, node: &Shared, child: &ChildId, owner: NodeName) {
         let children = node.runtime.children();
         let place = node.directory.find(owner).filter(|place| place.live);
-        let told = place.and_then(|place| children.told_by(child, place.id));
-        if told.is_some_and(|version| version >= record.version) {
+        if place.is_some_and(|place| children.is_told_by(child, place.id)) {
+            self.owner.untold.remove(child);
             children.untell(child);
+        } else if self.owner.is_untold(child)
+            && let Err(error) = children.tell(child)
+        {
+            tracing::error!(%child, %error, "nobody can be told of a child");
         }
         let busy = self.owner.is_busy(child);
         if !busy {

@@ -180,8 +180,9 @@ impl Children {
         if !ring.members().contains(&ask.to) {
             return HandedOver::NotYet;
         }
-        let theirs =
-            |child: &ChildId| owner_of(&ring, child, us.name) == ask.to && children.tells(child);
+        let theirs = |child: &ChildId| {
+            owner_of(&ring, child, us.name) == ask.to && children.speaks_for(child)
+        };
         let all = children.after(ask.after.as_ref(), usize::MAX);
         let mut page = Vec::new();
         for child in all.into_iter().filter(theirs) {

@@ -13,7 +13,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use purlin_proto::child::{ChildRecord, ChildRun, Desired};
-use purlin_proto::{CallError, ChildId, Dest, EntryKey, NodeId, Pid};
+use purlin_proto::{CallError, ChildId, Dest, EntryKey, NodeId, NodeName, Pid};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -48,8 +48,8 @@ struct Kept {
     record: ChildRecord,
     /// Whether this node tells it.
     own: bool,
-    /// Which version others tell.
-    told: BTreeMap<NodeId, u64>,
+    /// Which version others tell, and who has written that.
+    told: BTreeMap<NodeId, (u64, NodeName)>,
 }
 
 /// A child as a node sees it.
@@ -134,14 +134,19 @@ impl ChildTable {
         self.news.note([EntryKey::Child(child.clone())]);
     }
 
-    /// Whether this node tells the record of a child.
-    pub fn tells(&self, child: &ChildId) -> bool {
-        lock(&self.state).records.get(child).is_some_and(|kept| kept.own)
+    /// Whether this node tells the record of a child, or nobody does any more.
+    pub fn speaks_for(&self, child: &ChildId) -> bool {
+        let state = lock(&self.state);
+        state.records.get(child).is_some_and(|kept| kept.own || kept.told.is_empty())
     }
 
-    /// The version of a record that another node tells.
-    pub fn told_by(&self, child: &ChildId, node: NodeId) -> Option<u64> {
-        lock(&self.state).records.get(child)?.told.get(&node).copied()
+    /// Whether another node tells the record of a child as it is known here, or a newer one.
+    pub fn is_told_by(&self, child: &ChildId, node: NodeId) -> bool {
+        let state = lock(&self.state);
+        state.records.get(child).is_some_and(|kept| {
+            let known = (kept.record.version, kept.record.by);
+            kept.told.get(&node).is_some_and(|told| *told >= known)
+        })
     }
 
     /// Forgets a record, for good if nobody tells it any more.
@@ -160,11 +165,11 @@ impl ChildTable {
     pub(super) fn record_told(&self, of: NodeId, child: &ChildId, record: Option<ChildRecord>) {
         match record {
             Some(record) => {
-                let version = record.version;
+                let told = (record.version, record.by);
                 self.keep(child, record);
                 let mut state = lock(&self.state);
                 if let Some(kept) = state.records.get_mut(child) {
-                    kept.told.insert(of, version);
+                    kept.told.insert(of, told);
                 }
                 state.of.entry(of).or_default().insert(child.clone());
                 self.note(&mut state, child);
@@ -357,5 +362,66 @@ impl Runtime {
                 return Err(CallError::NoProcess);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use purlin_proto::child::{Cause, ChildPlacement, ChildPlan, Intensity};
+    use purlin_proto::supervision::{Restart, Shutdown};
+    use purlin_proto::{Codec, Mode, Payload};
+
+    use super::*;
+
+    fn record(version: u64, by: &'static str) -> ChildRecord {
+        let plan = ChildPlan {
+            kind: "counter".into(),
+            args: Payload { codec: Codec::Json, bytes: "null".into() },
+            restart: Restart::Permanent,
+            shutdown: Shutdown::BrutalKill,
+            placement: ChildPlacement::Ring,
+            mode: Mode::Available,
+            intensity: Intensity { restarts: 2, period: Duration::from_secs(5) },
+            supervisor_intensity: None,
+        };
+        ChildRecord {
+            version,
+            by: by.into(),
+            plan,
+            desired: Desired::Run,
+            generation: 1,
+            placed: None,
+            cause: Cause::Asked,
+            restarts: 0,
+            crashes: Vec::new(),
+            deaths: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn of_two_records_of_a_version_the_lesser_is_not_the_one_that_is_known() {
+        let table = ChildTable::new(Arc::default());
+        let (child, other) = (ChildId::new("jobs", "a"), NodeId::new("m".into(), 1));
+        table.keep(&child, record(3, "n"));
+
+        table.record_told(other, &child, Some(record(3, "m")));
+        assert!(!table.is_told_by(&child, other));
+
+        table.record_told(other, &child, Some(record(3, "n")));
+        assert!(table.is_told_by(&child, other));
+    }
+
+    #[test]
+    fn for_what_nobody_tells_any_more_everybody_speaks() {
+        let table = ChildTable::new(Arc::default());
+        let (child, other) = (ChildId::new("jobs", "a"), NodeId::new("m".into(), 1));
+        table.record_told(other, &child, Some(record(1, "m")));
+        assert!(!table.speaks_for(&child));
+
+        table.vanished(other);
+
+        assert!(table.speaks_for(&child));
     }
 }
