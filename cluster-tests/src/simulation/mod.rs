@@ -150,7 +150,9 @@ pub async fn start(cluster: &Cluster, name: NodeName) {
 
 async fn befall(cluster: &Cluster, fault: Fault) {
     match fault {
-        Fault::Crash(node) | Fault::Kill(node) => record::tell(&Event::Crashed { node }),
+        Fault::Crash(node) | Fault::Kill(node) | Fault::Bounce(node) => {
+            record::tell(&Event::Crashed { node });
+        }
         Fault::Freeze(node, span) => {
             record::tell(&Event::Late { node, until: cluster.now() + span + THAW });
         }

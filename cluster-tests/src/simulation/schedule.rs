@@ -21,6 +21,8 @@ pub enum Fault {
     Heal,
     Crash(NodeName),
     Kill(NodeName),
+    /// It is back before anybody has missed it.
+    Bounce(NodeName),
     Stop(NodeName),
     /// Takes it out of service, and stops it when that is done.
     Drain(NodeName),
@@ -173,9 +175,10 @@ fn harmful(names: &[NodeName], chance: &mut StdRng) -> Fault {
             let count = chance.random_range(1..=names.len() / 2);
             Fault::Split(names.sample(chance, count).copied().collect())
         }
-        48..62 => Fault::Heal,
-        62..67 => Fault::Crash(one(names, chance)),
-        67..70 => Fault::Kill(one(names, chance)),
+        48..60 => Fault::Heal,
+        60..64 => Fault::Crash(one(names, chance)),
+        64..67 => Fault::Kill(one(names, chance)),
+        67..70 => Fault::Bounce(one(names, chance)),
         70..73 => Fault::Stop(one(names, chance)),
         73..77 => Fault::Drain(one(names, chance)),
         77..86 => Fault::Restart,
@@ -199,6 +202,10 @@ impl Fault {
             Self::Heal => cluster.heal(),
             Self::Crash(name) if runs(name) => cluster.crash(name),
             Self::Kill(name) if runs(name) => cluster.kill(name),
+            Self::Bounce(name) if runs(name) => {
+                cluster.crash(name);
+                super::start(cluster, name).await;
+            }
             Self::Stop(name) if runs(name) => cluster.stop(name).await,
             Self::Drain(name) => leaving::begin(cluster, name).await,
             Self::Restart => {
@@ -210,7 +217,7 @@ impl Fault {
             Self::Slow(name, pause) => cluster.slow(name, pause),
             Self::Skew(name, rate) => cluster.skew(name, rate),
             Self::Disk(name, state) => cluster.set_disk(name, state),
-            Self::Crash(_) | Self::Kill(_) | Self::Stop(_) => {}
+            Self::Crash(_) | Self::Kill(_) | Self::Bounce(_) | Self::Stop(_) => {}
         }
     }
 }
