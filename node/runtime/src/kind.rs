@@ -1,14 +1,13 @@
 //! The kinds of actor that a node can start by name, for other nodes and the command line.
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 use purlin_proto::{Payload, SpawnError};
 
 use crate::actor::Actor;
 use crate::context::Args;
-use crate::hosted::Moved;
+use crate::hosted::{Hosted, Moved};
 use crate::item::BoxFuture;
 use crate::keyed::stateful::Stateful;
 use crate::messages::Messages;
@@ -24,7 +23,7 @@ impl Kinds {
     /// Adds an actor type; one of the same kind is replaced.
     #[must_use]
     pub fn with<A: Actor>(mut self) -> Self {
-        self.0.insert(A::KIND, Arc::new(Typed::<A>(PhantomData)));
+        self.0.insert(A::KIND, Arc::new(Typed::<A> { start_hosted: start_hosted::<A> }));
         self
     }
 
@@ -32,7 +31,7 @@ impl Kinds {
     /// moved to another node.
     #[must_use]
     pub fn with_state<A: Stateful>(mut self) -> Self {
-        self.0.insert(A::KIND, Arc::new(Movable::<A>(PhantomData)));
+        self.0.insert(A::KIND, Arc::new(Typed::<A> { start_hosted: start_moved::<A> }));
         self
     }
 
@@ -54,63 +53,53 @@ impl Kinds {
 pub(crate) trait Kind: Send + Sync {
     fn messages(&self) -> &'static [&'static str];
 
-    fn spawn(
-        &self,
-        runtime: Runtime,
-        args: Payload,
-        options: SpawnOptions,
-    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>>;
+    fn spawn(&self, runtime: Runtime, args: Payload, options: SpawnOptions) -> Spawned;
 }
 
-struct Typed<A>(PhantomData<fn() -> A>);
+type Spawned = BoxFuture<'static, Result<Arc<Process>, SpawnError>>;
+
+struct Typed<A: Actor> {
+    /// How a child of a cluster supervisor begins.
+    start_hosted: fn(Runtime, A::Args, Box<Hosted>, SpawnOptions) -> Spawned,
+}
 
 impl<A: Actor> Kind for Typed<A> {
     fn messages(&self) -> &'static [&'static str] {
         A::Messages::NAMES
     }
 
-    fn spawn(
-        &self,
-        runtime: Runtime,
-        args: Payload,
-        mut options: SpawnOptions,
-    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>> {
+    fn spawn(&self, runtime: Runtime, args: Payload, mut options: SpawnOptions) -> Spawned {
+        let start_hosted = self.start_hosted;
         Box::pin(async move {
             let args = decode::<A>(&args)?;
             match options.hosted.take() {
-                Some(hosted) => {
-                    runtime.start_hosted::<A, _>(hosted, options, |_, _| Args(args)).await
-                }
+                Some(hosted) => start_hosted(runtime, args, hosted, options).await,
                 None => runtime.start_actor::<A>(args, options).await,
             }
         })
     }
 }
 
-struct Movable<A>(PhantomData<fn() -> A>);
+fn start_hosted<A: Actor>(
+    runtime: Runtime,
+    args: A::Args,
+    hosted: Box<Hosted>,
+    options: SpawnOptions,
+) -> Spawned {
+    Box::pin(async move { runtime.start_hosted::<A, _>(hosted, options, |_, _| Args(args)).await })
+}
 
-impl<A: Stateful> Kind for Movable<A> {
-    fn messages(&self) -> &'static [&'static str] {
-        A::Messages::NAMES
-    }
-
-    fn spawn(
-        &self,
-        runtime: Runtime,
-        args: Payload,
-        mut options: SpawnOptions,
-    ) -> BoxFuture<'static, Result<Arc<Process>, SpawnError>> {
-        Box::pin(async move {
-            let args = decode::<A>(&args)?;
-            match options.hosted.take() {
-                Some(hosted) => {
-                    let origin = |found, left| Moved { args, found, left };
-                    runtime.start_hosted::<A, _>(hosted, options, origin).await
-                }
-                None => runtime.start_actor::<A>(args, options).await,
-            }
-        })
-    }
+/// With what it has left elsewhere, if it has.
+fn start_moved<A: Stateful>(
+    runtime: Runtime,
+    args: A::Args,
+    hosted: Box<Hosted>,
+    options: SpawnOptions,
+) -> Spawned {
+    Box::pin(async move {
+        let origin = |found, left| Moved { args, found, left };
+        runtime.start_hosted::<A, _>(hosted, options, origin).await
+    })
 }
 
 fn decode<A: Actor>(args: &Payload) -> Result<A::Args, SpawnError> {

@@ -274,21 +274,12 @@ impl Runtime {
             }
             Target::Key { .. } | Target::Serial(_) | Target::Name(_) | Target::Node => {}
         }
+        let callee = || self.serial_at(&to).unwrap_or(0);
+        let signal = match self.arrived(inbound, sender, callee, signal) {
+            Ok((item, waits)) => return self.receive_item(inbound, &to, waits, item),
+            Err(signal) => signal,
+        };
         match signal {
-            Signal::Send { message, payload, waits } => {
-                self.receive_item(
-                    inbound,
-                    &to,
-                    waits,
-                    arrived_item(inbound, message, payload, None),
-                );
-            }
-            Signal::Call { reference, remaining, message, payload } => {
-                let (callee, codec) = (self.serial_at(&to).unwrap_or(0), payload.codec);
-                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
-                let item = arrived_item(inbound, message, payload, Some(reply));
-                self.receive_item(inbound, &to, true, item);
-            }
             Signal::Reply { reference, result } => {
                 match self.0.pending.take(reference, from) {
                     // Who gave up in this very moment needs no answer.
@@ -328,18 +319,57 @@ impl Runtime {
         }
     }
 
+    /// The message that a signal brings, and whether it may wait for room; the signal, if it brings
+    /// none. Its reply comes from `callee`.
+    pub(crate) fn arrived(
+        &self,
+        inbound: &Inbound,
+        sender: u64,
+        callee: impl FnOnce() -> u64,
+        signal: Signal,
+    ) -> Result<(Item, bool), Signal> {
+        match signal {
+            Signal::Send { message, payload, waits } => {
+                Ok((arrived_item(inbound, message, payload, None), waits))
+            }
+            Signal::Call { reference, remaining, message, payload } => {
+                let (callee, codec) = (callee(), payload.codec);
+                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
+                Ok((arrived_item(inbound, message, payload, Some(reply)), true))
+            }
+            other => Err(other),
+        }
+    }
+
     /// Puts a message into a mailbox on its own: one to a name, a large one, or one that came alone.
     pub(crate) fn receive_item(&self, inbound: &Inbound, to: &Target, waits: bool, item: Item) {
         let Some(process) = self.serial_at(to).and_then(|serial| self.process(serial)) else {
             return self.dropped_dead(item);
         };
-        let (arrived, refused) = process.arrive_alone(inbound, to, waits, item);
-        match refused {
-            Some(item) if arrived.dead => self.dropped_dead(item),
-            Some(item) => self.dropped_full(&process, item),
-            None => {}
+        if let Some(item) = self.receive_at(&process, inbound, to, waits, item) {
+            self.dropped_dead(item);
         }
-        self.settle_arrived(&process, arrived);
+    }
+
+    /// As [`receive_item`](Self::receive_item), to this process; the message is handed back if it is
+    /// dead.
+    pub(crate) fn receive_at(
+        &self,
+        process: &Process,
+        inbound: &Inbound,
+        to: &Target,
+        waits: bool,
+        item: Item,
+    ) -> Option<Item> {
+        let (arrived, refused) = process.arrive_alone(inbound, to, waits, item);
+        if arrived.dead {
+            return refused;
+        }
+        if let Some(refused) = refused {
+            self.dropped_full(process, refused);
+        }
+        self.settle_arrived(process, arrived);
+        None
     }
 
     /// Puts small messages to one process into its mailbox.
@@ -563,7 +593,7 @@ fn no_reply(sent: Sent) -> Option<CallError> {
 }
 
 /// A message of another node that is an item of its own.
-pub(crate) fn arrived_item(
+fn arrived_item(
     inbound: &Inbound,
     name: MessageName,
     payload: Payload,

@@ -24,7 +24,7 @@ use purlin_proto::{Key, Name, NodeName, Signal, Target};
 use crate::exclusive::Holding;
 use crate::inflow::Inbound;
 use crate::process::Process;
-use crate::remote::{Peer, arrived_item};
+use crate::remote::Peer;
 use crate::route::Route;
 use crate::runtime::Runtime;
 
@@ -74,29 +74,14 @@ impl Runtime {
         let name = Name::new(key.as_str()).ok();
         let holder = name.as_ref().and_then(|name| self.own_holder(name));
         let callee = holder.as_ref().map_or(0, |process| process.serial);
-        let (mut item, waits) = match signal {
-            Signal::Send { message, payload, waits } => {
-                (arrived_item(inbound, message, payload, None), waits)
-            }
-            Signal::Call { reference, remaining, message, payload } => {
-                let codec = payload.codec;
-                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
-                (arrived_item(inbound, message, payload, Some(reply)), true)
-            }
-            // The wire has no such thing; see `signal.rs`.
-            _ => return,
-        };
+        let arrived = self.arrived(inbound, sender, || callee, signal);
+        // The wire has no such thing; see `signal.rs`.
+        let Ok((mut item, waits)) = arrived else { return };
         if let Some(process) = holder {
-            let (arrived, refused) = process.arrive_alone(inbound, target, waits, item);
-            match refused {
+            match self.receive_at(&process, inbound, target, waits, item) {
                 // It has ended in this moment; another may have the name.
-                Some(back) if arrived.dead => item = back,
-                refused => {
-                    if let Some(refused) = refused {
-                        self.dropped_full(&process, refused);
-                    }
-                    return self.settle_arrived(&process, arrived);
-                }
+                Some(back) => item = back,
+                None => return,
             }
         }
         match name.and_then(|name| self.elsewhere(&name, inbound.from.name, *forwarded)) {

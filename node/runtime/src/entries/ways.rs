@@ -33,7 +33,7 @@ use crate::exclusive::Holding;
 use crate::inflow::Inbound;
 use crate::item::Item;
 use crate::process::{Process, Rejected};
-use crate::remote::{Peer, arrived_item};
+use crate::remote::Peer;
 use crate::route::Route;
 use crate::runtime::{Runtime, Shared, lock};
 
@@ -290,28 +290,13 @@ impl Runtime {
         let Target::Key { key, forwarded, .. } = target else { return };
         let process = self.child_process(key);
         let callee = process.as_ref().map_or(0, |process| process.serial);
-        let (mut item, waits) = match signal {
-            Signal::Send { message, payload, waits } => {
-                (arrived_item(inbound, message, payload, None), waits)
-            }
-            Signal::Call { reference, remaining, message, payload } => {
-                let codec = payload.codec;
-                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
-                (arrived_item(inbound, message, payload, Some(reply)), true)
-            }
-            // The wire has no such thing; see `signal.rs`.
-            _ => return,
-        };
+        let arrived = self.arrived(inbound, sender, || callee, signal);
+        // The wire has no such thing; see `signal.rs`.
+        let Ok((mut item, waits)) = arrived else { return };
         if let Some(process) = process {
-            let (arrived, refused) = process.arrive_alone(inbound, target, waits, item);
-            match refused {
-                Some(back) if arrived.dead => item = back,
-                refused => {
-                    if let Some(refused) = refused {
-                        self.dropped_full(&process, refused);
-                    }
-                    return self.settle_arrived(&process, arrived);
-                }
+            match self.receive_at(&process, inbound, target, waits, item) {
+                Some(back) => item = back,
+                None => return,
             }
         }
         match child_of(key) {

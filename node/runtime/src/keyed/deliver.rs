@@ -14,7 +14,7 @@ use crate::inflow::Inbound;
 use crate::item::{EncodedMessage, Item};
 use crate::process::{Process, Rejected};
 use crate::refs::Ref;
-use crate::remote::{Peer, Priority, arrived_item};
+use crate::remote::{Peer, Priority};
 use crate::route::{Route, answer};
 use crate::runtime::Runtime;
 use crate::spawn::Forget;
@@ -187,17 +187,7 @@ impl Runtime {
         // First of all, for its reply is to come from it.
         let process = here.then(|| self.activate(kind, key)).transpose();
         let callee = process.as_ref().ok().and_then(Option::as_ref).map_or(0, |p| p.serial);
-        let (item, waits) = match signal {
-            Signal::Send { message, payload, waits } => {
-                (arrived_item(inbound, message, payload, None), waits)
-            }
-            Signal::Call { reference, remaining, message, payload } => {
-                let codec = payload.codec;
-                let reply = self.reply_to(inbound, sender, callee, reference, remaining, codec);
-                (arrived_item(inbound, message, payload, Some(reply)), true)
-            }
-            _ => return,
-        };
+        let Ok((item, waits)) = self.arrived(inbound, sender, || callee, signal) else { return };
         match process {
             Ok(Some(process)) => self.arrive_keyed(inbound, target, process, waits, item),
             // While this node leaves it knows better than one that has not heard of it.
@@ -221,24 +211,18 @@ impl Runtime {
     ) {
         let Target::Key { kind, key, .. } = target else { return };
         for _ in 0..ATTEMPTS {
-            let (arrived, refused) = process.arrive_alone(inbound, target, waits, item);
-            match refused {
-                Some(back) if arrived.dead => {
-                    let owner = self.key_owner(kind, key);
-                    if owner != self.name() {
-                        return self.forward(owner, kind, key, true, back);
-                    }
-                    item = back;
-                    process = match self.activate(kind, key) {
-                        Ok(process) => process,
-                        Err(error) => return self.not_delivered(item, error),
-                    };
-                    continue;
-                }
-                Some(refused) => self.dropped_full(&process, refused),
-                None => {}
+            match self.receive_at(&process, inbound, target, waits, item) {
+                Some(back) => item = back,
+                None => return,
             }
-            return self.settle_arrived(&process, arrived);
+            let owner = self.key_owner(kind, key);
+            if owner != self.name() {
+                return self.forward(owner, kind, key, true, item);
+            }
+            process = match self.activate(kind, key) {
+                Ok(process) => process,
+                Err(error) => return self.not_delivered(item, error),
+            };
         }
         self.dropped_dead(item);
     }
