@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, NodeName, Refusal};
-use purlin_runtime::{Flood, Inbound, Runtime};
+use purlin_runtime::{Flood, Inbound, WeakRuntime};
 use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
 
 use crate::exclusive::Exclusive;
@@ -81,7 +81,7 @@ impl Gate {
 
 /// The node's ear at the transport.
 pub(crate) struct Ear {
-    pub(crate) runtime: Runtime,
+    pub(crate) runtime: WeakRuntime,
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,
     pub(crate) inputs: Inputs,
     pub(crate) hints: Arc<Backlog>,
@@ -156,11 +156,12 @@ impl Events for Ear {
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
+        let Some(runtime) = self.runtime.upgrade() else { return Arc::new(Nobody) };
         match &link.peer().node {
             Some(node) => {
                 let connected = Input::Connected { peer: node.id, address: node.address };
                 self.tell_of(node.id.name, connected);
-                let inbound = self.runtime.inbound(node.id);
+                let inbound = runtime.inbound(node.id);
                 let receiver = Arc::new(NodeReceiver {
                     inputs: self.inputs.clone(),
                     exclusive: Arc::clone(&self.exclusive),
@@ -172,13 +173,15 @@ impl Events for Ear {
                 self.inputs.tell_of(node.id.name, Told::Open(Arc::clone(&receiver.gate)));
                 receiver
             }
-            None => session::open(&self.runtime, link, &self.guards),
+            None => session::open(&runtime, link, &self.guards),
         }
     }
 
     fn down(&self, link: &Link, why: &Closed) {
         let Some(node) = &link.peer().node else { return };
-        self.runtime.connection_lost(node.id.name);
+        if let Some(runtime) = self.runtime.upgrade() {
+            runtime.connection_lost(node.id.name);
+        }
         let disconnected = Input::Disconnected { peer: node.id, why: why.to_string() };
         self.tell_of(node.id.name, disconnected);
         if let Closed::Remote(refusal) = why {
@@ -187,7 +190,9 @@ impl Events for Ear {
     }
 
     fn unreachable(&self, node: NodeId, at: SocketAddr, why: &DialError) {
-        self.runtime.connection_lost(node.name);
+        if let Some(runtime) = self.runtime.upgrade() {
+            runtime.connection_lost(node.name);
+        }
         if let DialError::Refused(refusal) = why {
             self.closed_by(node, at, refusal);
         }
@@ -198,6 +203,17 @@ impl Events for Ear {
             self.inputs.tell(Told::Said(Input::UnreachableHint { address }, said));
         }
     }
+}
+
+/// The node is gone that would hear it.
+struct Nobody;
+
+impl Receiver for Nobody {
+    fn frames(&self, _: &Frames<'_>) {}
+
+    fn control(&self, _: Bytes) {}
+
+    fn datagram(&self, _: Bytes) {}
 }
 
 /// Takes the frames of one life of another node.

@@ -151,7 +151,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct NodeLock {
     dir: PathBuf,
-    _file: File,
+    file: File,
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> HomeError + '_ {
@@ -295,7 +295,7 @@ impl Home {
             }
             Err(fs::TryLockError::Error(source)) => return Err(HomeError::Io { path, source }),
         }
-        Ok(NodeLock { dir, _file: file })
+        Ok(NodeLock { dir, file })
     }
 
     /// The credentials of a node, made if need be; nobody else can run it from here meanwhile.
@@ -403,10 +403,14 @@ impl NodeLock {
         write(&self.dir.join("running.json"), &text)
     }
 
-    /// The node has stopped.
+    /// The node has stopped: another may run.
     pub(crate) fn stopped(&self) {
         // Left behind, it misleads nobody for long: nothing answers there.
         drop(fs::remove_file(self.dir.join("running.json")));
+        // Tasks of the node that end a little later have the file still.
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(dir = %self.dir.display(), %error, "the node's directory stays locked");
+        }
     }
 }
 

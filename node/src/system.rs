@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use purlin_cluster::Ring;
@@ -294,17 +295,32 @@ fn about_entries(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped>
     reply(message, |ask: RegisterGlobal| said(runtime.register_global_available(ask.name, ask.pid)))
 }
 
+/// Does what there is mostly nothing to wait for, here; or in a task, when there is.
+fn at_once(work: impl Future<Output = ()> + Send + 'static) {
+    let mut work = Box::pin(work);
+    let begun = work.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
+    if begun.is_pending() {
+        tokio::spawn(work);
+    }
+}
+
 /// Answers what nodes ask each other when keys move.
 fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
     let message = reply(message, |ask: TakeKey| runtime.take_key(&ask.kind, &ask.key));
     let here = runtime.clone();
     let message = take(message, |ask: ReleaseKey, answer| {
-        tokio::spawn(async move {
+        let stateful = here.is_stateful(&ask.kind);
+        let release = async move {
             // Otherwise the reply is dropped, which says so.
             if let Some(released) = here.release_key(&ask.kind, &ask.key).await {
                 answer.send(released);
             }
-        });
+        };
+        match stateful {
+            // Its store is asked, which may be the user's.
+            true => drop(tokio::spawn(release)),
+            false => at_once(release),
+        }
     });
     let here = runtime.clone();
     let message = take(message, |ask: ReleaseHeldKey, answer| {

@@ -98,7 +98,9 @@ pub use crate::refs::Ref;
 pub use crate::registry::{Registry, RegistryError, RegistryEvent, StartError, UpdateError};
 pub use crate::remote::{Peer, Priority, Remote, Sent};
 pub use crate::reply::Deferred;
-pub use crate::runtime::{Config, MAILBOX_LIMIT, Observer, PROCESS_LIMIT, RegisterError, Runtime};
+pub use crate::runtime::{
+    Config, MAILBOX_LIMIT, Observer, PROCESS_LIMIT, RegisterError, Runtime, WeakRuntime,
+};
 pub use crate::spawn::RawKind;
 pub use crate::supervisor::{
     AutoShutdown, Backoff, ChildSpec, DynamicSupervisor, Partitions, Restart, Shutdown, Strategy,

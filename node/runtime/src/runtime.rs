@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use purlin_proto::admin::What;
@@ -99,6 +99,24 @@ impl Config {
 /// The processes of one node. Cheap to clone; all clones are the same runtime.
 #[derive(Clone)]
 pub struct Runtime(pub(crate) Arc<Shared>);
+
+/// A runtime that may be gone by now: for what the runtime itself keeps, as its way to other nodes, which
+/// would keep it for ever otherwise.
+#[derive(Clone)]
+pub struct WeakRuntime(Weak<Shared>);
+
+impl WeakRuntime {
+    /// The runtime, if anybody has it still.
+    pub fn upgrade(&self) -> Option<Runtime> {
+        self.0.upgrade().map(Runtime)
+    }
+}
+
+impl std::fmt::Debug for WeakRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeakRuntime").field("runtime", &self.upgrade()).finish()
+    }
+}
 
 pub(crate) struct Shared {
     name: NodeName,
@@ -330,6 +348,11 @@ impl Runtime {
 
     pub(crate) fn process(&self, serial: u64) -> Option<Arc<Process>> {
         self.0.table.find(serial)
+    }
+
+    /// This runtime, without keeping it.
+    pub fn downgrade(&self) -> WeakRuntime {
+        WeakRuntime(Arc::downgrade(&self.0))
     }
 
     /// Whether this pid is, or was, of this node while this runtime lives.

@@ -188,7 +188,7 @@ impl NodeBuilder {
     ) -> Arc<Desk> {
         let (tokens, cluster) = (ground.home.clone().map(Tokens::new), self.cluster.clone());
         let clock = Arc::clone(&self.clock);
-        Desk::new(tokens, cluster, runtime.clone(), Arc::clone(membership), clock)
+        Desk::new(tokens, cluster, runtime.downgrade(), Arc::clone(membership), clock)
     }
 
     /// Silence for so long is too long.
@@ -240,7 +240,7 @@ impl NodeBuilder {
         let takes_part = self.takes_part();
         let desk = self.desk(&ground, &runtime, &membership);
         let ear: Arc<dyn Events> = Arc::new(Ear {
-            runtime: runtime.clone(),
+            runtime: runtime.downgrade(),
             membership: Arc::clone(&membership),
             inputs: inputs.clone(),
             hints: Arc::default(),

@@ -23,7 +23,7 @@ use purlin_proto::admin::{self, KnowsToken, TakeIn};
 use purlin_proto::join::{JoinAnswer, JoinRefusal, JoinRequest, TokenId};
 use purlin_proto::limits::{JOIN_ANSWER_BYTES, JOIN_REQUEST_BYTES};
 use purlin_proto::{Dest, Name, NodeName, codec};
-use purlin_runtime::Runtime;
+use purlin_runtime::{Runtime, WeakRuntime};
 use tokio::task::JoinSet;
 
 use super::store::{Surroundings, Tokens, failed};
@@ -41,7 +41,7 @@ pub(crate) struct Desk {
     /// Of the data directory; none where credentials were handed in.
     tokens: Option<Tokens>,
     cluster: Name,
-    runtime: Runtime,
+    runtime: WeakRuntime,
     membership: Arc<OnceLock<Mutex<Membership>>>,
     clock: WallClock,
     pub(crate) counts: Counts,
@@ -59,7 +59,7 @@ impl Desk {
     pub(crate) fn new(
         tokens: Option<Tokens>,
         cluster: Name,
-        runtime: Runtime,
+        runtime: WeakRuntime,
         membership: Arc<OnceLock<Mutex<Membership>>>,
         clock: WallClock,
     ) -> Arc<Self> {
@@ -121,12 +121,14 @@ impl Desk {
     /// Hands a request on to the member whose token it is.
     async fn forward(&self, request: JoinRequest, from: SocketAddr) -> JoinAnswer {
         let (token, name) = (request.token, request.name);
-        let answer = match self.find(token).await {
+        let stopped = || JoinRefusal::Failed { detail: "the node has stopped".to_owned() };
+        let runtime = self.runtime.upgrade().ok_or_else(stopped)?;
+        let answer = match self.find(&runtime, token).await {
             Ok(holder) => {
                 self.counts.forwarded.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(%token, %name, %from, by = %holder, "joining, to be signed");
                 let asked = TakeIn { request, from };
-                let called = self.runtime.call_timeout(system(holder), asked, SIGN_TIMEOUT).await;
+                let called = runtime.call_timeout(system(holder), asked, SIGN_TIMEOUT).await;
                 called.unwrap_or_else(|error| {
                     Err(JoinRefusal::Failed { detail: format!("{holder}: {error}") })
                 })
@@ -139,10 +141,10 @@ impl Desk {
         answer
     }
 
-    async fn find(&self, token: TokenId) -> Result<NodeName, JoinRefusal> {
+    async fn find(&self, runtime: &Runtime, token: TokenId) -> Result<NodeName, JoinRefusal> {
         let mut asked = JoinSet::new();
-        for member in self.others() {
-            let runtime = self.runtime.clone();
+        for member in self.others(runtime.name()) {
+            let runtime = runtime.clone();
             asked.spawn(async move {
                 let asked = KnowsToken { token };
                 (member, runtime.call_timeout(system(member), asked, FIND_TIMEOUT).await)
@@ -159,10 +161,10 @@ impl Desk {
         Err(JoinRefusal::UnknownToken { silent })
     }
 
-    fn others(&self) -> Vec<NodeName> {
+    fn others(&self, us: NodeName) -> Vec<NodeName> {
         let Some(membership) = self.membership.get() else { return Vec::new() };
         let membership = membership.lock().unwrap_or_else(PoisonError::into_inner);
-        membership.live().filter(|name| *name != self.runtime.name()).collect()
+        membership.live().filter(|name| *name != us).collect()
     }
 
     fn note(

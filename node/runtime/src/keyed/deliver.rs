@@ -44,6 +44,11 @@ impl Runtime {
         self.0.keyed.get(kind.as_str()).is_some_and(|table| table.exclusive)
     }
 
+    /// Whether a keyed kind is declared here as one with state.
+    pub fn is_stateful(&self, kind: &Name) -> bool {
+        self.0.keyed.get(kind.as_str()).is_some_and(|table| table.stateful)
+    }
+
     /// The node that owns a key, as this one sees it. For an exclusive kind this node itself while
     /// it knows of no ring view: messages wait here until it does.
     pub fn key_owner(&self, kind: &Name, key: &Key) -> NodeName {

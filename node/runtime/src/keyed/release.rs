@@ -237,6 +237,13 @@ impl Runtime {
     ) -> Result<Option<Vec<(NodeName, Snapshot)>>, ExitReason> {
         let Wanted { table, kind, key, serial } = *wanted;
         let deadline = Instant::now() + table.handoff_timeout;
+        let mut found = Vec::new();
+        if let [node] = others {
+            // Mostly it is one alone, and no task is needed for that.
+            let answer = self.ask_until(*node, wanted, deadline).await;
+            let heard = self.heard(wanted, *node, answer, &mut found)?;
+            return Ok((heard != Heard::NotOwner).then_some(found));
+        }
         let mut asked = JoinSet::new();
         for node in others {
             let (runtime, node) = (self.clone(), *node);
@@ -247,37 +254,53 @@ impl Runtime {
             };
             asked.spawn_on(ask, &self.0.executor);
         }
-        let mut found = Vec::new();
         while let Some(Ok((node, answer))) = asked.join_next().await {
-            match answer {
-                Ok(Released::State(state)) => {
-                    found.push((node, state));
-                    break;
-                }
-                Ok(Released::Stored(state)) => found.push((node, state)),
-                Ok(Released::Nothing) => {}
-                Ok(Released::Owner) => return Ok(None),
-                Ok(Released::Stale { epoch }) => {
-                    let what = format!("{kind}/{key} has had an owner under view {epoch}");
-                    return Err(ExitReason::error(what));
-                }
-                Ok(Released::Failed { detail }) => {
-                    self.counters().keyed_not_restored.add();
-                    let what = format!("the state of {kind}/{key} on {node}: {detail}");
-                    return Err(ExitReason::error(what));
-                }
-                Err(error) => {
-                    // Others have not answered in time, or have given up themselves.
-                    let lost = matches!(error, CallError::NoConnection | CallError::NoProcess);
-                    match lost {
-                        true => self.counters().keyed_not_released.add(),
-                        false => self.counters().keyed_handoff_timeout.add(),
-                    }
-                    tracing::warn!(%kind, %key, %node, %error, "not released");
-                }
+            match self.heard(wanted, node, answer, &mut found)? {
+                Heard::More => {}
+                Heard::Enough => break,
+                Heard::NotOwner => return Ok(None),
             }
         }
         Ok(Some(found))
+    }
+
+    /// Notes what one of those that were asked has found.
+    fn heard(
+        &self,
+        wanted: &Wanted<'_>,
+        node: NodeName,
+        answer: Result<Released, CallError>,
+        found: &mut Vec<(NodeName, Snapshot)>,
+    ) -> Result<Heard, ExitReason> {
+        let Wanted { kind, key, .. } = *wanted;
+        match answer {
+            Ok(Released::State(state)) => {
+                found.push((node, state));
+                return Ok(Heard::Enough);
+            }
+            Ok(Released::Stored(state)) => found.push((node, state)),
+            Ok(Released::Nothing) => {}
+            Ok(Released::Owner) => return Ok(Heard::NotOwner),
+            Ok(Released::Stale { epoch }) => {
+                let what = format!("{kind}/{key} has had an owner under view {epoch}");
+                return Err(ExitReason::error(what));
+            }
+            Ok(Released::Failed { detail }) => {
+                self.counters().keyed_not_restored.add();
+                let what = format!("the state of {kind}/{key} on {node}: {detail}");
+                return Err(ExitReason::error(what));
+            }
+            Err(error) => {
+                // Others have not answered in time, or have given up themselves.
+                let lost = matches!(error, CallError::NoConnection | CallError::NoProcess);
+                match lost {
+                    true => self.counters().keyed_not_released.add(),
+                    false => self.counters().keyed_handoff_timeout.add(),
+                }
+                tracing::warn!(%kind, %key, %node, %error, "not released");
+            }
+        }
+        Ok(Heard::More)
     }
 
     /// Asks one again and again while it takes itself for the owner, or says that there has been a later
@@ -385,6 +408,17 @@ struct Wanted<'a> {
     key: &'a Key,
     /// Of the process that is to begin.
     serial: u64,
+}
+
+/// What an answer comes to.
+#[derive(PartialEq, Eq)]
+enum Heard {
+    /// Others may know more.
+    More,
+    /// This was the process that had the key last.
+    Enough,
+    /// This node turns out not to be the owner.
+    NotOwner,
 }
 
 enum HandedOver {

@@ -1,0 +1,43 @@
+//! Nodes that start and stop in one process again and again: nothing is left of them, and the next one
+//! may start at once.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::time::Duration;
+
+use purlin::Keyed;
+use purlin::kinds::{Add, Counter};
+use purlin_cluster_tests::memory::until_sees;
+use purlin_cluster_tests::sockets::{Home, until};
+
+const LIVES: usize = 6;
+const SOON: Duration = Duration::from_secs(20);
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_a_node_that_has_stopped() {
+    let home = Home::default();
+    let other = home.builder("b").stateful::<Counter>(Keyed::new()).start().await.unwrap();
+    let seed = other.address().to_string();
+    let mut files = None;
+    for life in 1..=LIVES {
+        let builder = home.builder("a").seed(seed.clone()).stateful::<Counter>(Keyed::new());
+        let node = builder.start().await.unwrap();
+        until_sees(&node, 2).await;
+        let total = node.keyed::<Counter>("all").call(Add(1)).await;
+        assert_eq!(total, Ok(i64::try_from(life).unwrap()));
+        let runtime = node.runtime().downgrade();
+
+        node.stop().await;
+        drop(node);
+
+        until("the runtime is gone", SOON, || runtime.upgrade().is_none()).await;
+        // What is asked for once stays, as the handles of a first connection.
+        let files = *files.get_or_insert_with(open_files);
+        until("its files are closed", SOON, || open_files() <= files).await;
+    }
+    other.stop().await;
+}
