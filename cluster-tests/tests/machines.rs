@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use purlin::kinds::{Add, Counter, Kv, Put, Read};
+use purlin::proto::admin::GetStatus;
 use purlin::testing::{Cluster, DiskState, Road};
 use purlin::{CallError, Dest, ExitReason, Keyed, NodeBuilder};
 use tokio::time::Instant;
@@ -50,6 +51,29 @@ fn whoever_watches_a_process_is_told_when_its_machine_crashes_and_not_before_it_
         let lost = cluster.node("n2").call(counter, Read).await;
         assert_eq!(lost, Err(CallError::NoConnection));
     });
+}
+
+#[test]
+fn nothing_is_left_of_a_node_whose_machine_has_crashed_nor_of_a_cluster() {
+    let cluster = cluster(1, 3);
+    let runtimes = cluster.run(async |cluster| {
+        let runtimes = ["n0", "n1", "n2"]
+            .map(|name| cluster.node(name).look(|node| node.runtime().downgrade()).unwrap());
+        // What they have to do with each other is to go as well.
+        cluster
+            .node("n0")
+            .call(Dest::Remote("purlin".into(), "n1".into()), GetStatus)
+            .await
+            .unwrap();
+
+        cluster.crash("n1");
+
+        assert!(runtimes[0].upgrade().is_some());
+        assert!(runtimes[1].upgrade().is_none());
+        runtimes
+    });
+    drop(cluster);
+    assert!(runtimes.iter().all(|runtime| runtime.upgrade().is_none()));
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::door::{Answering, Door};
 use crate::error::{BindError, Closed, DialError};
 use crate::executor::Executor;
 use crate::handshake::{self, HANDSHAKE_TIMEOUT};
-use crate::link::{ControlStreams, Flow, Link, MAX_LANES, Peer, Priority, Receiver, Sent};
+use crate::link::{ControlStreams, Flow, Link, MAX_LANES, OnDrop, Peer, Priority, Receiver, Sent};
 use crate::peers::{Greet, Links, Peers, Queued, is_of};
 use crate::stats::{Stats, count};
 use crate::wire::{Arrived, Connection, Incoming, Wire, WireConfig, memory, quic};
@@ -727,15 +727,6 @@ impl Endpoint {
         tracing::debug!(peer = %link.peer().name, %why, "connection ended");
         self.0.events.down(link, why);
         true
-    }
-}
-
-/// Does something when it is dropped.
-struct OnDrop<F: Fn()>(F);
-
-impl<F: Fn()> Drop for OnDrop<F> {
-    fn drop(&mut self) {
-        (self.0)();
     }
 }
 

@@ -413,6 +413,10 @@ impl Link {
         let link = self.clone();
         // Not among the link's own tasks, which it ends.
         tokio::spawn(async move {
+            // Also if the tokio runtime is shut down meanwhile: see `Delivery`.
+            let _end = OnDrop(|| {
+                link.end();
+            });
             let closed = link.0.connection.closed().await;
             if let Closed::Remote(_) = &closed {
                 link.read_out().await;
@@ -750,5 +754,14 @@ impl From<BadEntry> for Fault {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("peer", &self.0.peer).finish_non_exhaustive()
+    }
+}
+
+/// Does something when it is dropped.
+pub(crate) struct OnDrop<F: Fn()>(pub(crate) F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
