@@ -93,15 +93,46 @@ fn kinds(builder: NodeBuilder) -> NodeBuilder {
     builder.detect_in(Duration::from_secs(20)).actor::<Sink>().actor::<Deaf>().actor::<Echo>()
 }
 
+/// Who says something.
+#[derive(Clone, Copy)]
+enum By {
+    Processes,
+    /// Tasks of tokio.
+    None,
+}
+
+impl By {
+    /// Does something by a process of a node, or none.
+    async fn run<T: Send + 'static>(
+        self,
+        node: &Node,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        match self {
+            Self::Processes => node.runtime().task(work).join().await.unwrap(),
+            Self::None => tokio::spawn(work).await.unwrap(),
+        }
+    }
+}
+
 /// Calls of 64 bytes by a process of its own, one after another, while a condition holds; how long
-/// each took, sorted. A process, because what is said by none is one flow.
+/// each took, sorted.
 async fn round_trips(
     from: &Node,
     echo: &Ref<Echo>,
     go_on: impl Fn(usize) -> bool + Send + 'static,
 ) -> Vec<Duration> {
+    round_trips_by(By::Processes, from, echo, go_on).await
+}
+
+async fn round_trips_by(
+    by: By,
+    from: &Node,
+    echo: &Ref<Echo>,
+    go_on: impl Fn(usize) -> bool + Send + 'static,
+) -> Vec<Duration> {
     let echo = echo.clone();
-    let caller = from.runtime().task(async move {
+    let calls = async move {
         let (mut took, text) = (Vec::new(), "x".repeat(64));
         while go_on(took.len()) {
             let begun = Instant::now();
@@ -110,8 +141,8 @@ async fn round_trips(
         }
         took.sort();
         took
-    });
-    caller.join().await.unwrap()
+    };
+    by.run(from, calls).await
 }
 
 fn share(sorted: &[Duration], of_hundred: usize) -> Duration {
@@ -134,6 +165,15 @@ fn assert_quick(idle: &[Duration], busy: &[Duration], held: Duration) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
+    large_beside_small(By::Processes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_if_it_is_no_process_that_says_both() {
+    large_beside_small(By::None).await;
+}
+
+async fn large_beside_small(by: By) {
     let pair = Pair::start(Settings::default(), kinds).await;
     let (sink, echo) = (
         pair.b.spawn_on::<Sink>(&"a".into(), ()).await.unwrap(),
@@ -143,26 +183,23 @@ async fn a_message_of_64_mib_does_not_delay_64_bytes_of_others() {
         road.bandwidth = Some(16 << 20);
         road.delay = Duration::from_millis(1);
     });
-    let idle = round_trips(&pair.b, &echo, |count| count < 100).await;
+    let idle = round_trips_by(by, &pair.b, &echo, |count| count < 100).await;
 
     let begun = Instant::now();
     let load = sink.clone();
-    let sender = pair.b.runtime().task(async move {
-        load.send_wait(Load(vec![7; LOAD])).await;
-    });
-    sender.join().await.unwrap();
+    by.run(&pair.b, async move { load.send_wait(Load(vec![7; LOAD])).await }).await;
     let (watched, arrived) = (sink.clone(), Arc::new(OnceLock::new()));
     let tell = Arc::clone(&arrived);
-    let watch = tokio::spawn(async move {
+    let watch = pair.b.runtime().task(async move {
         while watched.call(Total).await.unwrap() == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tell.set(begun.elapsed()).unwrap();
     });
     let under_way = Arc::clone(&arrived);
-    let busy = round_trips(&pair.b, &echo, move |_| under_way.get().is_none()).await;
+    let busy = round_trips_by(by, &pair.b, &echo, move |_| under_way.get().is_none()).await;
 
-    watch.await.unwrap();
+    watch.join().await.unwrap();
     let took = *arrived.get().unwrap();
     println!("64 MiB took {took:?}, {} round trips meanwhile", busy.len());
     assert!(took > Duration::from_secs(3), "{took:?}: the road is too good to tell");

@@ -79,7 +79,8 @@ impl Gate {
     }
 }
 
-/// The node's ear at the transport.
+/// The node's ear at the transport. It does not keep the runtime, which keeps its way to other nodes, and
+/// so the transport: neither would ever be freed.
 pub(crate) struct Ear {
     pub(crate) runtime: WeakRuntime,
     pub(crate) membership: Arc<OnceLock<Mutex<Membership>>>,

@@ -43,11 +43,9 @@ impl Router {
     }
 }
 
-/// All that one process says to a node is one flow: it keeps its order whomever it speaks to there,
-/// and by whatever name. What no process says is flow 0.
-fn flow_of(sender: u64) -> Flow {
-    #[expect(clippy::cast_possible_truncation, reason = "the low bits tell processes apart")]
-    Flow(sender as u32)
+fn flow_of(flow: u64) -> Flow {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits tell flows apart")]
+    Flow(flow as u32)
 }
 
 fn priority_of(priority: Priority) -> transport::Priority {
@@ -116,13 +114,13 @@ impl Remote for Router {
     fn send(
         &self,
         to: Peer,
-        from: u64,
+        flow: u64,
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
         let priority = priority_of(priority);
         let early = is_planted("early-down") && priority == transport::Priority::System;
-        let flow = flow_of(if early { from + 1 } else { from });
+        let flow = flow_of(if early { flow + 1 } else { flow });
         // Where there is a link to just this life, nothing needs to be looked up.
         let sent = match to {
             Peer::Life(id) => self.endpoint.send_now(&id, flow, priority, encode),
@@ -138,8 +136,8 @@ impl Remote for Router {
         result(sent)
     }
 
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent {
-        let (flow, priority) = (flow_of(from), priority_of(priority));
+    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent {
+        let (flow, priority) = (flow_of(flow), priority_of(priority));
         match self.find(to) {
             Ok(Place { id, address, .. }) => {
                 result(self.endpoint.send_large(id, address, flow, priority, frame))
@@ -160,12 +158,12 @@ impl Remote for Router {
     fn ready(
         &self,
         to: Peer,
-        from: u64,
+        flow: u64,
     ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let place = self.find(to);
         Box::pin(async move {
             if let Ok(place) = place {
-                self.endpoint.ready(&place.id, flow_of(from)).await;
+                self.endpoint.ready(&place.id, flow_of(flow)).await;
             }
         })
     }

@@ -63,6 +63,9 @@ impl Drop for Inner {
     }
 }
 
+/// The UDP payload that a frame of Ethernet has room for, less what tunnels mostly take.
+const ETHERNET: u16 = 1_452;
+
 /// How a client connects.
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
@@ -72,6 +75,7 @@ pub struct ClientBuilder {
     call_timeout: Duration,
     memory: Option<(Network, SocketAddr)>,
     renewal: bool,
+    mtu: u16,
 }
 
 /// Why a client is not connected.
@@ -133,6 +137,16 @@ impl ClientBuilder {
         self
     }
 
+    /// The largest UDP payload that is tried, 1,200 to 65,527 bytes; 1,452 unless said otherwise, as
+    /// Ethernet has room for. One that moves much data by loopback or jumbo frames may take
+    /// [`MTU`](purlin_transport::MTU), as nodes do. Each connection begins with some probes up to that
+    /// size, which cost both sides half as much as everything else that is done for it.
+    #[must_use]
+    pub fn mtu(mut self, bytes: u16) -> Self {
+        self.mtu = bytes;
+        self
+    }
+
     /// Connects over a network in memory instead, for tests.
     #[must_use]
     pub fn memory(mut self, network: Network, address: SocketAddr) -> Self {
@@ -148,7 +162,7 @@ impl ClientBuilder {
         let renewal = self.renewal.then(|| credentials.clone());
         let mut config = Config::new(credentials, self.cluster);
         (config.idle_timeout, config.keep_alive) = (IDLE_TIMEOUT, KEEP_ALIVE);
-        config.capabilities = Capabilities::PERMITTED;
+        (config.capabilities, config.mtu) = (Capabilities::PERMITTED, self.mtu);
         let bind = |wire| {
             let ear = Arc::new(Ear(Arc::downgrade(&connection)));
             Endpoint::bind(config.clone(), wire, ear)
@@ -202,6 +216,7 @@ impl Client {
             call_timeout: CALL_TIMEOUT,
             memory: None,
             renewal: true,
+            mtu: ETHERNET,
         }
     }
 

@@ -7,7 +7,7 @@
 //! a single process of a node, or to a name, goes as it always does, in the form that was made once.
 //!
 //! Everything is on the sender's one flow to each node, so the order to each receiver is that of
-//! [`Runtime::send`]. Between different receivers there is none, which is why their list may be
+//! [`Runtime::send`]; what no process sends to several keeps its order among what is sent to several. Between different receivers there is none, which is why their list may be
 //! sorted.
 //!
 //! # The end of a process
@@ -157,8 +157,9 @@ impl Runtime {
         let send = |peer, to, count| {
             let (message, payload) = (name.clone(), payload.clone());
             let signal = Signal::Send { message, payload, waits: false };
-            let envelope = Envelope { to, from: self.sender(), signal };
-            let sent = self.send_remote(peer, &envelope, Priority::User);
+            let from = self.sender();
+            let envelope = Envelope { to, from, signal };
+            let sent = self.send_in(from, peer, &envelope, Priority::User);
             self.count_sent(sent, count);
         };
         // One receiver needs no list, so a message that leaves no room for one still goes to each.

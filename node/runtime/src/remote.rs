@@ -1,6 +1,7 @@
 //! The border to other nodes: what goes out ([`Remote`]) and what comes in
 //! ([`Inbound`](crate::Inbound)).
 
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +11,7 @@ use purlin_proto::{
     CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
     Name, NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
 };
+use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -27,17 +29,16 @@ use crate::spawn::{Announce, SpawnOptions};
 
 /// The way to other nodes, handed to a runtime by its owner.
 ///
-/// Envelopes of one sender to one node arrive in the order they are sent, or are lost from some
+/// Envelopes of one flow to one node arrive in the order they are sent, or are lost from some
 /// point on; then the owner calls [`Runtime::connection_lost`]. It calls it as well for a node that
 /// an envelope was accepted for and that could not be reached after all.
 pub trait Remote: Send + Sync + 'static {
-    /// Sends what `encode` appends to a buffer: one frame, from the process with the serial `from`
-    /// (0 for the node itself). Never waits. `encode` is called once at most, and says whether there
-    /// is such a frame.
+    /// Sends what `encode` appends to a buffer: one frame of a flow, whose low 32 bits tell it from
+    /// others. Never waits. `encode` is called once at most, and says whether there is such a frame.
     fn send(
         &self,
         to: Peer,
-        from: u64,
+        flow: u64,
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent;
@@ -45,15 +46,15 @@ pub trait Remote: Send + Sync + 'static {
     /// As [`send`](Self::send), for a frame that is too large to be encoded among others
     /// ([`SMALL_FRAME_BYTES`](purlin_proto::limits::SMALL_FRAME_BYTES)), or may be: nobody else is
     /// to wait while it is encoded.
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent;
+    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent;
 
     /// Tells a node something about the way itself, ahead of all envelopes; nothing if there is no
     /// connection to it now.
     fn tell(&self, to: NodeName, frame: &Frame);
 
-    /// Returns when an envelope of this sender to that node has a chance of being accepted: there
+    /// Returns when an envelope of this flow to that node has a chance of being accepted: there
     /// is room, or the node cannot be reached. Cancel safe.
-    fn ready(&self, to: Peer, from: u64) -> BoxFuture<'_, ()>;
+    fn ready(&self, to: Peer, flow: u64) -> BoxFuture<'_, ()>;
 
     /// The one of these nodes that has the shortest way, if any is known; this node is not among
     /// them.
@@ -164,48 +165,65 @@ pub enum Sent {
     NotEncodable,
 }
 
+/// The flow of what a process says, by its serial; 0 for what none says. All that one process says to a
+/// node keeps its order, whomever it speaks to there and by whatever name. What no process says has many
+/// authors, as the handlers of a web server, which are not to wait for each other's large messages: it
+/// keeps its order for each address that it is sent to.
+pub(crate) fn flow(from: u64, to: &Target) -> u64 {
+    match to {
+        _ if from != 0 => from,
+        Target::Serial(_) | Target::Name(_) | Target::Key { .. } | Target::Topic(_) => {
+            FxBuildHasher.hash_one(to)
+        }
+        Target::Node | Target::Many(_) => 0,
+    }
+}
+
 impl Runtime {
     pub(crate) fn send_remote(&self, to: Peer, envelope: &Envelope, priority: Priority) -> Sent {
+        self.send_in(flow(envelope.from, &envelope.to), to, envelope, priority)
+    }
+
+    /// As [`send_remote`](Self::send_remote), in this flow.
+    pub(crate) fn send_in(
+        &self,
+        flow: u64,
+        to: Peer,
+        envelope: &Envelope,
+        priority: Priority,
+    ) -> Sent {
         if envelope.signal.payload_bytes() > SMALL_FRAME_BYTES {
             let mut frame = BytesMut::new();
             return match envelope.encode(&mut frame) {
-                Ok(()) => self.send_large(to, envelope.from, priority, frame.freeze()),
+                Ok(()) => {
+                    self.catch_up(to.name(), envelope.from);
+                    self.put_large(to, flow, priority, frame.freeze())
+                }
                 Err(_) => Sent::NotEncodable,
             };
         }
+        self.catch_up(to.name(), envelope.from);
         let encode = &mut |out: &mut BytesMut| envelope.encode(out).is_ok();
-        self.send_frame(to, envelope.from, priority, encode)
+        self.put_frame(to, flow, priority, encode)
     }
 
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Bytes) -> Sent {
-        self.catch_up(to.name(), from);
+    fn put_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent {
         match self.0.remote.get() {
-            Some(remote) => remote.send_large(to, from, priority, frame),
+            Some(remote) => remote.send_large(to, flow, priority, frame),
             None => Sent::Unreachable,
         }
     }
 
-    fn send_frame(
-        &self,
-        to: Peer,
-        from: u64,
-        priority: Priority,
-        encode: &mut dyn FnMut(&mut BytesMut) -> bool,
-    ) -> Sent {
-        self.catch_up(to.name(), from);
-        self.put_frame(to, from, priority, encode)
-    }
-
-    /// As `send_frame`, whatever the sender watches.
+    /// Sends a frame in a flow, whatever its sender watches.
     pub(crate) fn put_frame(
         &self,
         to: Peer,
-        from: u64,
+        flow: u64,
         priority: Priority,
         encode: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Sent {
         match self.0.remote.get() {
-            Some(remote) => remote.send(to, from, priority, encode),
+            Some(remote) => remote.send(to, flow, priority, encode),
             None => Sent::Unreachable,
         }
     }
@@ -231,11 +249,13 @@ impl Runtime {
                 false
             }
         };
-        let sent = self.send_frame(to, direct.from, priority, encode);
+        let flow = flow(direct.from, direct.to);
+        self.catch_up(to.name(), direct.from);
+        let sent = self.put_frame(to, flow, priority, encode);
         let Some(size) = large else { return failed.map_or(Ok(sent), Err) };
         let mut frame = BytesMut::with_capacity(size);
         aside(size, || direct.encode(&mut frame))?;
-        Ok(self.send_large(to, direct.from, priority, frame.freeze()))
+        Ok(self.put_large(to, flow, priority, frame.freeze()))
     }
 
     /// Answers a call of another node; if it is gone meanwhile, nobody waits for the answer.

@@ -22,7 +22,7 @@ use crate::mailbox::WhenFull;
 use crate::panics;
 use crate::pending::Wanted;
 use crate::process::{Process, Rejected};
-use crate::remote::{Peer, Priority, Sent};
+use crate::remote::{Peer, Priority, Sent, flow};
 use crate::reply::{EncodedReply, Reply, Sink, remaining};
 use crate::runtime::Runtime;
 use crate::spawn::Forget;
@@ -349,7 +349,7 @@ impl Runtime {
                     // Made anew each time: a message that is shared across an await need be `Sync`.
                     let direct = Direct { to: &to, from, what, value: &message };
                     match (self.send_direct(peer, &direct, Priority::User), self.0.remote.get()) {
-                        (Ok(Sent::Full), Some(remote)) => remote.ready(peer, from).await,
+                        (Ok(Sent::Full), Some(remote)) => remote.ready(peer, flow(from, &to)).await,
                         (Ok(sent), _) => return self.count_sent(sent, 1),
                         (Err(error), _) => return self.count_not_encodable(M::NAME, &error, 1),
                     }
@@ -440,7 +440,7 @@ impl Runtime {
                         self.send_direct(peer, &direct, Priority::User)
                     });
                     match asked {
-                        Err(CallError::Overloaded) => self.room_by(peer, deadline).await?,
+                        Err(CallError::Overloaded) => self.room_by(peer, &target, deadline).await?,
                         asked => break asked?,
                     }
                 };
@@ -477,9 +477,14 @@ impl Runtime {
     }
 
     /// Waits until the queue to a node has room, at most until a deadline.
-    pub(crate) async fn room_by(&self, peer: Peer, deadline: Instant) -> Result<(), CallError> {
+    pub(crate) async fn room_by(
+        &self,
+        peer: Peer,
+        to: &Target,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
         let Some(remote) = self.0.remote.get() else { return Err(CallError::NoConnection) };
-        let room = tokio::time::timeout_at(deadline, remote.ready(peer, self.sender()));
+        let room = tokio::time::timeout_at(deadline, remote.ready(peer, flow(self.sender(), to)));
         room.await.map_err(|_| CallError::Overloaded)
     }
 }

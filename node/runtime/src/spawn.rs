@@ -171,7 +171,7 @@ impl Runtime {
             self.0.pending.unsent(reference);
             match sent {
                 Sent::Full => {
-                    let room = self.room_by(Peer::Name(node), deadline).await;
+                    let room = self.room_by(Peer::Name(node), &Target::Node, deadline).await;
                     room.map_err(|_| SpawnError::Overloaded)?;
                 }
                 Sent::NotEncodable => {

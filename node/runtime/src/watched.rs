@@ -72,7 +72,7 @@ use rustc_hash::FxHashMap;
 
 use crate::process::Process;
 use crate::relations::Address;
-use crate::remote::{Peer, Priority, Sent};
+use crate::remote::{Peer, Priority, Sent, flow};
 use crate::runtime::{Runtime, lock};
 
 /// All that is watched elsewhere. Its lock is a leaf.
@@ -392,7 +392,7 @@ impl Runtime {
         let envelope = Envelope { to: Target::Serial(target.serial), from: 0, signal };
         let (peer, priority) = (Peer::Life(target.node), Priority::System);
         let encode = &mut |out: &mut bytes::BytesMut| envelope.encode(out).is_ok();
-        let reason = match self.put_frame(peer, wire.flow, priority, encode) {
+        let reason = match self.put_frame(peer, flow(wire.flow, &envelope.to), priority, encode) {
             Sent::Accepted | Sent::Full | Sent::NotEncodable => return true,
             Sent::Unreachable => ExitReason::NoConnection,
             Sent::Gone => ExitReason::NoProcess,

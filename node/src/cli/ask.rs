@@ -7,6 +7,7 @@ use purlin_proto::admin::{
 };
 use purlin_proto::limits::PAGE_ENTRIES;
 use purlin_proto::{Codec, Dest, ExitReason, MessageName, Name, NodeName, Payload, Pid, Placement};
+use purlin_transport::MTU;
 use serde_json::json;
 use tokio::runtime::Builder;
 
@@ -26,7 +27,7 @@ pub(super) fn with_client(
     act: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     executor::start(Builder::new_current_thread())?.block_on(async {
-        let client = connect(ask).await?;
+        let client = connect(ask, None).await?;
         let done = act(&client).await;
         client.close().await;
         done
@@ -45,7 +46,9 @@ async fn ask(command: Command) -> Result<(), Failure> {
         }
         _ => body(None)?,
     };
-    let client = connect(&ask).await?;
+    // What is measured is what nodes would have.
+    let mtu = matches!(command, Command::Bench { .. }).then_some(MTU);
+    let client = connect(&ask, mtu).await?;
     let done = run_on(&client, command, payload, &ask).await;
     client.close().await;
     done
@@ -130,7 +133,7 @@ async fn run_on(
 }
 
 /// Connects as the user of this data directory.
-async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
+async fn connect(ask: &AskArgs, mtu: Option<u16>) -> Result<Client, Failure> {
     let no = |error: &dyn std::fmt::Display| Failure::No(error.to_string());
     let dir = Home::locate(ask.data_dir.clone()).map_err(|error| no(&error))?;
     if Home::has_authority(&dir) {
@@ -159,6 +162,7 @@ async fn connect(ask: &AskArgs) -> Result<Client, Failure> {
     let builder = Client::builder(seeds).cluster(ask.cluster.clone());
     // `purlin cert renew` is for that.
     let builder = builder.renewal(false).timeout(ask.timeout).call_timeout(ask.timeout);
+    let builder = if let Some(mtu) = mtu { builder.mtu(mtu) } else { builder };
     builder.connect(credentials).await.map_err(|error| match error {
         ConnectError::NoNode { .. } => {
             Failure::NoConnection(format!("{error}; `purlin start` starts a node"))

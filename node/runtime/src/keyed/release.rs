@@ -37,7 +37,9 @@
 //! [`Remote::neighbours`]: crate::Remote::neighbours
 //! [`Keyed::handoff_timeout`]: super::Keyed::handoff_timeout
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use purlin_proto::admin::{
@@ -48,7 +50,6 @@ use purlin_proto::{
     Snapshot,
 };
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::deliver::ring_key;
@@ -235,26 +236,25 @@ impl Runtime {
         wanted: &Wanted<'_>,
         others: &[NodeName],
     ) -> Result<Option<Vec<(NodeName, Snapshot)>>, ExitReason> {
-        let Wanted { table, kind, key, serial } = *wanted;
-        let deadline = Instant::now() + table.handoff_timeout;
+        let deadline = Instant::now() + wanted.table.handoff_timeout;
+        let ask = |node: &NodeName| {
+            let node = *node;
+            Box::pin(async move { (node, self.ask_until(node, wanted, deadline).await) })
+        };
+        // They are few, and tasks would cost more than what is asked for.
+        let mut asked: Vec<_> = others.iter().map(ask).collect();
         let mut found = Vec::new();
-        if let [node] = others {
-            // Mostly it is one alone, and no task is needed for that.
-            let answer = self.ask_until(*node, wanted, deadline).await;
-            let heard = self.heard(wanted, *node, answer, &mut found)?;
-            return Ok((heard != Heard::NotOwner).then_some(found));
-        }
-        let mut asked = JoinSet::new();
-        for node in others {
-            let (runtime, node) = (self.clone(), *node);
-            let (kind, key, table) = (kind.clone(), key.clone(), Arc::clone(table));
-            let ask = async move {
-                let wanted = Wanted { table: &table, kind: &kind, key: &key, serial };
-                (node, runtime.ask_until(node, &wanted, deadline).await)
-            };
-            asked.spawn_on(ask, &self.0.executor);
-        }
-        while let Some(Ok((node, answer))) = asked.join_next().await {
+        while !asked.is_empty() {
+            let (index, (node, answer)) = poll_fn(|cx| {
+                let mut polled = asked.iter_mut().map(|ask| ask.as_mut().poll(cx)).enumerate();
+                let ready = polled.find_map(|(index, ask)| match ask {
+                    Poll::Ready(answered) => Some((index, answered)),
+                    Poll::Pending => None,
+                });
+                ready.map_or(Poll::Pending, Poll::Ready)
+            })
+            .await;
+            drop(asked.swap_remove(index));
             match self.heard(wanted, node, answer, &mut found)? {
                 Heard::More => {}
                 Heard::Enough => break,
@@ -411,7 +411,6 @@ struct Wanted<'a> {
 }
 
 /// What an answer comes to.
-#[derive(PartialEq, Eq)]
 enum Heard {
     /// Others may know more.
     More,

@@ -34,6 +34,9 @@ use crate::executor::Executor;
 /// What one send may carry, in however many packets: an IPv4 datagram less its heads.
 const SEND_BYTES: usize = 65_507;
 
+/// The most that one datagram can be.
+const DATAGRAM_BYTES: usize = 65_535;
+
 /// The default of 208 KiB loses thousands of packets even on loopback.
 const SOCKET_BUFFER: usize = 4 << 20;
 
@@ -67,8 +70,12 @@ pub(crate) fn bind(
     let twin = socket.try_clone().map_err(failed)?;
     let state = UdpSocketState::new(UdpSockRef::from(&twin)).map_err(failed)?;
     let segments = (SEND_BYTES / usize::from(mtu)).max(1);
+    let received = DATAGRAM_BYTES.div_ceil(usize::from(mtu));
     let inner = runtime.wrap_udp_socket(socket).map_err(failed)?;
-    Ok(Bound { socket: Arc::new(Hardened { inner, twin, state, segments, held }), errors })
+    Ok(Bound {
+        socket: Arc::new(Hardened { inner, twin, state, segments, received, held }),
+        errors,
+    })
 }
 
 /// A socket of IPv6 takes IPv4 as well, whatever the system's default is.
@@ -91,6 +98,9 @@ struct Hardened {
     state: UdpSocketState,
     /// Packets in one send.
     segments: usize,
+    /// Packets of the largest size that the system may hand over as one, so that they hold all of them
+    /// if they are smaller: they came in one datagram, as far as it is concerned.
+    received: usize,
     /// Nobody waits until the socket is ready: it has to be tried.
     held: Arc<AtomicBool>,
 }
@@ -166,7 +176,8 @@ impl AsyncUdpSocket for Hardened {
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        // quinn makes room for so many of the largest: 18 MB for each endpoint, if it were 64.
+        self.inner.max_receive_segments().min(self.received)
     }
 
     fn may_fragment(&self) -> bool {
@@ -292,5 +303,43 @@ mod tests {
 
         assert_eq!(came, 100);
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn what_the_system_hands_over_as_one_is_as_long_as_it_came() {
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        for mtu in [1_200, 8_952, 65_527] {
+            let bind = || bind(local, mtu, &quinn::TokioRuntime, None).unwrap().socket;
+            let (from, to) = (bind(), bind());
+            let mut poller = Arc::clone(&from).create_io_poller();
+            poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+            let packets = 60.min(UdpSocketState::max_gso_segments(&state_of(local)));
+            let contents = vec![7; 1_000 * packets];
+            let transmit = Transmit {
+                destination: to.local_addr().unwrap(),
+                ecn: None,
+                contents: &contents,
+                segment_size: Some(1_000),
+                src_ip: None,
+            };
+            from.try_send(&transmit).unwrap();
+
+            let mut came = 0;
+            while came < contents.len() {
+                let mut buffer = vec![0; usize::from(mtu) * to.max_receive_segments()];
+                let (mut slices, mut metas) =
+                    ([IoSliceMut::new(&mut buffer)], [RecvMeta::default()]);
+                let received = poll_fn(|cx| to.poll_recv(cx, &mut slices, &mut metas));
+                assert_eq!(received.await.unwrap(), 1);
+                assert_eq!(metas[0].stride, 1_000, "{mtu}");
+                came += metas[0].len;
+            }
+
+            assert_eq!(came, contents.len(), "{mtu}");
+        }
+    }
+
+    fn state_of(local: SocketAddr) -> UdpSocketState {
+        UdpSocketState::new(UdpSockRef::from(&UdpSocket::bind(local).unwrap())).unwrap()
     }
 }
