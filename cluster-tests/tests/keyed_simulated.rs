@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter};
 use purlin::testing::{Cluster, Road};
-use purlin::{CallError, Dest, Key, Keyed, NodeName};
+use purlin::{CallError, Dest, Key, Keyed, NodeBuilder, NodeName};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -117,4 +117,25 @@ fn schedule(seed: u64) {
 #[test]
 fn whatever_happens_every_call_ends_and_each_key_has_one_process_again() {
     (1..=3).for_each(schedule);
+}
+
+#[test]
+fn remembered_keys_of_a_node_that_is_back_before_it_was_missed_run_again() {
+    for keyed in [Keyed::available(), Keyed::new()] {
+        let kinds = move |node: NodeBuilder| node.stateful::<Counter>(keyed.remember());
+        Cluster::builder(3).nodes(NODES.len()).with(kinds).start().run(async |cluster| {
+            cluster.advance(Duration::from_secs(20)).await;
+            count_all(cluster, 3).await;
+            cluster.advance(Duration::from_secs(2)).await;
+
+            cluster.crash("n1");
+            cluster.restart("n1").await;
+
+            cluster.until_whole(Duration::from_mins(1)).await;
+            cluster.advance(Duration::from_secs(30)).await;
+            let running = running(cluster).await;
+            assert_eq!(running.len() as u64, KEYS, "{keyed:?}: {running:?}");
+            assert!(running.values().all(|at| at.len() == 1), "{keyed:?}: {running:?}");
+        });
+    }
 }
