@@ -7,8 +7,8 @@
 //! a single process of a node, or to a name, goes as it always does, in the form that was made once.
 //!
 //! Everything is on the sender's one flow to each node, so the order to each receiver is that of
-//! [`Runtime::send`]; what no process sends to several keeps its order among what is sent to several. Between different receivers there is none, which is why their list may be
-//! sorted.
+//! [`Runtime::send`]; what no process sends to several keeps its order among what is sent to several.
+//! Between different receivers there is none, which is why their list may be sorted.
 //!
 //! # The end of a process
 //!

@@ -44,7 +44,8 @@ impl Runtime {
     /// To a group or topic it is sent to each of its processes, encoded once, also for those of this
     /// node; they need accept it from anywhere.
     ///
-    /// Messages of one process to another arrive in the order they were sent. A message is dropped
+    /// Messages of one process to another arrive in the order they were sent; of what tasks send that
+    /// are no processes, those to the same address (a pid, a name, a key) do. A message is dropped
     /// when the receiver is gone or out of reach, or when its mailbox or the queue to its node is
     /// full; see [`send_wait`](Self::send_wait).
     pub fn send<M: Message>(&self, to: impl Into<Dest>, message: M) {
