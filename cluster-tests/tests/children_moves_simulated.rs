@@ -50,6 +50,17 @@ async fn start(cluster: &Cluster, mode: Mode) {
         }
     };
     cluster.node("n0").run(start).await.unwrap();
+    // Who has asked knows of them, and those that decide about them; the others hear of it.
+    let end = cluster.now() + Duration::from_secs(10);
+    for name in NODES {
+        let known = |node: Node| async move {
+            node.cluster_supervisor("tally").children().await.unwrap().len()
+        };
+        while cluster.node(name).run(known).await.unwrap() < CHILDREN {
+            assert!(cluster.now() < end, "{name} does not know all children");
+            cluster.advance(Duration::from_millis(50)).await;
+        }
+    }
 }
 
 fn schedule(seed: u64, mode: Mode) {

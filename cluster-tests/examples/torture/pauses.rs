@@ -1,10 +1,12 @@
 //! Two of five nodes are stopped and let go on by chance, under load: what is said arrives once and in
-//! order or not at all, and in the end all see each other.
+//! order or not at all, whoever watches a process or is linked to it is told of its end once, and in the
+//! end all see each other.
 
 use std::time::{Duration, Instant};
 
-use purlin::{CallError, Node, NodeName};
+use purlin::{CallError, ExitReason, Node, NodeName};
 use purlin_cluster_tests::numbered::{Numbered, Receiver, Report};
+use purlin_cluster_tests::probe::Probe;
 use purlin_cluster_tests::process::Cluster;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,7 +20,8 @@ use crate::support::{check, honest, run, start};
 struct Sent {
     calls: u64,
     lost: u64,
-    processes: u64,
+    /// Of each process a monitor and a link.
+    watchers: Vec<Probe>,
 }
 
 /// Calls a process there until the end, and a new one when that is out of reach: each is told its
@@ -30,7 +33,12 @@ async fn load(from: Node, to: NodeName, end: Instant) -> Result<Sent, String> {
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         };
-        sent.processes += 1;
+        let watched = there.pid();
+        let mut watcher = Probe::start(&from, |ctx| {
+            ctx.trap_exits(true);
+            ctx.monitor(watched);
+            ctx.link(watched);
+        });
         let (mut number, mut answered) = (0, None);
         while Instant::now() < end {
             let second = Duration::from_secs(1);
@@ -48,7 +56,12 @@ async fn load(from: Node, to: NodeName, end: Instant) -> Result<Sent, String> {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         // If it is still there, and can be asked.
-        let Ok(runs) = from.call(&there, Report).await else { continue };
+        let report = from.call(&there, Report).await;
+        from.exit(watched, ExitReason::Kill);
+        watcher.down().await;
+        watcher.link_down().await;
+        sent.watchers.push(watcher);
+        let Ok(runs) = report else { continue };
         let rising = runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
         let has_all_answered = answered.is_none_or(|last| runs.last().is_some_and(|r| r.1 >= last));
         if !rising || !has_all_answered {
@@ -98,7 +111,7 @@ pub(crate) fn pauses(length: Duration) -> Outcome {
             let of_one = of_one.unwrap()?;
             sent.calls += of_one.calls;
             sent.lost += of_one.lost;
-            sent.processes += of_one.processes;
+            sent.watchers.extend(of_one.watchers);
         }
         let begun = Instant::now();
         while !all(&honest) && begun.elapsed() < Duration::from_mins(1) {
@@ -109,9 +122,13 @@ pub(crate) fn pauses(length: Duration) -> Outcome {
             cluster.until_up(node, 5, Duration::from_secs(30));
         }
         let figures = format!(
-            "{stops} stops; {} calls, {} not answered, {} processes; whole again in {whole:.1?}",
-            sent.calls, sent.lost, sent.processes
+            "{stops} stops; {} calls, {} not answered, {} processes, each end told once to a monitor and a \
+             link; whole again in {whole:.1?}",
+            sent.calls,
+            sent.lost,
+            sent.watchers.len()
         );
-        check(all(&honest) && sent.calls > 100, figures)
+        let once = sent.watchers.iter_mut().all(Probe::has_nothing);
+        check(all(&honest) && once && sent.calls > 100, figures)
     })
 }

@@ -237,8 +237,9 @@ impl ClusterSupervisorRef {
     }
 
     /// Has a child run from now on. Returns when this is recorded on three nodes, or on all if there
-    /// are fewer; it is started then. Nothing happens if there is one of this id with the same plan,
-    /// also one that has been given up or is done.
+    /// are fewer; it is started then. Other nodes hear of it a moment later: a call from one that has
+    /// not fails with [`NoProcess`](purlin_proto::CallError::NoProcess). Nothing happens if there is one
+    /// of this id with the same plan, also one that has been given up or is done.
     ///
     /// Not cancel safe: it may have been recorded. Asking again is harmless.
     pub async fn start_child(
