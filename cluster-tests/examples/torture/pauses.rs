@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use purlin::{CallError, ExitReason, Node, NodeName};
+use purlin::{CallError, ExitReason, Node, NodeName, Received};
 use purlin_cluster_tests::numbered::{Numbered, Receiver, Report};
 use purlin_cluster_tests::probe::Probe;
 use purlin_cluster_tests::process::Cluster;
@@ -58,8 +58,14 @@ async fn load(from: Node, to: NodeName, end: Instant) -> Result<Sent, String> {
         // If it is still there, and can be asked.
         let report = from.call(&there, Report).await;
         from.exit(watched, ExitReason::Kill);
-        watcher.down().await;
-        watcher.link_down().await;
+        let told = [watcher.next().await, watcher.next().await];
+        let is_one_of_each = matches!(
+            told,
+            [Received::Down(_), Received::LinkDown(_)] | [Received::LinkDown(_), Received::Down(_)]
+        );
+        if !is_one_of_each {
+            return Err(format!("{watched} has ended, and of that came {told:?}"));
+        }
         sent.watchers.push(watcher);
         let Ok(runs) = report else { continue };
         let rising = runs.windows(2).all(|pair| pair[0].1 < pair[1].0);
