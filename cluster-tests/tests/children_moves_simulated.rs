@@ -11,7 +11,7 @@ use std::time::Duration;
 use purlin::kinds::Counter;
 use purlin::prelude::*;
 use purlin::testing::{Cluster, Road};
-use purlin::{Mode, NodeBuilder};
+use purlin::{ChildId, Mode, NodeBuilder};
 use purlin_cluster_tests::planned::{NODES, Totals, until_all_hold};
 use tokio::sync::oneshot;
 
@@ -262,6 +262,69 @@ fn one_that_is_busy_is_waited_for_as_long_as_it_may_take_to_stop_and_then_ended(
             at = after;
         }
     });
+}
+
+/// A child that moves to a node which is back, and is lost before it has it.
+fn its_old_host_takes_it_back(mode: Mode) {
+    let child = || -> ChildId { "books/main".parse().unwrap() };
+    let to = move || Dest::Child(child());
+    cluster(5, |node| node.movable::<Ledger>().exclusive()).run(async |cluster| {
+        until_all_hold(cluster).await;
+        let start = move |node: Node| async move {
+            let books = ClusterSupervisor::new("books");
+            let books = if mode == Mode::Available { books.available() } else { books };
+            let main = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
+            let main = main.shutdown(Shutdown::Infinity);
+            node.cluster_supervisor(books).start_child(main).await.unwrap();
+            node.call(to(), Note(1)).await.unwrap();
+        };
+        cluster.node("n0").run(start).await.unwrap();
+        let place = |on: NodeName| {
+            let place = |node: &Node| node.runtime().whereis_child(&child());
+            cluster.node(on).look(place).flatten().map(|pid| pid.node.name)
+        };
+        let lost = place("n0".into()).unwrap();
+        cluster.node(lost).run(async |node: Node| node.drain().await).await.unwrap();
+        cluster.stop(lost).await;
+        let from = NODES.map(NodeName::from).into_iter().find(|name| *name != lost).unwrap();
+        let told = cluster.node(from).call(to(), Told).await.unwrap();
+        assert_eq!(told, [1], "it has moved with its state");
+        let before = place(from).unwrap();
+        cluster.restart(lost).await;
+        let toil = Toil(Duration::from_secs(8));
+        cluster.node(from).send(to(), toil).await;
+        let asks = || {
+            let look = |node: &Node| node.runtime().children().see(&child(), node.runtime().id());
+            let record = cluster.node(before).look(look).unwrap().record.unwrap();
+            record.placed.is_some_and(|placed| placed.node.name == lost)
+        };
+        cluster.until(Duration::from_secs(30), "it is to move", asks).await;
+        cluster.advance(Duration::from_millis(200)).await;
+        let runs = |node: &Node| node.runtime().children().own_run(&child()).is_some();
+        assert_eq!(cluster.node(lost).look(runs), Some(false), "it has not been taken over");
+
+        cluster.crash(lost);
+
+        let end = cluster.now() + Duration::from_secs(25);
+        let told = loop {
+            match cluster.node(from).call(to(), Told).await {
+                Ok(told) => break told,
+                Err(error) => assert!(cluster.now() < end, "{error}"),
+            }
+        };
+        assert_eq!(told, [1]);
+        assert_eq!(place(from), Some(before));
+    });
+}
+
+#[test]
+fn a_child_whose_next_host_is_lost_is_taken_back_with_its_state() {
+    its_old_host_takes_it_back(Mode::Available);
+}
+
+#[test]
+fn so_is_one_of_which_there_is_one_at_most() {
+    its_old_host_takes_it_back(Mode::Exclusive);
 }
 
 fn for_all_seeds(mode: Mode) {

@@ -294,8 +294,35 @@ pub struct ChildRun {
     pub view: u32,
     /// Since when, in milliseconds since 1970 by the clock of its node.
     pub since_ms: u64,
-    /// How it has ended, until the owner of its shard has dealt with that.
-    pub ended: Option<ChildEnd>,
+    /// What has become of it.
+    pub state: RunState,
+}
+
+impl ChildRun {
+    /// Whether its process runs.
+    pub fn is_live(&self) -> bool {
+        self.state == RunState::Live
+    }
+
+    /// How it has ended by itself.
+    pub fn ended(&self) -> Option<&ChildEnd> {
+        match &self.state {
+            RunState::Ended(end) => Some(end),
+            RunState::Live | RunState::LetGo => None,
+        }
+    }
+}
+
+/// What has become of a process of a child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// It runs.
+    Live,
+    /// It has ended by itself, and the owner of its shard has not dealt with that yet.
+    Ended(ChildEnd),
+    /// It has ended since the child is to run elsewhere. What comes for it is sent on, and its state is
+    /// kept for its next host.
+    LetGo,
 }
 
 /// How a process of a child has ended.

@@ -12,7 +12,7 @@ use purlin_proto::admin::children::{
 };
 use purlin_proto::child::{
     Cause, ChildEnd, ChildPlacement, ChildPlan, ChildRecord, ChildRun, Desired, GaveUp, Intensity,
-    Mode, Placed,
+    Mode, Placed, RunState,
 };
 use purlin_proto::limits::OWNED_ENTRY_BYTES;
 use purlin_proto::supervision::{Restart, Shutdown};
@@ -109,8 +109,9 @@ fn the_bytes_about_children_are_what_they_always_were() {
     for record in records() {
         pin(&mut golden, &EntryValue::Child(Box::new(record)));
     }
-    for ended in [None, Some(ChildEnd { orderly: true, reason: "why".to_owned() })] {
-        let run = ChildRun { generation: 1, serial: 2, view: 3, since_ms: 4, ended };
+    let end = ChildEnd { orderly: true, reason: "why".to_owned() };
+    for state in [RunState::Live, RunState::Ended(end), RunState::LetGo] {
+        let run = ChildRun { generation: 1, serial: 2, view: 3, since_ms: 4, state };
         pin(&mut golden, &EntryValue::ChildRun(run));
     }
     pin(&mut golden, &HandedOver::NotYet);

@@ -66,7 +66,7 @@ impl Mover for HostedChildren {
             let Some(record) = seen.record.filter(|record| record.desired == Desired::Run) else {
                 return false;
             };
-            let mut live = seen.runs.iter().filter(|(_, run)| run.ended.is_none());
+            let mut live = seen.runs.iter().filter(|(_, run)| run.ended().is_none());
             let runs_here = live.clone().any(|(on, _)| *on == us);
             let has_moved = !runs_here && live.any(|(on, _)| *on != us);
             !has_moved && destination(node, &rings, &members, child, &record).is_some()
@@ -82,7 +82,7 @@ fn here(node: &Shared) -> Vec<(ChildId, ChildRecord)> {
     for child in children.after(None, usize::MAX) {
         let record = children.see(&child, us).record;
         let Some(record) = record.filter(|record| record.desired == Desired::Run) else { continue };
-        let runs = children.own_run(&child).is_some_and(|run| run.ended.is_none());
+        let runs = children.own_run(&child).is_some_and(|run| run.ended().is_none());
         if runs || record.placed.is_some_and(|placed| placed.node == us) {
             here.push((child, record));
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal};
-use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun, Desired};
+use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun, Desired, RunState};
 use purlin_proto::supervision::Shutdown;
 use purlin_proto::{ChildId, ExitReason, LinkDown, Mode, Pid, SpawnError};
 use purlin_runtime::{Answer, Before, Holding, HostedChild, Left, RawContext};
@@ -101,6 +101,12 @@ impl Host {
             answer.send(Err(HostRefusal::Stale { newest }));
             return None;
         }
+        if self.has_lost(ctx, &ask.child) {
+            // It keeps what the child has left for the node that may run it.
+            let detail = "another node is to run it".to_owned();
+            answer.send(Err(HostRefusal::No { detail }));
+            return None;
+        }
         let plan = self.begin(&ask, answer)?;
         self.starting += 1;
         let hosted = HostedChild { child: ask.child.clone(), mode: plan.mode, before };
@@ -191,9 +197,9 @@ impl Host {
             serial,
             view: hosted.view,
             since_ms: millis(&self.clock),
-            ended,
+            state: ended.map_or(RunState::Live, RunState::Ended),
         };
-        let (is_ended, ending) = (run.ended.is_some(), hosted.ending.is_some());
+        let (is_ended, ending) = (!run.is_live(), hosted.ending.is_some());
         let releasing = hosted.release.is_some();
         say(ctx, &child, Some(run));
         for answer in answers {
@@ -226,8 +232,8 @@ impl Host {
         if hosted.ending.is_some() || may_not_run(ctx, &hosted.plan, &child) {
             self.ended_as_asked(ctx, &child);
         } else if let Some(run) = ctx.runtime().children().own_run(&child) {
-            let ended = Some(ChildEnd::from(&down.reason));
-            say(ctx, &child, Some(ChildRun { ended, ..run }));
+            let state = RunState::Ended(ChildEnd::from(&down.reason));
+            say(ctx, &child, Some(ChildRun { state, ..run }));
         }
         true
     }
@@ -359,7 +365,7 @@ fn may_not_run(ctx: &RawContext, plan: &ChildPlan, child: &ChildId) -> bool {
 }
 
 /// Says what runs of a child here.
-fn say(ctx: &RawContext, child: &ChildId, run: Option<ChildRun>) {
+pub(super) fn say(ctx: &RawContext, child: &ChildId, run: Option<ChildRun>) {
     if let Err(error) = ctx.runtime().children().set_run(child, run) {
         // It runs all the same, but its owner does not see it and will ask again and again.
         tracing::error!(%child, %error, "nobody can be told of a child");

@@ -27,6 +27,8 @@
 //!   ends it when it is idle and hands over its state ([`take`], [`release`]); what comes meanwhile is
 //!   sent on, and waits in the new process's mailbox (`runtime/entries/ways.rs`). 32 at a time each
 //!   owner; a node that leaves waits for that ([`drained`]).
+//! - *its next host is lost before it has it, or the ring has it back where it was*: the node that has
+//!   let go of it takes it back, with its state, when nobody has had it for 2 s.
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, and nothing is under way
 //!   ([`handover`]). What was told by a node that is gone, by all who know it: the newcomer may be that

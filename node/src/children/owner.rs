@@ -323,7 +323,7 @@ impl Children {
         };
         let gone = record.placed.filter(|placed| !members.is_live(placed.node));
         let left = gone.is_some_and(|placed| has_left(node, placed.node));
-        let ended = runs.iter().any(|(_, run)| run.ended.is_some());
+        let ended = runs.iter().any(|(_, run)| run.ended().is_some());
         let now_ms = millis(&node.clock);
         let others = if ended { siblings(runtime, &child, &record, now_ms) } else { 0 };
         let work = self.owner.work.entry(child.clone()).or_default();
@@ -485,7 +485,7 @@ impl Children {
             return;
         }
         let from = match record.cause {
-            Cause::Moved(from) if from != placed.node => Some(from),
+            Cause::Moved(from) => Some(from),
             _ => None,
         };
         let from = from.filter(|from| {

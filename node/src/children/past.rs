@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use purlin_proto::ChildId;
 use purlin_proto::NodeId;
 use purlin_proto::admin::children::ChildPast;
-use purlin_proto::child::{Cause, ChildRecord, ChildRun, Desired};
+use purlin_proto::child::{Cause, ChildRecord, ChildRun, Desired, RunState};
 use purlin_runtime::ChildSeen;
 
 /// Events that are remembered of each child.
@@ -43,19 +43,20 @@ impl Past {
             let pid = node.pid(run.serial);
             story.add(
                 now_ms,
-                match &run.ended {
-                    None => format!("runs on {} as {pid}", node.name),
-                    Some(end) if run.serial == 0 => {
+                match &run.state {
+                    RunState::Live => format!("runs on {} as {pid}", node.name),
+                    RunState::LetGo => format!("{pid} has ended, to run elsewhere"),
+                    RunState::Ended(end) if run.serial == 0 => {
                         format!("was not started on {}: {}", node.name, end.reason)
                     }
-                    Some(end) => format!("{pid} has ended: {}", end.reason),
+                    RunState::Ended(end) => format!("{pid} has ended: {}", end.reason),
                 },
             );
         }
         let gone: Vec<_> = story.runs.iter().filter(|(node, _)| !runs.contains_key(node)).collect();
         let gone: Vec<_> = gone
             .into_iter()
-            .filter(|(_, run)| run.ended.is_none())
+            .filter(|(_, run)| run.is_live())
             .map(|(node, run)| format!("{} is gone", node.pid(run.serial)))
             .collect();
         for event in gone {

@@ -1,8 +1,9 @@
 //! A child that is to run elsewhere: this node lets go of it.
 //!
 //! What comes for it is sent on from the moment at which another node asks for it; its process works off
-//! what has come before, and ends when it is idle. That it runs here is said until its next process is
-//! seen elsewhere, and [`LINGER`] longer: whoever sends to it goes by that, and what comes is sent on.
+//! what has come before, and ends when it is idle. That this node has let go of it
+//! ([`RunState::LetGo`]) is said until its next process is seen elsewhere, and [`LINGER`] longer: whoever
+//! sends to it goes by that, and what comes is sent on.
 //!
 //! # What if
 //!
@@ -10,20 +11,24 @@
 //!   to be killed is killed at once.
 //! - *it is exclusive, and the ring view gives it to another node*: it has been ended before anybody asks
 //!   (`runtime/exclusive.rs`). Its state is kept for [`PATIENCE`].
-//! - *the ring view gives it back before anybody has asked*: it is said not to run, and is started anew.
-//! - *the next process is never seen*: after [`PATIENCE`] it is said not to run here.
+//! - *it is to run here after all*, since the ring view gives it back or whoever has asked is lost: its
+//!   owner sees that nobody has it, and has this node take it back, with its state.
+//! - *the next process is never seen*: after [`PATIENCE`] nothing is said of it any more.
+//! - *the owner sees another process of it, no later one*, as after a split: that one is kept, and this
+//!   node is told to forget the child, with its state.
 //! - *whoever has asked gives up, or is lost*: whoever asks next is answered the same.
 //! - *it crashes before it has ended*: there is no state, and the next process begins anew.
 
 use std::collections::BTreeMap;
 
 use purlin_proto::admin::children::{ChildReleased, ReleaseChild};
+use purlin_proto::child::{ChildRun, RunState};
 use purlin_proto::supervision::Shutdown;
 use purlin_proto::{ChildId, ExitReason, Mode, Snapshot};
 use purlin_runtime::{Answer, Holding, RawContext};
 use tokio::time::{Duration, Instant};
 
-use super::host::{Ending, Host, Hosted, State};
+use super::host::{Ending, Host, Hosted, State, say};
 use super::owner::ring_key;
 
 /// How often it is looked whether one is idle.
@@ -116,6 +121,17 @@ impl Host {
         }
     }
 
+    /// What a child has left here.
+    pub(super) fn state_left(&self, child: &ChildId) -> Option<Snapshot> {
+        self.children.get(child)?.release.as_ref()?.state.clone()
+    }
+
+    /// Whether this node has let go of a child, and is not to run it.
+    pub(super) fn has_lost(&self, ctx: &RawContext, child: &ChildId) -> bool {
+        let hosted = self.children.get(child).filter(|hosted| hosted.release.is_some());
+        hosted.is_some_and(|hosted| leaves(ctx, child, hosted))
+    }
+
     /// Does what is due.
     pub(super) fn tend(&mut self, ctx: &RawContext) {
         let now = Instant::now();
@@ -138,12 +154,8 @@ impl Host {
             tracing::warn!(%child, "is not idle, and is to move: it is ended");
             self.retire_now(ctx, &child);
         }
-        let over = |(child, until): (&ChildId, &Instant)| {
-            let back =
-                || self.children.get(child).is_some_and(|hosted| is_back(ctx, child, hosted));
-            (*until <= now || back()).then(|| child.clone())
-        };
-        let over: Vec<_> = self.releases.lingering.iter().filter_map(over).collect();
+        let over = self.releases.lingering.iter().filter(|(_, until)| **until <= now);
+        let over: Vec<_> = over.map(|(child, _)| child.clone()).collect();
         for child in over {
             self.ended_as_asked(ctx, &child);
         }
@@ -178,6 +190,9 @@ impl Host {
         }
         self.limits.retain(|(_, limited)| limited != child);
         self.releases.lingering.entry(child.clone()).or_insert_with(|| Instant::now() + PATIENCE);
+        if let Some(run) = ctx.runtime().children().own_run(child).filter(ChildRun::is_live) {
+            say(ctx, child, Some(ChildRun { state: RunState::LetGo, ..run }));
+        }
         self.seen(ctx, child);
     }
 
@@ -199,10 +214,4 @@ impl Host {
 /// Whether a child is exclusive, and another node is to run it.
 fn leaves(ctx: &RawContext, child: &ChildId, hosted: &Hosted) -> bool {
     hosted.plan.mode == Mode::Exclusive && ctx.runtime().holding(&ring_key(child)) == Holding::No
-}
-
-/// Whether it was to run elsewhere, and is not any more.
-fn is_back(ctx: &RawContext, child: &ChildId, hosted: &Hosted) -> bool {
-    let asked = hosted.release.as_ref().is_some_and(|release| release.asked);
-    !asked && !leaves(ctx, child, hosted)
 }

@@ -13,7 +13,7 @@ use purlin_proto::admin::children::{
 };
 use purlin_proto::child::{Cause, ChildPlan, ChildRecord, Desired, Mode};
 use purlin_proto::{ChildId, NodeId, NodeName};
-use purlin_runtime::{Answer, ChildSeen, Untyped};
+use purlin_runtime::{Answer, Before, ChildSeen, Untyped};
 
 use super::WAITING;
 use super::owner::{owner_of, ring_key};
@@ -151,8 +151,12 @@ impl Children {
             return answer.send(Err(HostRefusal::No { detail }));
         }
         let before = from.map(|from| {
-            let (child, to) = (ask.child.clone(), self.ctx.runtime().name());
-            let release = ReleaseChild { child, to, generation: ask.generation };
+            let (child, us) = (ask.child.clone(), self.ctx.runtime().id());
+            if from == us {
+                let state = self.host.state_left(&child);
+                return Box::pin(std::future::ready(Ok(state))) as Before;
+            }
+            let release = ReleaseChild { child, to: us.name, generation: ask.generation };
             let_go(Weak::clone(&self.node), from, release)
         });
         if let Some(start) = self.host.host(&self.ctx, ask, before, answer) {
@@ -369,7 +373,7 @@ fn list(node: &Shared, ask: &ListClusterChildren) -> Vec<ClusterChildInfo> {
 }
 
 fn state(record: &ChildRecord, seen: &ChildSeen) -> ClusterChildState {
-    let live = || seen.runs.iter().filter(|(_, run)| run.ended.is_none());
+    let live = || seen.runs.iter().filter(|(_, run)| run.is_live());
     let there = record.placed.is_some_and(|placed| live().any(|(on, _)| *on == placed.node));
     // For a moment its old host says so as well, to send on what comes.
     let is_old = |on: NodeId| there && record.cause == Cause::Moved(on);
@@ -388,7 +392,7 @@ fn state(record: &ChildRecord, seen: &ChildSeen) -> ClusterChildState {
 /// A child in a line; `None` if it was stopped and is gone.
 fn info(node: &Shared, child: &ChildId, seen: &ChildSeen) -> Option<ClusterChildInfo> {
     let record = seen.record.as_ref()?;
-    let live = seen.runs.iter().find(|(_, run)| run.ended.is_none());
+    let live = seen.runs.iter().find(|(_, run)| run.is_live());
     if live.is_none() && matches!(record.desired, Desired::Stopped(_)) {
         return None;
     }

@@ -16,7 +16,7 @@ pub fn decide(scene: &Scene<'_>) -> Step {
         Desired::Run => wanted(scene),
         Desired::Stopped(_) | Desired::Done(_) | Desired::GaveUp(_) | Desired::Poison => {
             let end = |(on, run): &(NodeId, ChildRun)| {
-                let why = if run.ended.is_some() { End::Dealt } else { End::Unwanted };
+                let why = if run.ended().is_some() { End::Dealt } else { End::Unwanted };
                 Step::End { on: *on, generation: run.generation, why }
             };
             scene.runs.first().map_or(Step::Rest, end)
@@ -25,8 +25,8 @@ pub fn decide(scene: &Scene<'_>) -> Step {
 }
 
 fn wanted(scene: &Scene<'_>) -> Step {
-    let mut live = scene.runs.iter().filter(|(_, run)| run.ended.is_none());
-    let (first, second) = (live.next(), live.next());
+    let mut present = scene.runs.iter().filter(|(_, run)| run.ended().is_none());
+    let (first, second) = (present.next(), present.next());
     match (first, second, &scene.record.placed) {
         (Some(_), Some(_), _) => twice(scene),
         (Some((on, run)), None, Some(placed)) if placed.node == *on => once(scene, *on, run),
@@ -40,20 +40,31 @@ fn wanted(scene: &Scene<'_>) -> Step {
     }
 }
 
-/// It runs where the record says.
+/// It runs where the record says, or that node has let go of it.
 fn once(scene: &Scene<'_>, on: NodeId, run: &ChildRun) -> Step {
     let record = scene.record;
-    if record.placed.is_some_and(|placed| placed.generation != run.generation) {
+    let may_be = place::may_be(scene, on);
+    let is_back = |placed: Placed| !run.is_live() && is_moving(scene, on, run, &placed);
+    let takes_back = record.placed.is_some_and(is_back);
+    if takes_back && may_be {
+        return Step::Start;
+    }
+    let other = record.placed.is_some_and(|placed| placed.generation != run.generation);
+    if other && !takes_back {
         return if scene.odd_for < SETTLE { Step::Settle } else { keep(scene, on, run) };
     }
-    if let Some((on, ended)) = scene.runs.iter().find(|(_, run)| run.ended.is_some()) {
+    if let Some((on, ended)) = scene.runs.iter().find(|(_, run)| run.ended().is_some()) {
         return Step::End { on: *on, generation: ended.generation, why: End::Dealt };
     }
-    let moves = !place::may_be(scene, on) && place::place(scene).is_some_and(|there| there != on);
-    match moves {
+    match may_be {
+        true if run.is_live() => Step::Rest,
+        // Whoever has asked for it may have it, and is not seen yet.
+        true if scene.odd_for < SETTLE => Step::Settle,
         // It goes on here until it is asked for from there.
-        true => anew(scene, record.clone(), Cause::Moved(on)),
-        false => Step::Rest,
+        _ if may_be || place::place(scene).is_some_and(|there| there != on) => {
+            anew(scene, record.clone(), Cause::Moved(on))
+        }
+        _ => Step::Rest,
     }
 }
 
@@ -83,32 +94,40 @@ fn keep(scene: &Scene<'_>, on: NodeId, run: &ChildRun) -> Step {
     write(scene, record)
 }
 
+/// Several nodes have it, or have let go of it.
 fn twice(scene: &Scene<'_>) -> Step {
     if scene.odd_for < SETTLE {
         return Step::Settle;
     }
-    let live = || scene.runs.iter().filter(|(_, run)| run.ended.is_none());
-    let rank = |(on, run): &&(NodeId, ChildRun)| (run.view, run.generation, Reverse(on.name));
-    if let Some(placed) = &scene.record.placed {
-        // It has been taken over, and its old host does not see it yet.
-        let is_old = |(on, run): &&(NodeId, ChildRun)| is_moving(scene, *on, run, placed);
-        let is_there = |(on, run): &(NodeId, ChildRun)| {
-            *on == placed.node && run.generation == placed.generation
-        };
-        if let Some((on, run)) = live().find(is_old).filter(|_| live().any(is_there)) {
-            return Step::End { on: *on, generation: run.generation, why: End::Moved };
-        }
+    let present = || scene.runs.iter().filter(|(_, run)| run.ended().is_none());
+    let is_old = |on: NodeId, run: &ChildRun| {
+        scene.record.placed.is_some_and(|placed| is_moving(scene, on, run, &placed))
+    };
+    let is_there = |(on, run): &(NodeId, ChildRun)| {
+        let there = scene.record.placed.map(|placed| (placed.node, placed.generation));
+        run.is_live() && there == Some((*on, run.generation))
+    };
+    // It has been taken over, and its old host does not see it yet.
+    if let Some((on, run)) =
+        present().find(|(on, run)| is_old(*on, run)).filter(|_| present().any(is_there))
+    {
+        return Step::End { on: *on, generation: run.generation, why: End::Moved };
     }
-    let Some((kept, run)) = live().max_by_key(rank) else { return Step::Rest };
-    if scene.record.placed.is_none_or(|placed| placed.node != *kept) {
+    let rank = |(on, run): &&(NodeId, ChildRun)| {
+        let has_state = !run.is_live() && is_old(*on, run);
+        (run.is_live(), has_state, run.view, run.generation, Reverse(on.name))
+    };
+    let Some((kept, run)) = present().max_by_key(rank) else { return Step::Rest };
+    let is_placed = scene.record.placed.is_some_and(|placed| placed.node == *kept);
+    if !is_placed && !is_old(*kept, run) {
         return keep(scene, *kept, run);
     }
-    let why = End::Twice(*kept, run.serial);
     let end = |(on, other): &(NodeId, ChildRun)| {
+        let why = if other.is_live() { End::Twice(*kept, run.serial) } else { End::Moved };
         // No later one of that node is meant.
         Step::End { on: *on, generation: other.generation, why }
     };
-    live().find(|(on, _)| on != kept).map_or(Step::Rest, end)
+    present().find(|(on, _)| on != kept).map_or(Step::Rest, end)
 }
 
 /// It does not run.
@@ -120,7 +139,7 @@ fn gone(scene: &Scene<'_>, placed: &Placed) -> Step {
     let here = scene.runs.iter().find(|(on, _)| *on == placed.node);
     match here.map(|(_, run)| run) {
         Some(run) if run.generation >= placed.generation => {
-            run.ended.as_ref().map_or(Step::Rest, |end| ended(scene, run, end))
+            run.ended().map_or(Step::Rest, |end| ended(scene, run, end))
         }
         // Its place was changed before it was ever started, or it was ended to be moved.
         _ if !place::may_be(scene, placed.node) => match place::place(scene) {

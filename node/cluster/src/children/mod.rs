@@ -15,9 +15,12 @@
 //!   nodes together.
 //! - When its node is gone it is placed anew. This counts for nothing, unless the node went down
 //!   within 30 s of the start: after two different nodes it is [`Poison`](purlin_proto::child::Desired::Poison).
-//! - When its place is another one, it is ended first, and started there then.
+//! - When its place is another one, that one takes it over: it goes on where it is until then.
+//! - When a node has let go of it ([`LetGo`](purlin_proto::child::RunState::LetGo)) and it is placed
+//!   there still, or again, that node takes it back.
 //! - When it runs twice, as after a split, the one whose starter saw more members is kept, then the
-//!   one of the higher generation, then that of the smaller node name; the others are ended.
+//!   one of the higher generation, then that of the smaller node name; the others are ended. What a
+//!   node has let go of does not run.
 //! - What contradicts the record might only not have arrived yet, so for [`SETTLE`] nothing is done
 //!   about it.
 

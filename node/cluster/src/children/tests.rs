@@ -1,7 +1,7 @@
 //! The rules of the module's head, one by one.
 
 use purlin_proto::child::{
-    Cause, ChildEnd, ChildPlacement, ChildPlan, Desired, Intensity, Mode, Placed,
+    Cause, ChildEnd, ChildPlacement, ChildPlan, Desired, Intensity, Mode, Placed, RunState,
 };
 use purlin_proto::supervision::{Restart, Shutdown};
 use purlin_proto::{Codec, Payload};
@@ -40,14 +40,15 @@ fn record() -> ChildRecord {
 }
 
 fn run(generation: u64, view: u32) -> ChildRun {
-    ChildRun { generation, serial: 9, view, since_ms: 0, ended: None }
+    ChildRun { generation, serial: 9, view, since_ms: 0, state: RunState::Live }
 }
 
 fn ended(generation: u64, orderly: bool) -> ChildRun {
-    let ended = Some(ChildEnd { orderly, reason: "why".into() });
-    ChildRun { ended, ..run(generation, 3) }
+    let end = ChildEnd { orderly, reason: "why".into() };
+    ChildRun { state: RunState::Ended(end), ..run(generation, 3) }
 }
 
+#[derive(Clone)]
 struct World {
     record: ChildRecord,
     runs: Vec<(NodeId, ChildRun)>,
@@ -295,6 +296,49 @@ fn one_that_moves_goes_elsewhere_when_its_new_host_is_lost_or_does_not_take_it()
     let kept = world.written();
     let there = kept.placed.map(|placed| (placed.node, placed.generation));
     assert_eq!((there, kept.cause), (Some((id("b"), 3)), Cause::Kept));
+    assert_eq!(world.step(), Step::Rest);
+}
+
+fn let_go(generation: u64, view: u32) -> ChildRun {
+    ChildRun { state: RunState::LetGo, ..run(generation, view) }
+}
+
+#[test]
+fn what_a_node_has_let_go_of_does_not_run() {
+    let mut world = World::new(&[("b", run(3, 2)), ("c", let_go(4, 3))]);
+    assert_eq!(world.step(), Step::Settle);
+    world.odd_for = SETTLE;
+    let end = Step::End { on: id("c"), generation: 4, why: End::Moved };
+    assert_eq!(world.step(), end, "though it is the later one, and its starter saw more members");
+}
+
+#[test]
+fn of_two_that_were_let_go_of_that_with_the_state_that_is_asked_for_is_kept() {
+    let mut world = World::new(&[("b", let_go(2, 1)), ("c", let_go(2, 3))]);
+    world.record.placed = Some(Placed { node: id("a"), generation: 3, at_ms: 0 });
+    world.record.cause = Cause::Moved(id("b"));
+    world.odd_for = SETTLE;
+    assert!(matches!(world.step(), Step::End { on, why: End::Moved, .. } if on == id("c")));
+    world.runs.pop();
+    assert_eq!(world.step(), Step::Start);
+}
+
+#[test]
+fn a_node_that_has_let_go_of_what_nobody_takes_takes_it_back() {
+    let mut world = World::new(&[("b", let_go(3, 3))]);
+    world.record.plan.placement = ChildPlacement::Ring;
+    world.owner = "b".into();
+    assert_eq!(world.step(), Step::Settle, "its place may be another one already");
+    world.odd_for = SETTLE;
+    let record = world.written();
+    assert_eq!((placed(&record), record.cause), (("b".into(), 4), Cause::Moved(id("b"))));
+    assert_eq!(world.step(), Step::Start);
+    world.owner = "c".into();
+    world.record.plan.mode = Mode::Exclusive;
+    let elsewhere = world.clone().written();
+    assert_eq!((placed(&elsewhere), elsewhere.cause), (("c".into(), 5), Cause::Moved(id("b"))));
+    world.owner = "b".into();
+    world.runs = vec![(id("b"), run(4, 3))];
     assert_eq!(world.step(), Step::Rest);
 }
 

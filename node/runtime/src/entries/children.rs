@@ -267,7 +267,7 @@ impl ChildTable {
         let mut loads = BTreeMap::new();
         let others = state.others.values().flatten().map(|(node, run)| (*node, run));
         for (node, run) in others.chain(state.own.values().map(|run| (us, run))) {
-            *loads.entry(node).or_default() += usize::from(run.ended.is_none());
+            *loads.entry(node).or_default() += usize::from(run.is_live());
         }
         loads
     }
@@ -289,9 +289,11 @@ impl ChildTable {
         let state = lock(&self.state);
         let ChildSeen { record, runs } = state.see(child, us);
         let placed = record.and_then(|record| record.placed);
-        let live = runs.into_iter().filter(|(_, run)| run.ended.is_none());
-        let best = live.max_by_key(|(node, run)| {
-            (placed.is_some_and(|placed| placed.node == *node), run.view, run.generation)
+        // A node that has let go of it sends on what comes.
+        let leading = runs.into_iter().filter(|(_, run)| run.ended().is_none());
+        let best = leading.max_by_key(|(node, run)| {
+            let is_there = placed.is_some_and(|placed| placed.node == *node);
+            (run.is_live(), is_there, run.view, run.generation)
         });
         best.map(|(node, run)| node.pid(run.serial))
     }
