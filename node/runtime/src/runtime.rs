@@ -102,6 +102,19 @@ pub struct Runtime(pub(crate) Arc<Shared>);
 
 /// A runtime that may be gone by now: for what the runtime itself keeps, as its way to other nodes, which
 /// would keep it for ever otherwise.
+///
+/// ```
+/// use purlin_runtime::Runtime;
+///
+/// # let tokio = tokio::runtime::Runtime::new().unwrap();
+/// # let _inside = tokio.enter();
+/// let runtime = Runtime::local("a".into());
+/// let weak = runtime.downgrade();
+/// assert!(weak.upgrade().is_some());
+///
+/// drop(runtime);
+/// assert!(weak.upgrade().is_none());
+/// ```
 #[derive(Clone)]
 pub struct WeakRuntime(Weak<Shared>);
 

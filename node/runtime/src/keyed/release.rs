@@ -37,11 +37,11 @@
 //! [`Remote::neighbours`]: crate::Remote::neighbours
 //! [`Keyed::handoff_timeout`]: super::Keyed::handoff_timeout
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use purlin_proto::admin::{
     self, DropHeldSnapshot, DropSnapshot, ReleaseHeldKey, ReleaseKey, Released,
 };
@@ -239,22 +239,12 @@ impl Runtime {
         let deadline = Instant::now() + wanted.table.handoff_timeout;
         let ask = |node: &NodeName| {
             let node = *node;
-            Box::pin(async move { (node, self.ask_until(node, wanted, deadline).await) })
+            async move { (node, self.ask_until(node, wanted, deadline).await) }
         };
-        // They are few, and tasks would cost more than what is asked for.
-        let mut asked: Vec<_> = others.iter().map(ask).collect();
+        // Tasks would cost more than what is asked for.
+        let mut asked: FuturesUnordered<_> = others.iter().map(ask).collect();
         let mut found = Vec::new();
-        while !asked.is_empty() {
-            let (index, (node, answer)) = poll_fn(|cx| {
-                let mut polled = asked.iter_mut().map(|ask| ask.as_mut().poll(cx)).enumerate();
-                let ready = polled.find_map(|(index, ask)| match ask {
-                    Poll::Ready(answered) => Some((index, answered)),
-                    Poll::Pending => None,
-                });
-                ready.map_or(Poll::Pending, Poll::Ready)
-            })
-            .await;
-            drop(asked.swap_remove(index));
+        while let Some((node, answer)) = asked.next().await {
             match self.heard(wanted, node, answer, &mut found)? {
                 Heard::More => {}
                 Heard::Enough => break,
