@@ -10,6 +10,8 @@ use purlin_proto::{NodeId, NodeName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::past::Past;
+
 /// For so long after a change of members a key may still have a process where it was before.
 const UNSETTLED: Duration = Duration::from_secs(30);
 
@@ -24,6 +26,8 @@ const NEIGHBOURS: usize = 8;
 pub(crate) struct Directory {
     us: NodeName,
     state: RwLock<State>,
+    /// Rings that keys belonged to until lately.
+    pub(crate) past: Past,
     /// Those about to leave, as of the last time that the rings were made.
     leaving: watch::Sender<BTreeSet<NodeName>>,
 }
@@ -53,7 +57,11 @@ impl Directory {
         let (nodes, changed, all) = (BTreeMap::new(), Instant::now(), Arc::clone(&ring));
         let draining = BTreeSet::new();
         let state = RwLock::new(State { nodes, ring, all, draining, changed });
-        Self { us, state, leaving: watch::Sender::default() }
+        Self { us, state, past: Past::new(), leaving: watch::Sender::default() }
+    }
+
+    pub(crate) fn us(&self) -> NodeName {
+        self.us
     }
 
     pub(crate) fn find(&self, name: NodeName) -> Option<Place> {
@@ -155,6 +163,7 @@ impl Directory {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if state.ring.digest() != ring.digest() {
             state.changed = Instant::now();
+            self.past.note(Arc::clone(&state.ring));
         }
         (state.ring, state.all) = (ring, all);
         drop(state);

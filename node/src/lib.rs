@@ -67,6 +67,7 @@ pub mod kinds;
 mod names;
 mod net;
 mod node;
+mod past;
 mod renewal;
 mod revoked;
 mod router;

@@ -103,6 +103,18 @@ impl Remote for Router {
         self.directory.earlier_owners(key)
     }
 
+    fn owners_are_new(&self) -> bool {
+        self.directory.past.is_new() || self.exclusive.past.is_new()
+    }
+
+    fn earlier_owner(&self, key: &[u8], exclusive: bool) -> Option<NodeName> {
+        let past = if exclusive { &self.exclusive.past } else { &self.directory.past };
+        let owner = past.owner(key)?;
+        let is_us = owner == self.directory.us();
+        let reachable = is_us || self.directory.find(owner).is_some_and(|place| place.live);
+        reachable.then_some(owner)
+    }
+
     fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {
         self.directory.neighbours(key)
     }

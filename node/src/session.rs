@@ -13,7 +13,8 @@ use purlin_proto::admin::children::{
     EndChild, HandOverChildren, HostChild, KeepChildren, ReleaseChild, TakeChild,
 };
 use purlin_proto::admin::{
-    self, DropHeldSnapshot, DropSnapshot, KeepSnapshot, ReleaseHeldKey, ReleaseKey, TakeKey,
+    self, DropHeldSnapshot, DropSnapshot, FollowKey, KeepSnapshot, ReleaseHeldKey, ReleaseKey,
+    TakeKey,
 };
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::session::{Request, Update};
@@ -30,13 +31,14 @@ use crate::guard::{Guard, Guards};
 
 /// What nodes ask of each other when keys and children move: it would let a client take states away,
 /// or forge them.
-const BETWEEN_NODES: [&str; 12] = [
+const BETWEEN_NODES: [&str; 13] = [
     TakeChild::NAME,
     ReleaseChild::NAME,
     ReleaseKey::NAME,
     ReleaseHeldKey::NAME,
     DropHeldSnapshot::NAME,
     TakeKey::NAME,
+    FollowKey::NAME,
     KeepSnapshot::NAME,
     DropSnapshot::NAME,
     KeepChildren::NAME,

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use purlin_cluster::Ring;
 use purlin_proto::admin::{
-    self, Believe, Drain, DropHeldSnapshot, DropSnapshot, Event, GetDrainPlan, GetDrainRest,
-    GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust, GetWhy,
-    JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames, ListGroupMembers,
-    ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses, ListRevocations, ListTopics,
-    OwnerInfo, Place, RegisterGlobal, ReleaseHeldKey, ReleaseKey, Renew, Revoke, SeesDraining,
-    Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey, UnsubscribeTopic, What,
-    WhereIs, WhereIsGlobal,
+    self, Believe, Drain, DropHeldSnapshot, DropSnapshot, Event, FollowKey, GetDrainPlan,
+    GetDrainRest, GetExclusive, GetNodeWhy, GetOwner, GetProcess, GetStatus, GetTree, GetTrust,
+    GetWhy, JoinGroup, KeepSnapshot, KnowsToken, Leave, LeaveGroup, ListGlobalNames,
+    ListGroupMembers, ListGroups, ListKeyed, ListMembers, ListNames, ListProcesses,
+    ListRevocations, ListTopics, OwnerInfo, Place, RegisterGlobal, ReleaseHeldKey, ReleaseKey,
+    Renew, Revoke, SeesDraining, Status, Subscribe, SubscribeTopic, TakeGlobal, TakeIn, TakeKey,
+    UnsubscribeTopic, What, WhereIs, WhereIsGlobal,
 };
 use purlin_proto::join::{Admission, JoinRefusal};
 use purlin_proto::{ExitReason, Message, Pid};
@@ -307,6 +307,10 @@ fn at_once(work: impl Future<Output = ()> + Send + 'static) {
 /// Answers what nodes ask each other when keys move.
 fn about_keys(runtime: &Runtime, message: Option<Untyped>) -> Option<Untyped> {
     let message = reply(message, |ask: TakeKey| runtime.take_key(&ask.kind, &ask.key));
+    let here = runtime.clone();
+    let message = take(message, |ask: FollowKey, answer| {
+        at_once(async move { answer.send(here.follow_key(&ask.kind, &ask.key).await) });
+    });
     let here = runtime.clone();
     let message = take(message, |ask: ReleaseKey, answer| {
         let stateful = here.is_stateful(&ask.kind);

@@ -53,8 +53,8 @@ pub use entries::{
     TopicInfo, UnsubscribeTopic, WhereIsGlobal,
 };
 pub use keyed::{
-    DropHeldSnapshot, DropSnapshot, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseHeldKey, ReleaseKey,
-    Released, TakeKey,
+    DropHeldSnapshot, DropSnapshot, FollowKey, KeepSnapshot, KeyedInfo, ListKeyed, ReleaseHeldKey,
+    ReleaseKey, Released, TakeKey,
 };
 
 /// What is this node, and how is it?

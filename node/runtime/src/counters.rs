@@ -87,6 +87,9 @@ counters! {
     children_not_left = "children.not_left",
     /// Messages for keys that were sent on to their owner.
     keyed_forwarded = "keyed.forwarded",
+    /// Senders that switched to the new owner of a key before what they had sent to the old one was
+    /// known to have arrived.
+    keyed_not_followed = "keyed.not_followed",
 }
 
 impl Counters {

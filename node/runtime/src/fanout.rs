@@ -127,7 +127,9 @@ impl Runtime {
     fn sort_out(&self, to: impl IntoIterator<Item = impl Into<Dest>>) -> Receivers {
         let mut receivers = Receivers::default();
         for to in to {
-            self.sort_in(&mut receivers, self.route(&to.into()));
+            let to = to.into();
+            self.note_cast(&to);
+            self.sort_in(&mut receivers, self.route(&to));
         }
         receivers
     }

@@ -95,7 +95,9 @@ const NOW: u8 = 2;
 const ATTACHED: u8 = 0x80;
 /// Set beside it when the process may not run without a lease, although no key of it says so.
 const LEASED: u8 = 0x40;
-const BESIDE: u8 = ATTACHED | LEASED;
+/// Set beside it when the process has sent to a key without waiting for a reply.
+const CAST: u8 = 0x20;
+const BESIDE: u8 = ATTACHED | LEASED | CAST;
 
 const UNLISTED: u8 = u8::MAX;
 
@@ -435,6 +437,18 @@ impl Process {
             true => self.urgency.fetch_or(LEASED, Ordering::Release),
             false => self.urgency.fetch_and(!LEASED, Ordering::Release),
         };
+    }
+
+    /// It sends to a key without waiting for a reply.
+    pub(crate) fn note_cast(&self) {
+        if !self.has_cast() {
+            self.urgency.fetch_or(CAST, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it has ever done so.
+    pub(crate) fn has_cast(&self) -> bool {
+        self.urgency.load(Ordering::Relaxed) & CAST != 0
     }
 
     /// Whether it has been asked to end, or has ended.

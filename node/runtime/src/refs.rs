@@ -90,6 +90,12 @@ impl<A: Actor> Ref<A> {
         }
     }
 
+    fn note_cast(&self) {
+        if let Place::Named(name) = &self.place {
+            self.runtime.note_cast(name);
+        }
+    }
+
     fn dest(&self) -> Dest {
         match &self.place {
             Place::Named(name) => name.clone(),
@@ -102,6 +108,7 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
+        self.note_cast();
         self.runtime.send_to(&self.route(), message, Some(via::<A, M>));
     }
 
@@ -110,6 +117,7 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
+        self.note_cast();
         self.runtime.send_wait_to(self.route(), message, Some(via::<A, M>)).await;
     }
 

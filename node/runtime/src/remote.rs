@@ -75,6 +75,18 @@ pub trait Remote: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether keys have had other owners until a moment ago, because members have changed.
+    fn owners_are_new(&self) -> bool {
+        false
+    }
+
+    /// The node that owned a key before members have changed lately, if that can be reached; it may be
+    /// the one that owns it now.
+    fn earlier_owner(&self, key: &[u8], exclusive: bool) -> Option<NodeName> {
+        let _ = (key, exclusive);
+        None
+    }
+
     /// Other nodes that can be reached and would own a key of this one next, or did before it: those
     /// that may know something of it, whenever that was.
     fn neighbours(&self, key: &[u8]) -> Vec<NodeName> {

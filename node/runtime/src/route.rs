@@ -49,7 +49,9 @@ impl Runtime {
     /// when the receiver is gone or out of reach, or when its mailbox or the queue to its node is
     /// full; see [`send_wait`](Self::send_wait).
     pub fn send<M: Message>(&self, to: impl Into<Dest>, message: M) {
-        let route = self.route(&to.into());
+        let to = to.into();
+        self.note_cast(&to);
+        let route = self.route(&to);
         self.send_to(&route, message, None);
     }
 
@@ -58,6 +60,7 @@ impl Runtime {
     /// processes at once, a group or topic, it does not wait.
     pub async fn send_wait<M: Message>(&self, to: impl Into<Dest>, message: M) {
         let to = to.into();
+        self.note_cast(&to);
         let route = self.route(&to);
         self.send_wait_to(route, message, None).await;
     }
@@ -103,7 +106,9 @@ impl Runtime {
 
     /// Sends a message in its encoded form.
     pub fn send_encoded(&self, to: impl Into<Dest>, name: MessageName, payload: Payload) {
-        match self.route(&to.into()) {
+        let to = to.into();
+        self.note_cast(&to);
+        match self.route(&to) {
             Route::Here(process) => {
                 let message = EncodedMessage { name, payload, reply: None, charge: None };
                 self.deliver(process.as_deref(), Item::Encoded(Box::new(message)));
@@ -299,10 +304,14 @@ impl Runtime {
     }
 
     pub(crate) fn send_user(&self, peer: Peer, to: Target, signal: Signal) {
+        self.send_from(self.sender(), peer, to, signal);
+    }
+
+    pub(crate) fn send_from(&self, from: u64, peer: Peer, to: Target, signal: Signal) {
         if self.is_stopped(peer, &to) {
             return self.counters().dropped_mailbox_full.add();
         }
-        let envelope = Envelope { to, from: self.sender(), signal };
+        let envelope = Envelope { to, from, signal };
         let sent = self.send_remote(peer, &envelope, Priority::User);
         self.count_sent(sent, 1);
     }
@@ -326,6 +335,13 @@ impl Runtime {
         message: M,
         via: Option<Via>,
     ) {
+        let route = match route {
+            Route::Key(kind, key) if self.is_switching(&kind, &key) => {
+                Box::pin(self.switched(&kind, &key)).await;
+                self.route_key(&kind, &key)
+            }
+            route => route,
+        };
         match route {
             Route::Here(Some(process)) => {
                 // A fast sender and its receiver go in step.
@@ -387,6 +403,14 @@ impl Runtime {
         via: Option<Via>,
     ) -> Result<M::Reply, CallError> {
         let deadline = deadline(timeout);
+        let route = match route {
+            Route::Key(kind, key) if self.is_switching(&kind, &key) => {
+                let switched = tokio::time::timeout_at(deadline, self.switched(&kind, &key));
+                Box::pin(switched).await.map_err(|_| CallError::Timeout)?;
+                self.route_key(&kind, &key)
+            }
+            route => route,
+        };
         match route {
             Route::Several(_) => unreachable!("one process is called"),
             Route::Here(process) => {

@@ -27,6 +27,7 @@ use crate::item::Notice;
 use crate::keyed::KeyedKinds;
 use crate::keyed::moved::{KEYS_IN_MOTION, Moves};
 use crate::keyed::store::{MemoryStore, Store};
+use crate::keyed::switch::Switches;
 use crate::keyed::table::Table as Keyed;
 use crate::kind::{Kind, Kinds};
 use crate::pending::Pending;
@@ -144,6 +145,7 @@ pub(crate) struct Shared {
     pub(crate) keyed: BTreeMap<&'static str, Arc<Keyed>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) moves: Moves,
+    pub(crate) switches: Switches,
     pub(crate) exclusive: Exclusive,
     pub(crate) pending: Pending,
     /// For each other node, the processes here that are, or were, related to processes there.
@@ -228,6 +230,7 @@ impl Runtime {
             keyed: config.keyed.into_tables(),
             store: config.store,
             moves: Moves::new(config.keys_in_motion),
+            switches: Switches::default(),
             exclusive,
             pending: Pending::default(),
             index: Mutex::default(),

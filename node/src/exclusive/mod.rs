@@ -38,6 +38,8 @@ use purlin_runtime::{Holding, Lease};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
+use crate::past::Past;
+
 pub(crate) use task::{Settings, Task};
 
 /// How often a disk is tried again that could not be written.
@@ -66,6 +68,8 @@ pub(crate) enum Told {
 pub(crate) struct Exclusive {
     start: Instant,
     state: RwLock<State>,
+    /// The rings of views that were the newest until lately.
+    pub(crate) past: Past,
     inbox: mpsc::Sender<Told>,
     /// Somebody needs the newest view.
     wanted: Notify,
@@ -98,7 +102,8 @@ impl Exclusive {
         let state = RwLock::default();
         let (wanted, fresh, freshened) = (Notify::new(), Mutex::default(), Notify::new());
         let start = Instant::now();
-        (Arc::new(Self { start, state, inbox, wanted, fresh, freshened }), told)
+        let past = Past::new();
+        (Arc::new(Self { start, state, past, inbox, wanted, fresh, freshened }), told)
     }
 
     fn now(&self) -> Duration {
@@ -110,7 +115,17 @@ impl Exclusive {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let ring = |state: &State| state.holder.as_ref().and_then(Holder::ring).cloned();
+        let before = ring(&state);
+        let changed = change(&mut state);
+        let after = ring(&state);
+        if let Some(before) = before
+            && !after.is_some_and(|after| Arc::ptr_eq(&before, &after))
+        {
+            self.past.note(before);
+        }
+        changed
     }
 
     /// What is known of views is the newest up to then.

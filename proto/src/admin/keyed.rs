@@ -68,6 +68,18 @@ pub struct TakeKey {
 }
 message!(TakeKey, "node.take_key", bool);
 
+/// Answer when everything that came before for a key, and was sent on to its owner, has arrived there:
+/// `false` if that cannot be said. It comes behind what its sender had sent to the key by then, and the
+/// asked node asks the owner in turn, by [`TakeKey`], behind what it has sent on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FollowKey {
+    /// The keyed kind.
+    pub kind: Name,
+    /// The key.
+    pub key: Key,
+}
+message!(FollowKey, "node.follow_key", bool);
+
 /// Keep the state of a key that has no process now; `false` if the asked node is not the owner. An
 /// older one than it has is not kept, and need not be.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -84,7 +84,7 @@ impl Runtime {
             return Route::Here(None);
         }
         let (owner, kind, key) = (self.key_owner(kind, key), kind.clone(), key.clone());
-        if owner == self.name() {
+        if owner == self.name() || self.is_switching(&kind, &key) {
             return Route::Key(kind, key);
         }
         Route::There(Peer::Name(owner), Target::Key { kind, key, forwarded: false })
@@ -116,9 +116,20 @@ impl Runtime {
     }
 
     /// Puts a message into the mailbox of a key's process, which is started if need be; if the key has
-    /// another owner by now, sends it on. What may wait for room is handed back, with the process that
-    /// has none.
+    /// another owner by now, sends it on, or has it wait until that is in order. What may wait for room
+    /// is handed back, with the process that has none.
     pub(crate) fn offer_key(
+        &self,
+        kind: &Name,
+        key: &Key,
+        item: Item,
+    ) -> Option<(Arc<Process>, Item)> {
+        let item = self.hold(self.sender(), false, kind, key, item)?;
+        self.offer_key_here(kind, key, item)
+    }
+
+    /// As [`offer_key`](Self::offer_key), at once.
+    pub(super) fn offer_key_here(
         &self,
         kind: &Name,
         key: &Key,
@@ -201,7 +212,7 @@ impl Runtime {
                 let key = format!("key:{kind}/{key}");
                 item.fail(CallError::NotOwner { key, node: self.name() });
             }
-            Ok(None) => self.forward(owner, kind, key, true, item),
+            Ok(None) => self.send_on(owner, kind, key, item),
             Err(error) => self.not_delivered(item, error),
         }
     }
@@ -222,7 +233,7 @@ impl Runtime {
             }
             let owner = self.key_owner(kind, key);
             if owner != self.name() {
-                return self.forward(owner, kind, key, true, item);
+                return self.send_on(owner, kind, key, item);
             }
             process = match self.activate(kind, key) {
                 Ok(process) => process,
@@ -232,10 +243,30 @@ impl Runtime {
         self.dropped_dead(item);
     }
 
-    /// Sends a message on to the owner of its key. All that this node sends on goes by one flow, in
-    /// the order in which it came; it does not wait for room.
+    /// Sends a message of others on to the owner of its key. All that this node sends on to a key goes
+    /// by one flow, in the order in which it came; it does not wait for room.
+    pub(super) fn send_on(&self, owner: NodeName, kind: &Name, key: &Key, item: Item) {
+        if let Some(item) = self.hold(0, true, kind, key, item) {
+            self.forward_from(0, owner, kind, key, true, item);
+        }
+    }
+
+    /// Sends a message of the current process on to the owner of its key.
     pub(crate) fn forward(
         &self,
+        owner: NodeName,
+        kind: &Name,
+        key: &Key,
+        forwarded: bool,
+        item: Item,
+    ) {
+        self.forward_from(self.sender(), owner, kind, key, forwarded, item);
+    }
+
+    /// As [`forward`](Self::forward), in the flow of this process, or of what none says.
+    pub(super) fn forward_from(
+        &self,
+        from: u64,
         owner: NodeName,
         kind: &Name,
         key: &Key,
@@ -256,7 +287,7 @@ impl Runtime {
         let peer = Peer::Name(owner);
         self.counters().keyed_forwarded.add();
         let Some(reply) = reply else {
-            return self.send_user(peer, to, Signal::Send { message, payload, waits: false });
+            return self.send_from(from, peer, to, Signal::Send { message, payload, waits: false });
         };
         if self.is_stopped(peer, &to) {
             return reply.send(Err(CallError::Overloaded));
@@ -264,7 +295,7 @@ impl Runtime {
         let deadline = reply.deadline();
         let asked = self.call_remote(peer, deadline, |reference, remaining| {
             let signal = Signal::Call { reference, remaining, message, payload };
-            let envelope = Envelope { to, from: 0, signal };
+            let envelope = Envelope { to, from, signal };
             Ok(self.send_remote(peer, &envelope, Priority::User))
         });
         let (reference, receiver) = match asked {

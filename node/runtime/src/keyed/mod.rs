@@ -48,9 +48,9 @@
 //!
 //! # Order
 //!
-//! Messages of one sender to one key arrive in the order they were sent, as long as the owner stays
-//! the same. When it changes, what is sent on by the old owner may come after what was sent later,
-//! straight to the new one.
+//! Messages of one sender to one key arrive in the order they were sent, also when its owner changes:
+//! what is sent straight to the new one waits until what was sent to the old one has arrived
+//! ([`switch`]).
 //!
 //! # Locks
 //!
@@ -65,6 +65,7 @@ mod release;
 mod remember;
 pub(crate) mod stateful;
 pub(crate) mod store;
+pub(crate) mod switch;
 pub(crate) mod table;
 
 use std::collections::BTreeMap;

@@ -89,6 +89,7 @@ impl Runtime {
     /// Members have come or gone, so keys may have other owners. To be called by the owner of the
     /// runtime when [`Remote::key_owner`](crate::Remote::key_owner) answers anew; returns at once.
     pub fn owners_changed(&self) {
+        self.forget_switches();
         if !self.0.keyed.is_empty() {
             self.0.moves.changes.fetch_add(1, Ordering::AcqRel);
             self.0.moves.changed.notify_one();

@@ -382,7 +382,7 @@ impl Runtime {
                 match self.key_owner(&kind, key) {
                     owner if owner == self.name() => self.deliver_key(&kind, key, item),
                     // As if it had been sent on before: once must do.
-                    owner => self.forward(owner, &kind, key, true, item),
+                    owner => self.send_on(owner, &kind, key, item),
                 }
             }
         }
