@@ -220,8 +220,14 @@ impl Seat {
 /// Answers a question of another voter.
 pub(super) async fn answer(raft: Raft, store: &Store, question: Question) -> Result<Reply, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
+    // Nothing else that a leader says is done between the look at what is committed and this.
+    let _led = match &question {
+        Question::Append(_) | Question::Snapshot(..) => Some(store.led.lock().await),
+        Question::Vote(_) => None,
+    };
+    let committed = raft.with_raft_state(|state| state.committed).await.map_err(|e| text(&e))?;
     match question {
-        _ if store.contradicts(&question) => {
+        _ if store.contradicts(&question, committed) => {
             Err("it contradicts what is committed here".to_owned())
         }
         Question::Append(rpc) => {

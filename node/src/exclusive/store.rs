@@ -37,6 +37,8 @@ pub(super) struct Store {
     disk: Disk,
     kept: Arc<Mutex<Kept>>,
     applied: Arc<watch::Sender<Option<LogId>>>,
+    /// Held while what a leader says is looked at and then done.
+    pub(super) led: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -98,7 +100,7 @@ impl Store {
         // The outcome up to here may be all that is left of the log.
         kept.snapshot = kept.applied.last.is_some().then(|| kept.applied.clone());
         let applied = Arc::new(watch::Sender::new(kept.applied.last));
-        Ok(Self { disk, kept: Arc::new(Mutex::new(kept)), applied })
+        Ok(Self { disk, kept: Arc::new(Mutex::new(kept)), applied, led: Arc::default() })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -110,10 +112,11 @@ impl Store {
         self.kept().applied.view.clone()
     }
 
-    /// Whether it would have what is committed here be something else, which no leader does.
-    pub(super) fn contradicts(&self, question: &Question) -> bool {
+    /// Whether it would have what is committed here, up to this, be something else, which no leader
+    /// does.
+    pub(super) fn contradicts(&self, question: &Question, committed: Option<LogId>) -> bool {
         let kept = self.kept();
-        let Some(last) = kept.committed.max(kept.applied.last) else { return false };
+        let Some(last) = committed.max(kept.applied.last) else { return false };
         let differs = |log: LogId| match kept.log.get(&log.index) {
             _ if log.index > last.index => false,
             Some(entry) => entry.log_id != log,
