@@ -19,7 +19,8 @@
 //!   node that knows nothing but what its entries say only if it was not sent on before; so none is
 //!   sent in circles.
 //! - *a sender hears that the child has moved while something of it is on the way*: what it sends straight
-//!   to the new place may come first, as with keys. A caller that waits for its replies has its order.
+//!   to the new place may come first (what is sent to keys is held back for that, `keyed/switch.rs`). A
+//!   caller that waits for its replies has its order.
 //! - *this node ends*: what waits ends with it, and callers are told.
 //! - *a node is of a version that does not know this*: it answers `NotKeyed`.
 
