@@ -338,7 +338,7 @@ impl Runtime {
         let route = match route {
             Route::Key(kind, key) if self.is_switching(&kind, &key) => {
                 Box::pin(self.switched(&kind, &key)).await;
-                self.route_key(&kind, &key)
+                self.route_again(&kind, &key)
             }
             route => route,
         };
@@ -407,7 +407,7 @@ impl Runtime {
             Route::Key(kind, key) if self.is_switching(&kind, &key) => {
                 let switched = tokio::time::timeout_at(deadline, self.switched(&kind, &key));
                 Box::pin(switched).await.map_err(|_| CallError::Timeout)?;
-                self.route_key(&kind, &key)
+                self.route_again(&kind, &key)
             }
             route => route,
         };

@@ -10,7 +10,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use purlin_proto::child::{ChildRecord, ChildRun, Desired};
 use purlin_proto::{CallError, ChildId, Dest, EntryKey, NodeId, NodeName, Pid};
@@ -21,9 +23,15 @@ use super::{EntryError, News};
 use crate::relations::Address;
 use crate::runtime::{Runtime, lock};
 
+/// What was sent to a child before it moved, longer ago, has arrived.
+const RECENT: Duration = Duration::from_secs(10);
+
 /// What this node knows of the children of cluster supervisors.
 #[derive(Debug)]
 pub struct ChildTable {
+    start: Instant,
+    /// Milliseconds after the start up to when some have moved lately.
+    moved_until_ms: AtomicU64,
     state: Mutex<State>,
     news: Arc<News>,
     /// For the one that decides.
@@ -40,7 +48,16 @@ struct State {
     others: BTreeMap<ChildId, BTreeMap<NodeId, ChildRun>>,
     /// What each other node has told something about.
     of: BTreeMap<NodeId, BTreeSet<ChildId>>,
+    places: BTreeMap<ChildId, Place>,
     changed: BTreeSet<ChildId>,
+}
+
+/// Where a child was seen to run last; this node has no name here.
+#[derive(Debug)]
+struct Place {
+    at: Option<NodeName>,
+    /// And where before, until then.
+    before: Option<(Option<NodeName>, Instant)>,
 }
 
 #[derive(Debug)]
@@ -63,12 +80,31 @@ pub struct ChildSeen {
 
 impl ChildTable {
     pub(super) fn new(news: Arc<News>) -> Self {
-        Self { state: Mutex::default(), news, changed: Notify::new(), appeared: Notify::new() }
+        let (changed, appeared) = (Notify::new(), Notify::new());
+        let (start, moved_until_ms) = (Instant::now(), AtomicU64::new(0));
+        Self { start, moved_until_ms, state: Mutex::default(), news, changed, appeared }
     }
 
     fn note(&self, state: &mut State, child: &ChildId) {
         state.changed.insert(child.clone());
+        if state.has_moved(child) {
+            let until = (self.start.elapsed() + RECENT).as_millis();
+            self.moved_until_ms.store(u64::try_from(until).unwrap_or(u64::MAX), Ordering::Release);
+        }
         self.changed.notify_one();
+    }
+
+    /// Whether any child has moved lately: quick.
+    pub(crate) fn have_moved(&self) -> bool {
+        let until = self.moved_until_ms.load(Ordering::Acquire);
+        until > 0 && self.start.elapsed().as_millis() < u128::from(until)
+    }
+
+    /// Where a child ran until it moved, if that was lately.
+    pub(crate) fn earlier_place(&self, child: &ChildId, us: NodeName) -> Option<NodeName> {
+        let state = lock(&self.state);
+        let (place, until) = state.places.get(child)?.before?;
+        (until.elapsed() < RECENT).then(|| place.unwrap_or(us))
     }
 
     /// Returns when children have changed that were not [taken](Self::take_changed) yet. Cancel safe.
@@ -306,6 +342,34 @@ impl ChildTable {
 }
 
 impl State {
+    /// Notes where a child runs by now; whether that is another place.
+    fn has_moved(&mut self, child: &ChildId) -> bool {
+        let record = self.records.get(child).map(|kept| &kept.record);
+        let placed = record.and_then(|record| record.placed);
+        let others = self.others.get(child).into_iter().flatten();
+        let others = others.map(|(node, run)| (Some(*node), run));
+        let all = others.chain(self.own.get(child).map(|run| (None, run)));
+        let there = |node: Option<NodeId>| placed.is_some_and(|placed| node == Some(placed.node));
+        let live = all.filter(|(_, run)| run.is_live());
+        let best = live.max_by_key(|(node, run)| (there(*node), run.generation, run.view));
+        let at = best.map(|(node, _)| node.map(|node| node.name));
+        match (self.places.get_mut(child), at) {
+            (Some(place), Some(at)) if place.at != at => {
+                place.before = Some((place.at, Instant::now()));
+                place.at = at;
+                return true;
+            }
+            (None, Some(at)) => {
+                self.places.insert(child.clone(), Place { at, before: None });
+            }
+            (Some(_), None) if !self.records.contains_key(child) => {
+                self.places.remove(child);
+            }
+            _ => {}
+        }
+        false
+    }
+
     /// Another node has taken something back.
     fn tidy(&mut self, of: NodeId, child: &ChildId) {
         let told = self.records.get(child).is_some_and(|kept| kept.told.contains_key(&of));

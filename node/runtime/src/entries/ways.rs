@@ -18,9 +18,8 @@
 //! - *the child runs on neither node*, since it has crashed, or has moved on: a message is sent on by a
 //!   node that knows nothing but what its entries say only if it was not sent on before; so none is
 //!   sent in circles.
-//! - *a sender hears that the child has moved while something of it is on the way*: what it sends straight
-//!   to the new place may come first (what is sent to keys is held back for that, `keyed/switch.rs`). A
-//!   caller that waits for its replies has its order.
+//! - *a sender hears that the child has moved while something of it is on the way*: what it sends to the
+//!   new place waits until that has arrived, as with keys (`keyed/switch.rs`).
 //! - *this node ends*: what waits ends with it, and callers are told.
 //! - *a node is of a version that does not know this*: it answers `NotKeyed`.
 
@@ -173,6 +172,9 @@ impl Runtime {
         let Ok(key) = key_of(child) else { return Route::Here(None) };
         match self.whereis_child(child) {
             Some(pid) if !self.is_own(&pid) => {
+                if self.is_switching(&kind(), &key) {
+                    return Route::Key(kind(), key);
+                }
                 let target = Target::Key { kind: kind(), key, forwarded: false };
                 Route::There(Peer::Name(pid.node.name), target)
             }
@@ -219,9 +221,33 @@ impl Runtime {
                 }
             };
             for item in items {
-                self.forward(to, &kind(), &key, true, item);
+                self.forward_from(0, to, &kind(), &key, true, item);
             }
         }
+    }
+
+    /// Where a child runs, as this node sees it, and where it ran before if it has moved lately.
+    pub(crate) fn child_places(&self, key: &Key) -> Option<(NodeName, Option<NodeName>)> {
+        let child = child_of(key)?;
+        let at = self.whereis_child(&child)?.node.name;
+        Some((at, self.children().earlier_place(&child, self.name())))
+    }
+
+    /// The node that what comes to this one for a child is sent on to; this one if it has it.
+    pub(crate) fn child_way(&self, key: &Key) -> Option<NodeName> {
+        let child = child_of(key)?;
+        match lock(&self.ways().0).ways.get(&child) {
+            Some(Way::Here(_) | Way::Waits(_)) => return Some(self.name()),
+            Some(Way::Moved(to)) => return Some(*to),
+            None => {}
+        }
+        let seen = self.whereis_child(&child).map(|pid| pid.node.name);
+        seen.filter(|node| *node != self.name())
+    }
+
+    /// The way to a child that a key stands for.
+    pub(crate) fn route_child_key(&self, key: &Key) -> Route {
+        child_of(key).map_or(Route::Here(None), |child| self.route_child(&child))
     }
 
     /// Ends the process of a child if it is idle at this moment; whether it is ending, or has ended.
@@ -316,7 +342,7 @@ impl Runtime {
             None => (None, None),
         };
         if let Some(to) = moved {
-            return self.forward(to, &kind(), &key, true, item);
+            return self.forward_from(0, to, &kind(), &key, true, item);
         }
         if here.is_some_and(|here| self.child_leaves(child, here)) {
             let waiting = lock(&self.ways().0).wait(child, item);
@@ -332,7 +358,7 @@ impl Runtime {
         }
         let seen = self.whereis_child(child).map(|pid| pid.node.name);
         match seen.filter(|node| *node != self.name() && !forwarded) {
-            Some(node) => self.forward(node, &kind(), &key, true, item),
+            Some(node) => self.forward_from(0, node, &kind(), &key, true, item),
             None => self.dropped_dead(item),
         }
     }

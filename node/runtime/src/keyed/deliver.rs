@@ -264,7 +264,7 @@ impl Runtime {
     }
 
     /// As [`forward`](Self::forward), in the flow of this process, or of what none says.
-    pub(super) fn forward_from(
+    pub(crate) fn forward_from(
         &self,
         from: u64,
         owner: NodeName,

@@ -1,4 +1,4 @@
-//! Senders switch to the new owner of a key, and what they send keeps its order.
+//! Senders switch to the new owner of a key, or place of a child, and what they send keeps its order.
 //!
 //! When a key gets another owner, what was sent to the old one may still be on its way there, and is sent
 //! on; what is sent straight to the new one would overtake it. So for some time after a change
@@ -8,6 +8,9 @@
 //! where it starts the process ([`TakeKey`]). When the answer is here, everything sent before lies in a
 //! mailbox: that of the old process, which works it off before the new one begins (`release.rs`), or
 //! that of the new one. Then what waits is sent, in its order, and the sender has switched.
+//!
+//! So it is with children of cluster supervisors that move, whose next node has the process before anything
+//! is sent on to it.
 //!
 //! A process that has only ever called keys waits for its replies, so nothing of it is on its way: it
 //! switches at once, and so costs nothing. What nodes send on for others switches likewise.
@@ -48,7 +51,7 @@ use crate::entries::forward::GLOBAL;
 use crate::entries::ways::CHILD;
 use crate::item::Item;
 use crate::remote::{Peer, Priority, flow};
-use crate::route::answer;
+use crate::route::{Route, answer};
 use crate::runtime::{Runtime, lock};
 use crate::spawn::Forget;
 
@@ -135,7 +138,8 @@ impl Runtime {
 
     /// Notes, before the way is looked for, that something is sent to a key without waiting for a reply.
     pub(crate) fn note_cast(&self, to: &Dest) {
-        if matches!(to, Dest::Key { .. }) && current::with(|me| me.note_cast()).is_none() {
+        let to_key = matches!(to, Dest::Key { .. } | Dest::Child(_));
+        if to_key && current::with(|me| me.note_cast()).is_none() {
             let tasks = &self.0.switches.tasks;
             if !tasks.load(Ordering::Relaxed) {
                 tasks.store(true, Ordering::Relaxed);
@@ -201,6 +205,9 @@ impl Runtime {
     /// where it is to be handled: what [`FollowKey`] asks.
     pub async fn follow_key(&self, kind: &Name, key: &Key) -> bool {
         let followed = async {
+            if kind.as_str() == CHILD {
+                return self.follow_child(kind, key).await;
+            }
             loop {
                 let owner = self.key_owner(kind, key);
                 if owner != self.name() && self.has_sent_on(kind, key).await {
@@ -218,6 +225,35 @@ impl Runtime {
         tokio::time::timeout(PATIENCE, followed).await.unwrap_or(false)
     }
 
+    /// The same of a child, whose next node has its process before anything is sent on to it.
+    async fn follow_child(&self, kind: &Name, key: &Key) -> bool {
+        match self.child_way(key) {
+            Some(node) if node != self.name() => {
+                let follow = FollowKey { kind: kind.clone(), key: key.clone() };
+                let pair = Pair::new(0, true, kind, key);
+                self.ask_behind(&pair, node, follow).await == Ok(true)
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Where what a sender sends belongs now.
+    fn owner_now(&self, pair: &Pair) -> Option<NodeName> {
+        match pair.kind.as_str() {
+            CHILD => self.child_places(&pair.key).map(|(at, _)| at),
+            _ => Some(self.key_owner(&pair.kind, &pair.key)),
+        }
+    }
+
+    /// The way to a key or a child, after a wait.
+    pub(crate) fn route_again(&self, kind: &Name, key: &Key) -> Route {
+        match kind.as_str() {
+            CHILD => self.route_child_key(key),
+            _ => self.route_key(kind, key),
+        }
+    }
+
     /// Waits until nothing that has come for a key is left that this node may send on.
     async fn has_sent_on(&self, kind: &Name, key: &Key) -> bool {
         let entry = self.0.keyed.get(kind.as_str()).and_then(|table| table.entry(key));
@@ -232,17 +268,30 @@ impl Runtime {
     /// Whether a message to a key may have to wait: quick, for it is asked of each.
     fn may_switch(&self, kind: &Name) -> bool {
         let Some(remote) = self.0.remote.get() else { return false };
-        let recent =
-            || self.0.switches.waiting.load(Ordering::Acquire) > 0 || remote.owners_are_new();
-        recent() && !matches!(kind.as_str(), GLOBAL | CHILD)
+        let waiting = || self.0.switches.waiting.load(Ordering::Acquire) > 0;
+        match kind.as_str() {
+            GLOBAL => false,
+            CHILD => waiting() || self.children().have_moved(),
+            _ => waiting() || remote.owners_are_new(),
+        }
     }
 
     fn way(&self, pairs: &FxHashMap<Pair, Switch>, pair: &Pair) -> Way {
         let Pair { from, forwarded, kind, key } = pair;
-        let owner = self.key_owner(kind, key);
-        let before = match pairs.get(pair) {
+        let noted = match pairs.get(pair) {
             Some(Switch::Waits { .. }) => return Way::Waits,
             Some(Switch::To(node, _)) => Some(*node),
+            None => None,
+        };
+        let child = (kind.as_str() == CHILD).then(|| self.child_places(key));
+        let owner = match &child {
+            Some(Some((at, _))) => *at,
+            // It is nowhere to be sent to.
+            Some(None) => return Way::Free,
+            None => self.key_owner(kind, key),
+        };
+        let before = match noted {
+            Some(node) => Some(node),
             None if pairs.len() >= PAIRS => None,
             None => {
                 let cast = match (*forwarded, *from) {
@@ -253,10 +302,13 @@ impl Runtime {
                 if !cast {
                     return Way::Free;
                 }
-                let exclusive = self.is_exclusive(kind);
-                let before = self.0.remote.get().and_then(|remote| {
-                    remote.earlier_owner(&ring_key(kind.as_str(), key), exclusive)
-                });
+                let before = match child {
+                    Some(places) => places.and_then(|(_, before)| before),
+                    None => self.0.remote.get().and_then(|remote| {
+                        let exclusive = self.is_exclusive(kind);
+                        remote.earlier_owner(&ring_key(kind.as_str(), key), exclusive)
+                    }),
+                };
                 // As the owner it has sent nothing on.
                 before.filter(|before| !forwarded || *before != self.name())
             }
@@ -294,7 +346,7 @@ impl Runtime {
         let patience = Instant::now() + PATIENCE;
         let mut at = before;
         loop {
-            let owner = self.key_owner(&pair.kind, &pair.key);
+            let owner = self.owner_now(&pair).unwrap_or(at);
             if owner != at {
                 let followed = tokio::time::timeout_at(patience, self.follow(at, &pair)).await;
                 if followed != Ok(true) {
