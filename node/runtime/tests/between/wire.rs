@@ -29,6 +29,8 @@ struct WireState {
     told: Vec<Frame>,
     /// Who owns all keys, as the sending node sees it.
     owner: Option<NodeName>,
+    /// And who did until lately.
+    earlier: Option<NodeName>,
     /// What happens while the next frame is being sent.
     meanwhile: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -36,8 +38,8 @@ struct WireState {
 impl Wire {
     fn new() -> Arc<Self> {
         let (under_way, log, told) = (VecDeque::new(), Vec::new(), Vec::new());
-        let (sent, owner, meanwhile) = (Sent::Accepted, None, None);
-        let state = WireState { sent, under_way, log, told, owner, meanwhile };
+        let (sent, owner, earlier, meanwhile) = (Sent::Accepted, None, None, None);
+        let state = WireState { sent, under_way, log, told, owner, earlier, meanwhile };
         Arc::new(Self { state: Mutex::new(state) })
     }
 }
@@ -81,6 +83,14 @@ impl Remote for Wire {
 
     fn key_owner(&self, _: &[u8]) -> Option<NodeName> {
         self.state.lock().unwrap().owner
+    }
+
+    fn owners_are_new(&self) -> bool {
+        self.state.lock().unwrap().earlier.is_some()
+    }
+
+    fn earlier_owner(&self, _: &[u8], _: bool) -> Option<NodeName> {
+        self.state.lock().unwrap().earlier
     }
 
     fn ready(&self, _: Peer, _: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -172,6 +182,14 @@ impl Pair {
     /// Who owns all keys, as a node sees it from now on.
     pub(crate) fn set_owner(&self, seen_by: &Runtime, owner: &Runtime) {
         self.between(seen_by).0.state.lock().unwrap().owner = Some(owner.name());
+    }
+
+    /// And another one from now on, which both know.
+    pub(crate) fn change_owner(&self, owner: &Runtime) {
+        for wire in [&self.a_to_b, &self.b_to_a] {
+            let mut state = wire.state.lock().unwrap();
+            state.earlier = state.owner.replace(owner.name());
+        }
     }
 
     /// What becomes of all that is sent from now on.
