@@ -308,7 +308,7 @@ impl ChildRun {
     pub fn ended(&self) -> Option<&ChildEnd> {
         match &self.state {
             RunState::Ended(end) => Some(end),
-            RunState::Live | RunState::LetGo => None,
+            RunState::Live | RunState::LetGo { .. } => None,
         }
     }
 }
@@ -322,7 +322,10 @@ pub enum RunState {
     Ended(ChildEnd),
     /// It has ended since the child is to run elsewhere. What comes for it is sent on, and its state is
     /// kept for its next host.
-    LetGo,
+    LetGo {
+        /// The node that has asked for it last, if any has.
+        to: Option<NodeName>,
+    },
 }
 
 /// How a process of a child has ended.

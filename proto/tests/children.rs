@@ -110,7 +110,8 @@ fn the_bytes_about_children_are_what_they_always_were() {
         pin(&mut golden, &EntryValue::Child(Box::new(record)));
     }
     let end = ChildEnd { orderly: true, reason: "why".to_owned() };
-    for state in [RunState::Live, RunState::Ended(end), RunState::LetGo] {
+    let let_go = RunState::LetGo { to: Some("b".into()) };
+    for state in [RunState::Live, RunState::Ended(end), let_go] {
         let run = ChildRun { generation: 1, serial: 2, view: 3, since_ms: 4, state };
         pin(&mut golden, &EntryValue::ChildRun(run));
     }

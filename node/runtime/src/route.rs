@@ -136,6 +136,8 @@ impl Runtime {
         payload: Payload,
         timeout: Duration,
     ) -> impl Future<Output = Result<Payload, CallError>> + Send + use<> {
+        // Whoever asks need not wait for the answer before it sends something else.
+        self.note_cast(to);
         let deadline = deadline(timeout);
         let absent = matches!(to, Dest::Child(child) if self.whereis_child(child).is_none());
         let (out, later) = match absent {

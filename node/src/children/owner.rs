@@ -82,8 +82,8 @@ struct Work {
     busy: bool,
     /// The version that is known to have copies.
     copied: u64,
-    /// Since when what runs contradicts the record.
-    odd_since: Option<Instant>,
+    /// What runs, and since when that contradicts the record.
+    odd: Option<(Instant, Vec<(NodeId, ChildRun)>)>,
     /// What its host has said to have started, and until when that need not be seen.
     confirmed: Option<(u64, Instant)>,
     /// Its next host does not know how to take it over: the present one has to end it first.
@@ -337,13 +337,14 @@ impl Children {
             left,
             others,
         };
-        let odd_for = work.odd_since.map_or(Duration::ZERO, |since| now - since);
+        work.odd.take_if(|(_, seen)| *seen != runs);
+        let odd_for = work.odd.as_ref().map_or(Duration::ZERO, |(since, _)| now - *since);
         let step = decide(&scene(odd_for));
         if step == Step::Settle {
-            work.odd_since.get_or_insert(now);
+            work.odd.get_or_insert_with(|| (now, runs.clone()));
             return self.owner.look_later(child, SETTLE.saturating_sub(odd_for));
         }
-        work.odd_since = None;
+        work.odd = None;
         self.act(node, ring, child, &record, &runs, step);
     }
 

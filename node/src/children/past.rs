@@ -45,7 +45,7 @@ impl Past {
                 now_ms,
                 match &run.state {
                     RunState::Live => format!("runs on {} as {pid}", node.name),
-                    RunState::LetGo => format!("{pid} has ended, to run elsewhere"),
+                    RunState::LetGo { .. } => format!("{pid} has ended, to run elsewhere"),
                     RunState::Ended(end) if run.serial == 0 => {
                         format!("was not started on {}: {}", node.name, end.reason)
                     }

@@ -12,7 +12,8 @@
 //! - *it is exclusive, and the ring view gives it to another node*: it has been ended before anybody asks
 //!   (`runtime/exclusive.rs`). Its state is kept for [`PATIENCE`].
 //! - *it is to run here after all*, since the ring view gives it back or whoever has asked is lost: its
-//!   owner sees that nobody has it, and has this node take it back, with its state.
+//!   owner sees that nobody has it, and has this node take it back, with its state. Not while who has
+//!   asked is a member: it may run there by now, unseen, or be about to.
 //! - *the next process is never seen*: after [`PATIENCE`] nothing is said of it any more.
 //! - *the owner sees another process of it, no later one*, as after a split: that one is kept, and this
 //!   node is told to forget the child, with its state.
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 use purlin_proto::admin::children::{ChildReleased, ReleaseChild};
 use purlin_proto::child::{ChildRun, RunState};
 use purlin_proto::supervision::Shutdown;
-use purlin_proto::{ChildId, ExitReason, Mode, Snapshot};
+use purlin_proto::{ChildId, ExitReason, Mode, NodeName, Snapshot};
 use purlin_runtime::{Answer, Holding, RawContext};
 use tokio::time::{Duration, Instant};
 
@@ -44,8 +45,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Release {
     answers: Vec<Answer<ChildReleased>>,
-    /// Somebody has asked for it.
-    asked: bool,
+    /// Who has asked for it last.
+    to: Option<NodeName>,
     state: Option<Snapshot>,
 }
 
@@ -91,7 +92,7 @@ impl Host {
         ctx.runtime().child_moves(&child, ask.to);
         let release = hosted.release.get_or_insert_default();
         release.answers.push(answer);
-        release.asked = true;
+        release.to = Some(ask.to);
         match hosted.state {
             // It is looked at when that is over.
             State::Starting(_) => {}
@@ -175,8 +176,9 @@ impl Host {
         self.releases.retiring.remove(child);
         let Some(hosted) = self.children.get_mut(child) else { return };
         let Some(release) = &mut hosted.release else { return };
-        tracing::debug!(%child, asked = release.asked, "let go");
+        tracing::debug!(%child, to = ?release.to, "let go");
         release.state = hosted.left.take().or(release.state.take());
+        let to = release.to;
         for answer in release.answers.drain(..) {
             answer.send(ChildReleased::Free(release.state.clone()));
         }
@@ -190,8 +192,9 @@ impl Host {
         }
         self.limits.retain(|(_, limited)| limited != child);
         self.releases.lingering.entry(child.clone()).or_insert_with(|| Instant::now() + PATIENCE);
-        if let Some(run) = ctx.runtime().children().own_run(child).filter(ChildRun::is_live) {
-            say(ctx, child, Some(ChildRun { state: RunState::LetGo, ..run }));
+        let run = ctx.runtime().children().own_run(child);
+        if let Some(run) = run.filter(|run| run.ended().is_none()) {
+            say(ctx, child, Some(ChildRun { state: RunState::LetGo { to }, ..run }));
         }
         self.seen(ctx, child);
     }

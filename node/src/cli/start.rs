@@ -10,9 +10,9 @@ use super::args::{LogFormat, StartArgs};
 use super::{Failure, config, executor, join};
 use crate::builder::{NodeBuilder, StartError};
 
-/// quinn warns of every packet to a closed port, which is how we notice that a node is gone; replication
-/// takes every voter that is away for an error, again and again.
-const DEFAULT_LOG: &str = "info,quinn_udp=error,openraft=warn,openraft::replication=off";
+/// quinn warns of every packet to a closed port, which is how we notice that a node is gone; openraft
+/// of every word to a voter that is away, again and again.
+const DEFAULT_LOG: &str = "info,quinn_udp=error,openraft=error,openraft::replication=off";
 
 pub(super) fn run(args: StartArgs, builder: NodeBuilder) -> Result<(), Failure> {
     let args = config::merge(args)?;

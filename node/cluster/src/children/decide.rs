@@ -3,10 +3,10 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use purlin_proto::NodeId;
 use purlin_proto::child::{
-    Cause, ChildEnd, ChildRecord, ChildRun, Desired, GaveUp, Intensity, Placed,
+    Cause, ChildEnd, ChildRecord, ChildRun, Desired, GaveUp, Intensity, Placed, RunState,
 };
+use purlin_proto::{NodeId, NodeName};
 
 use super::{DEATHS, End, SETTLE, Scene, Step, YOUNG, place};
 
@@ -56,8 +56,11 @@ fn once(scene: &Scene<'_>, on: NodeId, run: &ChildRun) -> Step {
     if let Some((on, ended)) = scene.runs.iter().find(|(_, run)| run.ended().is_some()) {
         return Step::End { on: *on, generation: ended.generation, why: End::Dealt };
     }
+    // It is about to run there, or does already.
+    let awaited = |to: NodeName| to != on.name && scene.members.live.contains_key(&to);
     match may_be {
         true if run.is_live() => Step::Rest,
+        true if matches!(run.state, RunState::LetGo { to: Some(to) } if awaited(to)) => Step::Rest,
         // Whoever has asked for it may have it, and is not seen yet.
         true if scene.odd_for < SETTLE => Step::Settle,
         // It goes on here until it is asked for from there.

@@ -17,7 +17,7 @@
 //!   within 30 s of the start: after two different nodes it is [`Poison`](purlin_proto::child::Desired::Poison).
 //! - When its place is another one, that one takes it over: it goes on where it is until then.
 //! - When a node has let go of it ([`LetGo`](purlin_proto::child::RunState::LetGo)) and it is placed
-//!   there still, or again, that node takes it back.
+//!   there still, or again, that node takes it back, unless who has asked for it is a member.
 //! - When it runs twice, as after a split, the one whose starter saw more members is kept, then the
 //!   one of the higher generation, then that of the smaller node name; the others are ended. What a
 //!   node has let go of does not run.
@@ -96,7 +96,7 @@ pub struct Scene<'a> {
     pub owner: NodeName,
     /// Milliseconds since 1970.
     pub now_ms: u64,
-    /// For how long what runs has contradicted the record.
+    /// For how long what runs, and nothing else, has contradicted the record.
     pub odd_for: Duration,
     /// Whether the node that it was placed on has left in good order, if it is gone.
     pub left: bool,

@@ -300,7 +300,7 @@ fn one_that_moves_goes_elsewhere_when_its_new_host_is_lost_or_does_not_take_it()
 }
 
 fn let_go(generation: u64, view: u32) -> ChildRun {
-    ChildRun { state: RunState::LetGo, ..run(generation, view) }
+    ChildRun { state: RunState::LetGo { to: None }, ..run(generation, view) }
 }
 
 #[test]
@@ -328,11 +328,17 @@ fn a_node_that_has_let_go_of_what_nobody_takes_takes_it_back() {
     let mut world = World::new(&[("b", let_go(3, 3))]);
     world.record.plan.placement = ChildPlacement::Ring;
     world.owner = "b".into();
+    world.odd_for = SETTLE;
+    world.runs[0].1.state = RunState::LetGo { to: Some("c".into()) };
+    assert_eq!(world.step(), Step::Rest, "it may run there, and not be seen yet");
+    world.members.live.remove(&"c".into());
+    world.odd_for = Duration::ZERO;
     assert_eq!(world.step(), Step::Settle, "its place may be another one already");
     world.odd_for = SETTLE;
     let record = world.written();
     assert_eq!((placed(&record), record.cause), (("b".into(), 4), Cause::Moved(id("b"))));
     assert_eq!(world.step(), Step::Start);
+    world.members.live.insert("c".into(), World::new(&[]).members.live[&"c".into()].clone());
     world.owner = "c".into();
     world.record.plan.mode = Mode::Exclusive;
     let elsewhere = world.clone().written();
