@@ -78,8 +78,13 @@ fn is_moving(scene: &Scene<'_>, on: NodeId, run: &ChildRun, placed: &Placed) -> 
 
 /// It still runs where it was, as far as is seen.
 fn moving(scene: &Scene<'_>, on: NodeId, run: &ChildRun, placed: &Placed) -> Step {
-    if scene.members.is_live(placed.node) && place::may_be(scene, placed.node) {
+    let is_live = scene.members.is_live(placed.node);
+    if is_live && place::may_be(scene, placed.node) {
         return Step::Start;
+    }
+    if is_live && scene.odd_for < SETTLE {
+        // Whoever has placed it there may know members that are not seen here yet.
+        return Step::Settle;
     }
     match place::place(scene) {
         Some(there) if there == on => keep(scene, on, run),

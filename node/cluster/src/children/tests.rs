@@ -291,6 +291,8 @@ fn one_that_moves_goes_elsewhere_when_its_new_host_is_lost_or_does_not_take_it()
     assert!(!["b", &first].contains(&placed_name(&second).as_str()));
 
     world.members.live.get_mut(&placed(&second).0).expect("it").takes = false;
+    assert_eq!(world.step(), Step::Settle, "its owner may know better");
+    world.odd_for = SETTLE;
     assert_eq!(world.step(), Step::Nowhere);
     world.members.live.get_mut(&"b".into()).expect("b").takes = true;
     let kept = world.written();
