@@ -122,8 +122,9 @@ fn twice(scene: &Scene<'_>) -> Step {
         return Step::End { on: *on, generation: run.generation, why: End::Moved };
     }
     let rank = |(on, run): &&(NodeId, ChildRun)| {
-        let has_state = !run.is_live() && is_old(*on, run);
-        (run.is_live(), has_state, run.view, run.generation, Reverse(on.name))
+        // Of what has been let go of the latest has the state that has been used last.
+        let let_go = (!run.is_live()).then(|| (run.generation, is_old(*on, run)));
+        (run.is_live(), let_go, run.view, run.generation, Reverse(on.name))
     };
     let Some((kept, run)) = present().max_by_key(rank) else { return Step::Rest };
     let is_placed = scene.record.placed.is_some_and(|placed| placed.node == *kept);

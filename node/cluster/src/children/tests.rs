@@ -326,6 +326,16 @@ fn of_two_that_were_let_go_of_that_with_the_state_that_is_asked_for_is_kept() {
 }
 
 #[test]
+fn of_two_that_were_let_go_of_the_later_one_has_the_state() {
+    let mut world = World::new(&[("b", let_go(2, 3)), ("c", let_go(3, 1))]);
+    world.record.placed = Some(Placed { node: id("c"), generation: 3, at_ms: 0 });
+    world.record.cause = Cause::Moved(id("b"));
+    world.odd_for = SETTLE;
+    let end = Step::End { on: id("b"), generation: 2, why: End::Moved };
+    assert_eq!(world.step(), end, "what it handed over has been used since");
+}
+
+#[test]
 fn a_node_that_has_let_go_of_what_nobody_takes_takes_it_back() {
     let mut world = World::new(&[("b", let_go(3, 3))]);
     world.record.plan.placement = ChildPlacement::Ring;

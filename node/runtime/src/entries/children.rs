@@ -351,7 +351,7 @@ impl State {
         let all = others.chain(self.own.get(child).map(|run| (None, run)));
         let there = |node: Option<NodeId>| placed.is_some_and(|placed| node == Some(placed.node));
         let live = all.filter(|(_, run)| run.is_live());
-        let best = live.max_by_key(|(node, run)| (there(*node), run.generation, run.view));
+        let best = live.max_by_key(|(node, run)| (there(*node), run.view, run.generation));
         let at = best.map(|(node, _)| node.map(|node| node.name));
         match (self.places.get_mut(child), at) {
             (Some(place), Some(at)) if place.at != at => {
