@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use purlin::kinds::Counter;
 use purlin::prelude::*;
+use purlin::proto::admin::children::{self, HostChild, TakeChild};
 use purlin::testing::{Cluster, Road};
 use purlin::{ChildId, Mode, NodeBuilder};
 use purlin_cluster_tests::planned::{NODES, Totals, until_all_hold};
@@ -321,6 +322,82 @@ fn a_child_whose_next_host_is_lost_is_taken_back_with_its_state() {
 #[test]
 fn so_is_one_of_which_there_is_one_at_most() {
     its_old_host_takes_it_back(Mode::Exclusive);
+}
+
+/// Two nodes that know different members have a child moved from the same node, to one each: the later
+/// one as this generation, so much later, while what the child does takes so long.
+fn two_have_it_moved(second: u64, later: Duration, busy: Duration) {
+    let child = || -> ChildId { "books/main".parse().unwrap() };
+    let to = move || Dest::Child(child());
+    cluster(7, NodeBuilder::movable::<Ledger>).run(async |cluster| {
+        let start = move |node: Node| async move {
+            let books = ClusterSupervisor::new("books").available();
+            let main = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
+            node.cluster_supervisor(books).start_child(main).await.unwrap();
+            node.call(to(), Note(1)).await.unwrap();
+            node.send(to(), Toil(busy));
+            let record = node.runtime().children().see(&child(), node.runtime().id()).record;
+            record.unwrap()
+        };
+        let record = cluster.node("n0").run(start).await.unwrap();
+        let from = record.placed.unwrap().node;
+        let mut others = NODES.into_iter().filter(|name| *name != from.name.to_string());
+        let (first_host, second_host) = (others.next().unwrap(), others.next().unwrap());
+        let take = async |host: &'static str, generation: u64| {
+            let plan = record.plan.clone();
+            let ask = move |node: Node| async move {
+                let on = node.runtime().id();
+                let host = HostChild { on, child: child(), plan, generation, view: 4 };
+                let host_of = Dest::Local(children::CHILDREN.parse().unwrap());
+                tokio::spawn(async move {
+                    // What it comes to is seen by what has been told in the end.
+                    drop(node.runtime().call(host_of, TakeChild { host, from }).await);
+                });
+            };
+            cluster.node(host).run(ask).await.unwrap();
+        };
+
+        take(first_host, 2).await;
+        if busy.is_zero() {
+            let has = || {
+                let run = |node: &Node| node.runtime().children().own_run(&child());
+                cluster.node(first_host).look(run).flatten().is_some()
+            };
+            cluster.until(Duration::from_secs(1), "it has been taken over", has).await;
+        }
+        cluster.node(first_host).call(to(), Note(2)).await.unwrap();
+        cluster.advance(later).await;
+        take(second_host, second).await;
+        for number in 3..=20 {
+            cluster.node("n0").call(to(), Note(number)).await.unwrap();
+            cluster.advance(Duration::from_millis(200)).await;
+        }
+
+        let live = NODES.map(|name| {
+            let run = |node: &Node| node.runtime().children().own_run(&child());
+            cluster.node(name).look(run).flatten().is_some_and(|run| run.is_live())
+        });
+        assert_eq!(live.into_iter().filter(|live| *live).count(), 1);
+        let told = cluster.node("n0").call(to(), Told).await.unwrap();
+        assert_eq!(told, (1..=20).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn who_asks_for_a_child_that_another_node_has_taken_over_meanwhile_gets_its_last_state() {
+    for second in [2, 3] {
+        // The old host remembers who has asked, and does not any more.
+        for later in [0, 1_000] {
+            two_have_it_moved(second, Duration::from_millis(later), Duration::ZERO);
+        }
+    }
+}
+
+#[test]
+fn of_two_that_ask_for_a_busy_child_at_once_one_gets_it() {
+    for second in [2, 3] {
+        two_have_it_moved(second, Duration::ZERO, Duration::from_secs(1));
+    }
 }
 
 fn for_all_seeds(run: impl Fn(u64)) {

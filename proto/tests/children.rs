@@ -7,8 +7,9 @@ use std::fmt::{Debug, Write};
 use std::time::Duration;
 
 use purlin_proto::admin::children::{
-    EndChild, GetClusterChild, HandOverChildren, HandedOver, HostChild, HostRefusal, KeepChildren,
-    ListClusterChildren, RestartClusterChild, StartClusterChild, StopClusterChild,
+    ChildReleased, EndChild, GetClusterChild, HandOverChildren, HandedOver, HostChild, HostRefusal,
+    KeepChildren, ListClusterChildren, ReleaseChild, RestartClusterChild, StartClusterChild,
+    StopClusterChild, TakeChild,
 };
 use purlin_proto::child::{
     Cause, ChildEnd, ChildPlacement, ChildPlan, ChildRecord, ChildRun, Desired, GaveUp, Intensity,
@@ -16,7 +17,9 @@ use purlin_proto::child::{
 };
 use purlin_proto::limits::OWNED_ENTRY_BYTES;
 use purlin_proto::supervision::{Restart, Shutdown};
-use purlin_proto::{ChildId, Codec, Dest, EntryKey, EntryValue, Message, NodeId, Payload, codec};
+use purlin_proto::{
+    ChildId, Codec, Dest, EntryKey, EntryValue, Message, NodeId, Payload, Snapshot, codec,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -117,6 +120,10 @@ fn the_bytes_about_children_are_what_they_always_were() {
     }
     pin(&mut golden, &HandedOver::NotYet);
     pin(&mut golden, &HandedOver::Page(vec![(child(), records().remove(0))]));
+    let state = Snapshot { at: 1, version: 2, state: "s".into() };
+    pin(&mut golden, &ChildReleased::Free(Some(state)));
+    pin(&mut golden, &ChildReleased::Stale { generation: 1 });
+    pin(&mut golden, &ChildReleased::Elsewhere(Some(node())));
     pin(&mut golden, &Err::<(), _>(HostRefusal::No { detail: "no".to_owned() }));
     pin(&mut golden, &Err::<(), _>(HostRefusal::Other { generation: 1 }));
     insta::assert_snapshot!(golden);
@@ -136,10 +143,11 @@ fn what_one_node_asks_of_another_is_what_it_always_was() {
     let (plan, kept) = (plans().remove(1), Some(node().pid(3)));
     let records = vec![(child(), records().remove(0))];
     let after = Some(child());
-    pin_message(
-        &mut golden,
-        &HostChild { on: node(), child: child(), plan: plan.clone(), generation: 1, view: 2 },
-    );
+    let host = HostChild { on: node(), child: child(), plan: plan.clone(), generation: 1, view: 2 };
+    pin_message(&mut golden, &host);
+    pin_message(&mut golden, &TakeChild { host, from: node() });
+    let but = vec![node()];
+    pin_message(&mut golden, &ReleaseChild { child: child(), to: node(), generation: 1, but });
     pin_message(&mut golden, &EndChild { child: child(), generation: 1, kept });
     pin_message(&mut golden, &KeepChildren { records });
     pin_message(&mut golden, &HandOverChildren { to: "n".into(), after: after.clone() });

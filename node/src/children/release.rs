@@ -17,6 +17,9 @@
 //! - *the next process is never seen*: after [`PATIENCE`] nothing is said of it any more.
 //! - *the owner sees another process of it, no later one*, as after a split: that one is kept, and this
 //!   node is told to forget the child, with its state.
+//! - *another node asks for it as well*, since two owners knew different members for a moment: it is told
+//!   who has asked before, and asks that one, which has its last state (`take.rs`). What is left here is
+//!   for whoever has found nobody else that has it.
 //! - *whoever has asked gives up, or is lost*: whoever asks next is answered the same.
 //! - *it crashes before it has ended*: there is no state, and the next process begins anew.
 
@@ -25,7 +28,7 @@ use std::collections::BTreeMap;
 use purlin_proto::admin::children::{ChildReleased, ReleaseChild};
 use purlin_proto::child::{ChildRun, RunState};
 use purlin_proto::supervision::Shutdown;
-use purlin_proto::{ChildId, ExitReason, Mode, NodeName, Snapshot};
+use purlin_proto::{ChildId, ExitReason, Mode, NodeId, Snapshot};
 use purlin_runtime::{Answer, Holding, RawContext};
 use tokio::time::{Duration, Instant};
 
@@ -46,7 +49,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) struct Release {
     answers: Vec<Answer<ChildReleased>>,
     /// Who has asked for it last.
-    to: Option<NodeName>,
+    to: Option<NodeId>,
     state: Option<Snapshot>,
 }
 
@@ -80,17 +83,20 @@ impl Host {
         ask: ReleaseChild,
         answer: Answer<ChildReleased>,
     ) {
-        let child = ask.child;
-        let Some(hosted) = self.children.get_mut(&child) else {
-            return answer.send(ChildReleased::Free(None));
+        let Some(hosted) = self.children.get_mut(&ask.child) else {
+            return answer.send(ChildReleased::Elsewhere(seen_elsewhere(ctx, &ask)));
         };
+        let child = ask.child;
         let generation = hosted.generation;
         if generation >= ask.generation {
             return answer.send(ChildReleased::Stale { generation });
         }
-        tracing::debug!(%child, to = %ask.to, "asked for");
-        ctx.runtime().child_moves(&child, ask.to);
         let release = hosted.release.get_or_insert_default();
+        if let Some(has) = release.to.filter(|has| *has != ask.to && !ask.but.contains(has)) {
+            return answer.send(ChildReleased::Elsewhere(Some(has)));
+        }
+        tracing::debug!(%child, to = %ask.to, "asked for");
+        ctx.runtime().child_moves(&child, ask.to.name);
         release.answers.push(answer);
         release.to = Some(ask.to);
         match hosted.state {
@@ -122,9 +128,10 @@ impl Host {
         }
     }
 
-    /// What a child has left here.
-    pub(super) fn state_left(&self, child: &ChildId) -> Option<Snapshot> {
-        self.children.get(child)?.release.as_ref()?.state.clone()
+    /// What a child has left here, and who has asked for it last.
+    pub(super) fn left_here(&self, child: &ChildId) -> (Option<NodeId>, Option<Snapshot>) {
+        let release = self.children.get(child).and_then(|hosted| hosted.release.as_ref());
+        release.map_or((None, None), |release| (release.to, release.state.clone()))
     }
 
     /// Whether this node has let go of a child, and is not to run it.
@@ -178,7 +185,7 @@ impl Host {
         let Some(release) = &mut hosted.release else { return };
         tracing::debug!(%child, to = ?release.to, "let go");
         release.state = hosted.left.take().or(release.state.take());
-        let to = release.to;
+        let to = release.to.map(|to| to.name);
         for answer in release.answers.drain(..) {
             answer.send(ChildReleased::Free(release.state.clone()));
         }
@@ -212,6 +219,15 @@ impl Host {
             *until = (*until).min(Instant::now() + LINGER);
         }
     }
+}
+
+/// Where else a child is seen that is not here: the latest.
+fn seen_elsewhere(ctx: &RawContext, ask: &ReleaseChild) -> Option<NodeId> {
+    let us = ctx.runtime().id();
+    let others = ctx.runtime().children().see(&ask.child, us).runs.into_iter();
+    let others = others.filter(|(on, run)| *on != ask.to && run.ended().is_none());
+    let others = others.filter(|(on, _)| *on != us && !ask.but.contains(on));
+    others.max_by_key(|(_, run)| (run.generation, run.is_live())).map(|(on, _)| on)
 }
 
 /// Whether a child is exclusive, and another node is to run it.

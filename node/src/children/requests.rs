@@ -13,13 +13,13 @@ use purlin_proto::admin::children::{
 };
 use purlin_proto::child::{Cause, ChildPlan, ChildRecord, Desired, Mode};
 use purlin_proto::{ChildId, NodeId, NodeName};
-use purlin_runtime::{Answer, Before, ChildSeen, Untyped};
+use purlin_runtime::{Answer, ChildSeen, Untyped};
 
 use super::WAITING;
 use super::owner::{owner_of, ring_key};
 use super::past::{describe, why};
 use super::process::{Children, Done, at};
-use super::take::let_go;
+use super::take::{Taker, let_go, take_back};
 use crate::builder::millis;
 use crate::node::Shared;
 use crate::system::{reply, take};
@@ -151,13 +151,13 @@ impl Children {
             return answer.send(Err(HostRefusal::No { detail }));
         }
         let before = from.map(|from| {
-            let (child, us) = (ask.child.clone(), self.ctx.runtime().id());
+            let (node, us) = (Weak::clone(&self.node), self.ctx.runtime().id());
+            let taker = Taker { child: ask.child.clone(), us, generation: ask.generation };
             if from == us {
-                let state = self.host.state_left(&child);
-                return Box::pin(std::future::ready(Ok(state))) as Before;
+                let (has, left) = self.host.left_here(&ask.child);
+                return take_back(node, has, left, taker);
             }
-            let release = ReleaseChild { child, to: us.name, generation: ask.generation };
-            let_go(Weak::clone(&self.node), from, release)
+            let_go(node, from, taker)
         });
         if let Some(start) = self.host.host(&self.ctx, ask, before, answer) {
             self.tasks.spawn(async move { Done::Started(start.await) });

@@ -251,22 +251,27 @@ pub struct ReleaseChild {
     /// Which.
     pub child: ChildId,
     /// Who asks, and has its mailbox open.
-    pub to: NodeName,
+    pub to: NodeId,
     /// The generation that runs there next; only earlier ones are let go.
     pub generation: u64,
+    /// Those that need not be asked first: they have it no more, or wait for this answer.
+    pub but: Vec<NodeId>,
 }
 message!(ReleaseChild, "node.children_release", ChildReleased);
 
 /// Answers [`ReleaseChild`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChildReleased {
-    /// It does not run here; this is its state, if its kind has one and it has just ended in good order.
+    /// It has ended here; this is its state, if its kind has one and it has ended in good order.
     Free(Option<Snapshot>),
     /// A later generation, or the same, runs here: whoever asks is behind.
     Stale {
         /// Which.
         generation: u64,
     },
+    /// It has not run here, or another node has asked for it since: that one has its last state, if it
+    /// has begun there.
+    Elsewhere(Option<NodeId>),
 }
 
 /// Why a node does not start a child.
