@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use purlin::kinds::Counter;
+use purlin::kinds::{Add, Counter};
 use purlin::prelude::*;
 use purlin::proto::admin::children::{self, HostChild, TakeChild};
 use purlin::testing::{Cluster, Road};
@@ -397,6 +397,27 @@ fn who_asks_for_a_child_that_another_node_has_taken_over_meanwhile_gets_its_last
 fn of_two_that_ask_for_a_busy_child_at_once_one_gets_it() {
     for second in [2, 3] {
         two_have_it_moved(second, Duration::ZERO, Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_node_that_has_just_come_up_can_call_each_child_at_once() {
+    for seed in 1..=5 {
+        cluster(seed, NodeBuilder::movable::<Counter>).run(async |cluster| {
+            start(cluster, Mode::Available).await;
+            cluster.stop("n1").await;
+            cluster.restart("n1").await;
+            let call_all = move |node: Node| async move {
+                while node.members().len() < NODES.len() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                for child in 0..CHILDREN as u64 {
+                    let called = node.call(Dest::child("tally", child), Add(1)).await;
+                    assert_eq!(called, Ok(1), "seed {seed}, child {child}");
+                }
+            };
+            cluster.node("n1").run(call_all).await.unwrap();
+        });
     }
 }
 

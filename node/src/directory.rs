@@ -49,6 +49,8 @@ pub(crate) struct Place {
     pub(crate) id: NodeId,
     pub(crate) address: SocketAddr,
     pub(crate) live: bool,
+    /// Whether it has read all entries that this node had when it came up.
+    pub(crate) has_read: bool,
 }
 
 impl Directory {
@@ -117,7 +119,19 @@ impl Directory {
 
     pub(crate) fn up(&self, id: NodeId, address: SocketAddr) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.nodes.insert(id.name, Place { id, address, live: true });
+        let known = state.nodes.get(&id.name).filter(|known| known.id == id && known.live);
+        let has_read = known.is_some_and(|known| known.has_read);
+        state.nodes.insert(id.name, Place { id, address, live: true, has_read });
+    }
+
+    /// A node has read all entries that this one had when it came up.
+    pub(crate) fn note_reader(&self, id: NodeId) {
+        if self.find(id.name).is_some_and(|place| place.id == id && !place.has_read) {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(place) = state.nodes.get_mut(&id.name).filter(|place| place.id == id) {
+                place.has_read = true;
+            }
+        }
     }
 
     pub(crate) fn down(&self, id: NodeId) {

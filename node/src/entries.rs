@@ -52,6 +52,7 @@ impl Spread {
 
     pub(crate) fn up(&mut self, node: NodeId) {
         self.handle(Input::Up(node));
+        self.note_reader(node);
     }
 
     pub(crate) fn down(&mut self, node: NodeId) {
@@ -68,6 +69,13 @@ impl Spread {
 
     pub(crate) fn said(&mut self, from: NodeId, bytes: Bytes) {
         self.handle(Input::Said { from, bytes });
+        self.note_reader(from);
+    }
+
+    fn note_reader(&self, node: NodeId) {
+        if self.owned.has_read(&node) {
+            self.directory.note_reader(node);
+        }
     }
 
     pub(crate) fn reincarnated(&mut self, id: NodeId) {

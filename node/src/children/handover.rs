@@ -1,7 +1,9 @@
 //! When a node has come up: what it has written about children that are ours to decide about.
 //!
 //! A newcomer asks everyone, for everyone is new to it; everyone asks the newcomer, which may come
-//! from another part of a split, or may have been alone with children of its own.
+//! from another part of a split, or may have been alone with children of its own. The answer comes when
+//! who asks has read what the other says in entries, what runs there among it: so nobody decides about
+//! a child, or says that there is none, without having heard of what others have.
 
 use std::time::Duration;
 

@@ -255,6 +255,7 @@ impl Children {
     /// Decides again, after it could not.
     pub(super) fn resume(&mut self) {
         let runtime = self.ctx.runtime().clone();
+        runtime.children().set_settling(false);
         self.owner.look_at_all(&runtime);
         let held = self.owner.take_held();
         for request in held {

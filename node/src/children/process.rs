@@ -119,6 +119,7 @@ impl Children {
                 let runtime = self.ctx.runtime().clone();
                 if let NodeEvent::Up { node, .. } = event {
                     self.owner.settle(node.name);
+                    runtime.children().set_settling(true);
                     let asked = take_over(runtime.clone(), node.name);
                     self.tasks.spawn(async move { Done::HandedOver(asked.await) });
                 }

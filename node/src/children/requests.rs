@@ -181,7 +181,8 @@ impl Children {
     fn hand_over(&self, node: &Shared, ask: &HandOverChildren) -> HandedOver {
         let (ring, children, us) =
             (node.directory.ring(), node.runtime.children(), node.runtime.id());
-        if !ring.members().contains(&ask.to) {
+        let has_read = node.directory.find(ask.to).is_some_and(|place| place.has_read);
+        if !has_read || !ring.members().contains(&ask.to) {
             return HandedOver::NotYet;
         }
         let theirs = |child: &ChildId| {

@@ -324,7 +324,8 @@ message!(HandOverChildren, "node.children_hand_over", HandedOver);
 /// Answers [`HandOverChildren`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HandedOver {
-    /// The asking node is no member yet as this one sees it, or something is under way: ask again.
+    /// The asking node is no member yet as this one sees it, or has not read what this one says in
+    /// entries, or something is under way: ask again.
     NotYet,
     /// So many of them, by id; fewer than [`CHILDREN_PAGE`] are the last.
     Page(Vec<(ChildId, ChildRecord)>),

@@ -135,6 +135,8 @@ struct Peer {
     replica: Replica,
     /// How far it has read our log.
     at: Position,
+    /// How far our log was when it came up.
+    first: u64,
     /// The position it will have when it has read the page that is under way to it.
     reading: Option<u64>,
 }
@@ -164,6 +166,12 @@ impl Owned {
         self.next_sync
     }
 
+    /// Whether a node has read all that this one said before it was up, as far as it has said so.
+    pub fn has_read(&self, peer: &NodeId) -> bool {
+        let read = |peer: &Peer| peer.at.copy.is_none() && peer.at.after >= peer.first;
+        self.peers.get(peer).is_some_and(read)
+    }
+
     /// This node's entries, by key.
     pub fn own(&self) -> impl Iterator<Item = (&Blob, &Blob)> {
         self.own.entries()
@@ -181,8 +189,8 @@ impl Owned {
             Input::Up(peer) => {
                 if peer != self.me && !self.peers.contains_key(&peer) {
                     let replica = Replica::new(self.bounds);
-                    let at = Position::default();
-                    self.peers.insert(peer, Peer { replica, at, reading: None });
+                    let (at, first) = (Position::default(), self.own.head());
+                    self.peers.insert(peer, Peer { replica, at, first, reading: None });
                     self.greet(peer);
                 }
             }

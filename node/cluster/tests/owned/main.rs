@@ -80,6 +80,33 @@ fn a_late_joiner_gets_it_all_also_when_removals_were_forgotten() {
 }
 
 #[test]
+fn an_owner_knows_when_a_late_joiner_has_read_all() {
+    for removed in [0, 2 * OWNED_REMOVALS] {
+        let mut world = World::with(2);
+        for number in 0..3 * OWNED_REMOVALS {
+            world.set(0, &format!("key-{number}"), Some("v"));
+        }
+        for number in 0..removed {
+            world.set(0, &format!("key-{number}"), None);
+        }
+        world.deliver_all();
+        let there = world.own(0).len();
+
+        let late = world.start();
+        world.introduce(late);
+
+        assert!(world.has_read(late, 1), "it has said nothing");
+        while !world.has_read(late, 0) {
+            world.deliver(0, false);
+            // There is always more.
+            world.set(0, &format!("new-{}", world.frames), Some("v"));
+        }
+        assert!(world.seen(late, 0).len() >= there);
+        assert!(world.under_way() > 0, "before the end of what is said");
+    }
+}
+
+#[test]
 fn one_who_was_cut_off_for_long_gets_a_full_copy_as_one_change() {
     let mut world = World::with(2);
     for number in 0..20_000 {

@@ -269,6 +269,11 @@ impl World {
         lives.flat_map(|(_, entries)| entries.clone()).collect()
     }
 
+    /// Whether an owner knows that a reader has read what there was when it came up.
+    pub(crate) fn has_read(&self, reader: usize, owner: usize) -> bool {
+        self.nodes[owner].owned.has_read(&self.nodes[reader].id)
+    }
+
     pub(crate) fn changes(&self, at: usize) -> usize {
         self.nodes[at].changes
     }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ pub struct ChildTable {
     changed: Notify,
     /// For those that wait for a child to run.
     appeared: Notify,
+    settling: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +83,8 @@ impl ChildTable {
     pub(super) fn new(news: Arc<News>) -> Self {
         let (changed, appeared) = (Notify::new(), Notify::new());
         let (start, moved_until_ms) = (Instant::now(), AtomicU64::new(0));
-        Self { start, moved_until_ms, state: Mutex::default(), news, changed, appeared }
+        let (state, settling) = (Mutex::default(), AtomicBool::new(false));
+        Self { start, moved_until_ms, state, news, changed, appeared, settling }
     }
 
     fn note(&self, state: &mut State, child: &ChildId) {
@@ -118,6 +120,13 @@ impl ChildTable {
     /// The children that have changed since this was last called.
     pub fn take_changed(&self) -> BTreeSet<ChildId> {
         std::mem::take(&mut lock(&self.state).changed)
+    }
+
+    /// Whether other nodes are still to tell which children there are: a child that is not known is
+    /// waited for until then.
+    pub fn set_settling(&self, settling: bool) {
+        self.settling.store(settling, Ordering::Release);
+        self.appeared.notify_waiters();
     }
 
     // ----- records -----
@@ -336,8 +345,10 @@ impl ChildTable {
 
     /// Whether it is worth waiting for a child to run.
     fn is_wanted(&self, child: &ChildId) -> bool {
-        let state = lock(&self.state);
-        state.records.get(child).is_some_and(|kept| kept.record.desired == Desired::Run)
+        match lock(&self.state).records.get(child) {
+            Some(kept) => kept.record.desired == Desired::Run,
+            None => self.settling.load(Ordering::Acquire),
+        }
     }
 }
 
