@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use purlin::kinds::{Add, Counter};
 use purlin::prelude::*;
-use purlin::proto::admin::children::{self, HostChild, TakeChild};
+use purlin::proto::admin::children::{
+    self, ChildReleased, EndChild, HostChild, HostRefusal, ReleaseChild, TakeChild,
+};
+use purlin::proto::child::{ChildPlan, Intensity};
+use purlin::proto::{Codec, NodeId, Payload};
 use purlin::testing::{Cluster, Road};
-use purlin::{ChildId, Mode, NodeBuilder};
+use purlin::{ChildId, ChildPlacement, Mode, NodeBuilder};
 use purlin_cluster_tests::planned::{NODES, Totals, until_all_hold};
 use tokio::sync::oneshot;
 
@@ -398,6 +402,67 @@ fn of_two_that_ask_for_a_busy_child_at_once_one_gets_it() {
     for second in [2, 3] {
         two_have_it_moved(second, Duration::ZERO, Duration::from_secs(1));
     }
+}
+
+/// What a node has of a child that nobody has written down, so that nobody decides about it.
+async fn asked_to_host(node: &Node, generation: u64, mode: Mode) -> Result<(), HostRefusal> {
+    let plan = ChildPlan {
+        kind: "ledger".into(),
+        args: Payload { codec: Codec::Json, bytes: "null".into() },
+        restart: Restart::Permanent,
+        shutdown: Shutdown::Infinity,
+        placement: ChildPlacement::Ring,
+        mode,
+        intensity: Intensity { restarts: 3, period: Duration::from_secs(5) },
+        supervisor_intensity: None,
+    };
+    let (on, child) = (node.runtime().id(), "books/main".parse().unwrap());
+    let ask = HostChild { on, child, plan, generation, view: 1 };
+    node.call(Dest::Local(children::CHILDREN.parse().unwrap()), ask).await.unwrap()
+}
+
+#[test]
+fn a_start_that_is_refused_leaves_what_was_there_of_an_earlier_one() {
+    cluster(5, |node| node.movable::<Ledger>().exclusive()).run(async |cluster| {
+        until_all_hold(cluster).await;
+        let other = |node: &Node| {
+            let owner = node.ring().owner(b"books/main");
+            owner.is_some_and(|owner| owner != node.runtime().name())
+        };
+        let at = NODES.into_iter().find(|name| cluster.node(*name).look(other) == Some(true));
+        let refused = |node: Node| async move {
+            let child: ChildId = "books/main".parse().unwrap();
+            let host_of = || Dest::Local(children::CHILDREN.parse().unwrap());
+            let own_run = || node.runtime().children().own_run(&child);
+            let (child_of, to) = (child.clone(), NodeId::new("n9".into(), 1));
+            let release = |generation, but| {
+                let child = child_of.clone();
+                node.call(host_of(), ReleaseChild { child, to, generation, but })
+            };
+            asked_to_host(&node, 1, Mode::Available).await.unwrap();
+            node.call(Dest::Child(child.clone()), Note(7)).await.unwrap();
+            let left = release(2, vec![]).await.unwrap();
+            assert!(matches!(left, ChildReleased::Free(Some(_))), "{left:?}");
+
+            asked_to_host(&node, 3, Mode::Exclusive).await.unwrap_err();
+
+            assert_eq!(release(4, vec![]).await.unwrap(), left);
+            asked_to_host(&node, 5, Mode::Available).await.unwrap();
+            let pid = node.runtime().whereis_child(&child).unwrap();
+            node.runtime().exit(pid, ExitReason::Kill);
+            while own_run().is_some_and(|run| run.is_live()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+
+            asked_to_host(&node, 6, Mode::Exclusive).await.unwrap_err();
+
+            assert!(own_run().unwrap().ended().is_some(), "its owner may not have seen that");
+            let end = EndChild { child: child.clone(), generation: 5, kept: None };
+            node.call(host_of(), end).await.unwrap();
+            assert_eq!(own_run(), None);
+        };
+        cluster.node(at.unwrap()).run(refused).await.unwrap();
+    });
 }
 
 #[test]

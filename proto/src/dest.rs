@@ -117,7 +117,9 @@ pub enum ParseDestError {
     #[error(transparent)]
     Pid(#[from] ParseIdError),
     /// The name, or the node's name behind `@`, is not a name.
-    #[error("{text:?} is not a destination (a pid, NAME or NAME@NODE): {source}")]
+    #[error(
+        "{text:?} is not a destination (a pid, NAME, NAME@NODE, global:NAME, key:KIND/KEY, …): {source}"
+    )]
     Name {
         /// What was given.
         text: String,

@@ -40,6 +40,8 @@ pub(super) struct Hosted {
     pub(super) release: Option<Release>,
     /// What it has left.
     pub(super) left: Left,
+    /// What was here of an earlier generation; it is again if this one does not start.
+    earlier: Option<Box<Self>>,
 }
 
 pub(super) enum State {
@@ -134,6 +136,7 @@ impl Host {
                 answer.send(Err(HostRefusal::Other { generation }));
             }
             _ => {
+                let earlier = self.children.remove(&ask.child).map(Box::new);
                 let hosted = Hosted {
                     plan: ask.plan.clone(),
                     generation: ask.generation,
@@ -142,6 +145,7 @@ impl Host {
                     ending: None,
                     release: None,
                     left: Left::default(),
+                    earlier,
                 };
                 self.releases.forget(&ask.child);
                 self.children.insert(ask.child.clone(), hosted);
@@ -166,16 +170,14 @@ impl Host {
             _ => None,
         };
         if let Some(detail) = refused {
-            let hosted = self.children.remove(&child).expect("it was there");
-            hosted.ending.into_iter().flat_map(|e| e.answers).for_each(|answer| answer.send(()));
-            // Whoever has asked for it is told by the dropped answers, and asks again.
-            ctx.runtime().child_closed(&child);
+            self.not_started(ctx, &child);
             let refusal = HostRefusal::No { detail };
             for answer in answers {
                 answer.send(Err(refusal.clone()));
             }
             return;
         }
+        hosted.earlier = None;
         let (serial, ended) = match result {
             Ok(pid) => match self.early.remove(&pid.serial) {
                 None => {
@@ -211,6 +213,26 @@ impl Host {
             (true, false) if releasing => self.has_let_go(ctx, &child),
             (false, false) if releasing => self.retire(ctx, &child),
             (_, false) => {}
+        }
+    }
+
+    /// What was here before is here again, unless it is to end. Whoever has asked for what has not
+    /// started is told by the dropped answers, and asks again.
+    fn not_started(&mut self, ctx: &RawContext, child: &ChildId) {
+        let Some(hosted) = self.children.remove(child) else { return };
+        ctx.runtime().child_closed(child);
+        match (hosted.ending, hosted.earlier) {
+            (None, None) => {}
+            (None, Some(earlier)) => {
+                if earlier.release.is_some() {
+                    self.releases.linger(child);
+                }
+                self.children.insert(child.clone(), *earlier);
+            }
+            (Some(ending), _) => {
+                say(ctx, child, None);
+                ending.answers.into_iter().for_each(|answer| answer.send(()));
+            }
         }
     }
 

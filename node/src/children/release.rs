@@ -68,6 +68,11 @@ impl Releases {
         look.into_iter().chain(self.lingering.values().copied()).min()
     }
 
+    /// It is said to have been let go.
+    pub(super) fn linger(&mut self, child: &ChildId) {
+        self.lingering.entry(child.clone()).or_insert_with(|| Instant::now() + PATIENCE);
+    }
+
     /// It is started anew here, or has been forgotten.
     pub(super) fn forget(&mut self, child: &ChildId) {
         self.retiring.remove(child);
@@ -198,7 +203,7 @@ impl Host {
             return self.ended_as_asked(ctx, child);
         }
         self.limits.retain(|(_, limited)| limited != child);
-        self.releases.lingering.entry(child.clone()).or_insert_with(|| Instant::now() + PATIENCE);
+        self.releases.linger(child);
         let run = ctx.runtime().children().own_run(child);
         if let Some(run) = run.filter(|run| run.ended().is_none()) {
             say(ctx, child, Some(ChildRun { state: RunState::LetGo { to }, ..run }));

@@ -557,7 +557,9 @@ impl Endpoint {
         if let Err(error) = self.admit(address, &connection).await {
             count(&self.0.stats.refused);
             match &error {
-                DialError::Unacceptable(Refusal::Duplicate) => {
+                // Both have dialed, as often as not.
+                DialError::Unacceptable(Refusal::Duplicate)
+                | DialError::Refused(Refusal::Duplicate) => {
                     tracing::debug!(%address, %error, "connection refused");
                 }
                 _ => tracing::warn!(%address, %error, "connection refused"),
