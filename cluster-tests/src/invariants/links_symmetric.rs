@@ -12,10 +12,16 @@ use crate::simulation::record::{Event, Facts, Who};
 /// A pair, the smaller first.
 type Pair = (Who, Who);
 
+/// What one node asks for may reach the other so much later: an `unlink` that was done there before
+/// that does not take it back.
+const ON_THE_WAY: Duration = Duration::from_secs(2);
+
 #[derive(Default)]
 pub(super) struct LinksSymmetric {
     /// How often a pair was linked, by either.
     linked: BTreeMap<Pair, usize>,
+    /// Who has linked it last, and when.
+    asked: BTreeMap<Pair, (Who, Duration)>,
     /// How often its end was told, to whom of whom.
     told: BTreeMap<(Who, Who), usize>,
     /// When it was last taken back, if it was not made again.
@@ -35,10 +41,17 @@ impl Invariant for LinksSymmetric {
         match event {
             Event::Linked { by, other } => {
                 *self.linked.entry(pair(*by, *other)).or_default() += 1;
+                self.asked.insert(pair(*by, *other), (*by, facts.now));
                 self.unlinked.remove(&pair(*by, *other));
             }
             Event::Unlinked { by, other } => {
-                self.unlinked.insert(pair(*by, *other), facts.now);
+                let asked = self.asked.get(&pair(*by, *other));
+                let is_on_the_way = asked.is_some_and(|(asker, at)| {
+                    asker.node != by.node && facts.now < *at + ON_THE_WAY
+                });
+                if !is_on_the_way {
+                    self.unlinked.insert(pair(*by, *other), facts.now);
+                }
             }
             Event::LinkDown { at, of, reason } => {
                 let told = self.told.entry((*at, *of)).or_default();
