@@ -43,6 +43,7 @@ impl System for Near {
     fn supports(task: Task) -> Result<(), Missing> {
         match task.workload {
             Workload::Monitors | Workload::SpawnExit => Err(Missing("it has no processes")),
+            Workload::Overload => Err(Missing("it has no receivers that can be slow")),
             _ => Ok(()),
         }
     }

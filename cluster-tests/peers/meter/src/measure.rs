@@ -49,6 +49,7 @@ pub(crate) async fn run<S: System>(
         Workload::OneWay { size, pairs } => run.one_way(size, pairs).await,
         Workload::Calls { callers } => run.calls(callers).await,
         Workload::BesideBulk { both } => run.beside_bulk(both).await,
+        Workload::Overload => run.overload().await,
         Workload::Monitors => return monitors(run.system, task, kill).await,
         Workload::SpawnExit => run.spawn_exit().await,
         Workload::FanOut => run.fan_out().await,
@@ -219,6 +220,31 @@ impl<S: System> Run<S> {
         Ok(report)
     }
 
+    async fn overload(&self) -> Result<Report> {
+        let mut targets = self.system.targets(2).await?;
+        let (slow, target) = (targets.remove(0), targets.remove(0));
+        self.system.run(echo(target.clone(), self.warm())).await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let small = self.clocks.memory()?;
+        let begun = Instant::now();
+        let flood = tokio::spawn(self.system.run(flood(slow, Arc::clone(&stop))));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = self.clocks.read()?;
+        let times = self.system.run(echo(target, self.length)).await;
+        stop.store(true, Ordering::Relaxed);
+        let large = self.clocks.memory()?;
+        let flooded = rate(flood.await??, begun.elapsed());
+        let times = times.context("the small pair")?;
+        let count = times.len() as u64;
+        let counted = Counted { sent: count, received: count, took: self.length };
+        let mut metrics = quantiles(times)?;
+        metrics.rotate_left(1);
+        let grown = large.saturating_sub(small) as f64 / 1e6;
+        metrics.push(Metric::new("memory of both, grown by", grown, "MB"));
+        metrics.push(Metric::new("flood", flooded, "msg/s"));
+        self.report(metrics, &counted, before)
+    }
+
     async fn spawn_exit(&self) -> Result<Report> {
         let one = |length| {
             let system = Arc::clone(&self.system);
@@ -382,6 +408,20 @@ async fn send_bulk<T: Target>(mut target: T, stop: Arc<AtomicBool>, waits: bool)
         }
     }
     confirmed(&mut target, Whose::Own, 0, sent).await
+}
+
+/// Sends without waiting until it is told to stop; how many.
+async fn flood<T: Target>(mut target: T, stop: Arc<AtomicBool>) -> Result<u64> {
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..64 {
+            target.flood(&[7; SMALL]).await?;
+            sent += 1;
+        }
+        // Others of this side have their turn.
+        tokio::task::yield_now().await;
+    }
+    Ok(sent)
 }
 
 async fn call_bulk<T: Target>(mut target: T, stop: Arc<AtomicBool>) -> Result<u64> {

@@ -22,6 +22,9 @@ use crate::report::Outcome;
 use crate::system::{Missing, System};
 use crate::workload::Task;
 
+/// Bytes.
+const PAGE: u64 = 4_096;
+
 const ROLE: &str = "METER_ROLE";
 const TASK: &str = "METER_TASK";
 const HOME: &str = "METER_HOME";
@@ -256,10 +259,11 @@ fn run_in<S: System>(
     ran
 }
 
-/// The CPU time of both sides.
+/// The CPU time and the memory of both sides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clocks {
     far: ClockId,
+    far_process: u32,
 }
 
 /// CPU time at a moment.
@@ -272,7 +276,19 @@ pub(crate) struct Spent {
 impl Clocks {
     fn of(side: &Side) -> Result<Self> {
         let child = side.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self { far: clock_getcpuclockid(Pid::from_raw(child.id().cast_signed()))? })
+        let far = clock_getcpuclockid(Pid::from_raw(child.id().cast_signed()))?;
+        Ok(Self { far, far_process: child.id() })
+    }
+
+    /// Bytes that both sides together have in memory.
+    pub(crate) fn memory(self) -> Result<u64> {
+        let of = |process: &str| {
+            let text = std::fs::read_to_string(format!("/proc/{process}/statm"))?;
+            let pages = text.split(' ').nth(1).context("no resident pages")?;
+            let pages: u64 = pages.parse()?;
+            anyhow::Ok(pages * PAGE)
+        };
+        Ok(of("self")? + of(&self.far_process.to_string())?)
     }
 
     pub(crate) fn read(self) -> Result<Spent> {

@@ -112,6 +112,12 @@ pub trait Target: Clone + Send + Sync + 'static {
     /// Sends a message that the far side counts.
     fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send;
 
+    /// Sends a message, without waiting, that the process takes 1 ms for.
+    fn flood(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
+        let _ = message;
+        async { Err(Missing("not written for it").into()) }
+    }
+
     /// Sends a message that comes back; its length.
     fn call(&mut self, message: &[u8]) -> impl Future<Output = Result<usize>> + Send;
 

@@ -30,6 +30,8 @@ pub enum Workload {
         /// Whether they stream both ways.
         both: bool,
     },
+    /// Round trips of 64 B while a process that takes 1 ms for a message is sent as many as go.
+    Overload,
     /// So many processes watch one of the other node, which is killed with -9.
     Monitors,
     /// A process is started on the other node, ends, and its end is noticed here.
@@ -66,19 +68,9 @@ impl Task {
         }
         all.extend([1, 64, 1_000].map(|callers| Workload::Calls { callers }));
         all.extend([false, true].map(|both| Workload::BesideBulk { both }));
-        all.extend([Workload::Monitors, Workload::SpawnExit, Workload::FanOut]);
-        let mut all: Vec<_> =
-            all.into_iter().map(|workload| Self { workload, loss: None }).collect();
-        for loss in [1, 5] {
-            let lossy = [
-                Workload::RoundTrip,
-                Workload::OneWay { size: 64, pairs: 1 },
-                Workload::OneWay { size: 64 << 10, pairs: 1 },
-                Workload::Calls { callers: 64 },
-            ];
-            all.extend(lossy.map(|workload| Self { workload, loss: Some(loss) }));
-        }
-        all
+        all.extend([Workload::Overload, Workload::Monitors, Workload::SpawnExit, Workload::FanOut]);
+        let of = |loss| all.iter().map(move |workload| Self { workload: *workload, loss });
+        [None, Some(1), Some(5)].into_iter().flat_map(of).collect()
     }
 
     /// How many processes of the far side it needs, for systems that start them there themselves.
@@ -87,6 +79,7 @@ impl Task {
             Workload::OneWay { pairs, .. } => pairs,
             Workload::Calls { callers } => callers.min(64),
             Workload::BesideBulk { .. } => 3,
+            Workload::Overload => 2,
             Workload::FanOut => Self::AUDIENCE,
             Workload::RoundTrip | Workload::Monitors | Workload::SpawnExit => 1,
         }
@@ -109,6 +102,7 @@ impl Task {
             Workload::Calls { callers } => format!("calls 64 B, {callers} callers"),
             Workload::BesideBulk { both: false } => "64 B beside 8 MiB one way".to_owned(),
             Workload::BesideBulk { both: true } => "64 B beside 8 MiB both ways".to_owned(),
+            Workload::Overload => "64 B beside a flooded process".to_owned(),
             Workload::Monitors => "100,000 remote monitors, kill -9".to_owned(),
             Workload::SpawnExit => "remote spawn + exit".to_owned(),
             Workload::FanOut => "1 KiB to 10,000 remote processes".to_owned(),
@@ -134,6 +128,7 @@ impl fmt::Display for Task {
             Workload::Calls { callers } => write!(f, "calls-{callers}"),
             Workload::BesideBulk { both: false } => write!(f, "beside-bulk"),
             Workload::BesideBulk { both: true } => write!(f, "beside-bulk-both"),
+            Workload::Overload => write!(f, "overload"),
             Workload::Monitors => write!(f, "monitors"),
             Workload::SpawnExit => write!(f, "spawn-exit"),
             Workload::FanOut => write!(f, "fan-out"),

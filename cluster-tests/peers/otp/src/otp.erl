@@ -33,6 +33,9 @@ start_sinks(Count) ->
 
 init([]) -> {ok, 0}.
 
+handle_info({slow, _}, Count) ->
+    timer:sleep(1),
+    {noreply, Count};
 handle_info({item, _}, Count) ->
     counters:add(persistent_term:get(total), 1, 1),
     {noreply, Count + 1}.
@@ -104,6 +107,23 @@ run(["beside", "bulk" | Both], Far, Length) ->
     [Middle | Rest] = quantiles(Times),
     Bulk = lists:sum([wait(Stream) || Stream <- Streams]) * ?BULK / (now_us() - Begun),
     {Rest ++ [Middle, {"bulk", Bulk, "MB/s"}], N, N, Cpu};
+run(["overload"], Far, Length) ->
+    [Slow, Sink] = sinks(Far, 2),
+    echo(Sink, warm(Length)),
+    Small = memory(Far),
+    Begun = now_us(),
+    Message = message(?SMALL),
+    Flood = start(fun() -> flood(Slow, {slow, Message}, 0) end),
+    timer:sleep(300),
+    Before = cpu(Far),
+    Times = echo(Sink, Length),
+    element(1, Flood) ! stop,
+    Grown = (memory(Far) - Small) / 1.0e6,
+    Flooded = wait(Flood) * 1.0e6 / (now_us() - Begun),
+    N = length(Times),
+    [Middle | Rest] = quantiles(Times),
+    {Rest ++ [Middle, {"memory of both, grown by", Grown, "MB"}, {"flood", Flooded, "msg/s"}],
+     N, N, cpu(Far, Before, N)};
 run(["monitors"], Far, _) ->
     N = 100000,
     [Sink] = sinks(Far, 1),
@@ -210,6 +230,19 @@ send_bulk(Sink, Message, Sent) ->
     receive stop -> gen_server:call(Sink, count, infinity)
     after 0 -> Sink ! {item, Message}, send_bulk(Sink, Message, Sent + 1)
     end.
+
+flood(Sink, Item, Sent) ->
+    receive stop -> Sent
+    after 0 -> send(Sink, Item, 64), flood(Sink, Item, Sent + 64)
+    end.
+
+%% Bytes that both nodes have in memory.
+memory(Far) ->
+    lists:sum([begin
+        {ok, Text} = file:read_file("/proc/" ++ Os ++ "/statm"),
+        [_, Pages | _] = string:lexemes(Text, " "),
+        binary_to_integer(Pages) * 4096
+    end || Os <- [os:getpid(), erpc:call(Far, os, getpid, [])]]).
 
 call_bulk(Sink, Message, Done) ->
     receive stop -> Done

@@ -35,6 +35,15 @@ impl Message for Item {
     type Reply = ();
 }
 
+/// Takes a while.
+#[derive(Clone, Serialize, Deserialize)]
+struct Slow(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Message for Slow {
+    const NAME: &'static str = "sink.slow";
+    type Reply = ();
+}
+
 #[derive(Serialize, Deserialize)]
 struct Count;
 
@@ -55,7 +64,7 @@ impl Message for Echo {
 impl Actor for Sink {
     const KIND: &'static str = "sink";
     type Args = ();
-    type Messages = (Item, Count, Echo);
+    type Messages = (Item, Slow, Count, Echo);
 
     async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
         Ok(Self { count: 0 })
@@ -66,6 +75,13 @@ impl Handler<Item> for Sink {
     async fn handle(&mut self, _: Item, _: &mut Context<Self>) -> Outcome {
         self.count += 1;
         TOTAL.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Handler<Slow> for Sink {
+    async fn handle(&mut self, _: Slow, _: &mut Context<Self>) -> Outcome {
+        tokio::time::sleep(Duration::from_millis(1)).await;
         Ok(())
     }
 }
@@ -217,6 +233,11 @@ struct Process(Ref<Sink>);
 impl Target for Process {
     async fn send(&mut self, message: &[u8]) -> Result<()> {
         self.0.send_wait(Item(message.to_vec())).await;
+        Ok(())
+    }
+
+    async fn flood(&mut self, message: &[u8]) -> Result<()> {
+        self.0.send(Slow(message.to_vec()));
         Ok(())
     }
 
