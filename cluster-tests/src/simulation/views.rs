@@ -69,7 +69,9 @@ pub async fn ask(cluster: &Cluster, views: &mut BTreeMap<NodeName, View>, patien
                 let who = cluster.node(name).call(asked, WhoIs { crash: false }).await;
                 answers.push((name, who.map_err(|error| error.to_string())));
             }
-            let all = answers.iter().all(|(_, answer)| answer.is_ok());
+            // One that may run no more where it was has another one after it.
+            let (_, first) = &answers[0];
+            let all = answers.iter().all(|(_, answer)| answer.is_ok() && answer == first);
             if all || kind != only::Only::KIND || cluster.now() >= end {
                 break answers;
             }
