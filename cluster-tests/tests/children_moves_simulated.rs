@@ -13,7 +13,7 @@ use purlin::prelude::*;
 use purlin::proto::admin::children::{
     self, ChildReleased, EndChild, HostChild, HostRefusal, ReleaseChild, TakeChild,
 };
-use purlin::proto::child::{ChildPlan, Intensity};
+use purlin::proto::child::{Cause, ChildPlan, Intensity};
 use purlin::proto::{Codec, NodeId, Payload};
 use purlin::testing::{Cluster, Road};
 use purlin::{ChildId, ChildPlacement, Mode, NodeBuilder};
@@ -87,6 +87,9 @@ fn schedule(seed: u64, mode: Mode) {
     });
 }
 
+/// What has been told this first takes a while to be restored.
+const SLOW: u32 = 77;
+
 /// Has what it is told.
 #[derive(Default)]
 struct Ledger {
@@ -127,6 +130,9 @@ impl Stateful for Ledger {
     }
 
     async fn restore(told: Vec<u32>, (): (), _: &mut Context<Self>) -> Outcome<Self> {
+        if told.first() == Some(&SLOW) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         Ok(Self { told })
     }
 }
@@ -404,6 +410,63 @@ fn of_two_that_ask_for_a_busy_child_at_once_one_gets_it() {
     }
 }
 
+#[test]
+fn who_is_behind_does_not_take_a_child_from_one_that_has_not_begun_yet() {
+    let child = || -> ChildId { "books/main".parse().unwrap() };
+    let to = move || Dest::Child(child());
+    cluster(7, NodeBuilder::movable::<Ledger>).run(async |cluster| {
+        let start = move |node: Node| async move {
+            let books = ClusterSupervisor::new("books").available();
+            let main = ClusterChild::actor::<Ledger>("main".parse::<Key>().unwrap(), ());
+            let main = main.restart(Restart::Temporary).placement(ChildPlacement::LeastLoaded);
+            node.cluster_supervisor(books).start_child(main).await.unwrap();
+            node.call(to(), Note(SLOW)).await.unwrap();
+            node.runtime().children().see(&child(), node.runtime().id()).record.unwrap()
+        };
+        let mut record = cluster.node("n0").run(start).await.unwrap();
+        let mut placed = record.placed.unwrap();
+        let from = placed.node;
+        let mut others = NODES.into_iter().filter(|name| *name != from.name.to_string());
+        let (first, second) = (others.next().unwrap(), others.next().unwrap());
+        let id = |name: &'static str| cluster.node(name).look(|node| node.runtime().id()).unwrap();
+        let host = HostChild {
+            on: id(first),
+            child: child(),
+            plan: record.plan.clone(),
+            generation: 2,
+            view: 4,
+        };
+        let take = move |node: Node| async move {
+            let host_of = Dest::Local(children::CHILDREN.parse().unwrap());
+            tokio::spawn(async move {
+                drop(node.runtime().call(host_of, TakeChild { host, from }).await);
+            });
+        };
+        cluster.node(first).run(take).await.unwrap();
+        let has_gone = || {
+            let run = |node: &Node| node.runtime().children().own_run(&child());
+            cluster.node(from.name).look(run).flatten().is_none_or(|run| !run.is_live())
+        };
+        cluster.until(Duration::from_secs(1), "it is let go", has_gone).await;
+
+        // What the owner has decided.
+        (placed.node, placed.generation) = (id(second), 2);
+        record.version += 1;
+        (record.generation, record.placed, record.cause) = (2, Some(placed), Cause::Moved(from));
+        for name in NODES {
+            let keep = |node: &Node| node.runtime().children().keep(&child(), record.clone());
+            assert_eq!(cluster.node(name).look(keep), Some(true));
+        }
+        for number in 1..=20 {
+            cluster.node("n0").call(to(), Note(number)).await.unwrap();
+            cluster.advance(Duration::from_millis(200)).await;
+        }
+
+        let told = cluster.node("n0").call(to(), Told).await.unwrap();
+        assert_eq!(told, [SLOW].into_iter().chain(1..=20).collect::<Vec<_>>());
+    });
+}
+
 /// What a node has of a child that nobody has written down, so that nobody decides about it.
 async fn asked_to_host(node: &Node, generation: u64, mode: Mode) -> Result<(), HostRefusal> {
     let plan = ChildPlan {
@@ -434,30 +497,31 @@ fn a_start_that_is_refused_leaves_what_was_there_of_an_earlier_one() {
             let child: ChildId = "books/main".parse().unwrap();
             let host_of = || Dest::Local(children::CHILDREN.parse().unwrap());
             let own_run = || node.runtime().children().own_run(&child);
-            let (child_of, to) = (child.clone(), NodeId::new("n9".into(), 1));
-            let release = |generation, but| {
-                let child = child_of.clone();
+            let child_of = child.clone();
+            let release = |life, generation| {
+                let (child, to, but) = (child_of.clone(), NodeId::new("n9".into(), life), vec![]);
                 node.call(host_of(), ReleaseChild { child, to, generation, but })
             };
             asked_to_host(&node, 1, Mode::Available).await.unwrap();
             node.call(Dest::Child(child.clone()), Note(7)).await.unwrap();
-            let left = release(2, vec![]).await.unwrap();
+            let left = release(1, 2).await.unwrap();
             assert!(matches!(left, ChildReleased::Free(Some(_))), "{left:?}");
 
             asked_to_host(&node, 3, Mode::Exclusive).await.unwrap_err();
 
-            assert_eq!(release(4, vec![]).await.unwrap(), left);
-            asked_to_host(&node, 5, Mode::Available).await.unwrap();
+            assert_eq!(release(1, 4).await.unwrap(), left);
+            assert_eq!(release(2, 5).await.unwrap(), left, "who has asked may be back by now");
+            asked_to_host(&node, 6, Mode::Available).await.unwrap();
             let pid = node.runtime().whereis_child(&child).unwrap();
             node.runtime().exit(pid, ExitReason::Kill);
             while own_run().is_some_and(|run| run.is_live()) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
 
-            asked_to_host(&node, 6, Mode::Exclusive).await.unwrap_err();
+            asked_to_host(&node, 7, Mode::Exclusive).await.unwrap_err();
 
             assert!(own_run().unwrap().ended().is_some(), "its owner may not have seen that");
-            let end = EndChild { child: child.clone(), generation: 5, kept: None };
+            let end = EndChild { child: child.clone(), generation: 6, kept: None };
             node.call(host_of(), end).await.unwrap();
             assert_eq!(own_run(), None);
         };

@@ -325,6 +325,8 @@ impl Driver {
             Event::Up(member) => {
                 let (node, address) = (member.id, member.address);
                 tracing::info!(%node, %address, "node up");
+                // Whoever sees it may ask for children that only it knows.
+                self.runtime.children().set_settling(true);
                 self.directory.up(node, address);
                 // What an earlier life of it said is over.
                 self.directory.set_draining(node.name, false);

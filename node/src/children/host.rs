@@ -9,11 +9,12 @@ use purlin_proto::admin::children::{EndChild, HostChild, HostRefusal};
 use purlin_proto::child::{ChildEnd, ChildPlan, ChildRun, Desired, RunState};
 use purlin_proto::supervision::Shutdown;
 use purlin_proto::{ChildId, ExitReason, LinkDown, Mode, Pid, SpawnError};
-use purlin_runtime::{Answer, Before, Holding, HostedChild, Left, RawContext};
+use purlin_runtime::{Answer, Holding, HostedChild, Left, RawContext};
 use tokio::time::Instant;
 
 use super::owner::ring_key;
 use super::release::{Release, Releases};
+use super::take::{Behind, Taking};
 use crate::builder::{WallClock, millis};
 
 /// How long a killed process may take to be gone before it is given up.
@@ -40,6 +41,8 @@ pub(super) struct Hosted {
     pub(super) release: Option<Release>,
     /// What it has left.
     pub(super) left: Left,
+    /// Whether it has turned out to run elsewhere already, if it was to be taken over.
+    behind: Option<Behind>,
     /// What was here of an earlier generation; it is again if this one does not start.
     earlier: Option<Box<Self>>,
 }
@@ -83,13 +86,13 @@ impl Host {
         }
     }
 
-    /// Somebody wants a child to run here; what is to be awaited for that, if it is new. It begins when
-    /// `before` comes, if that is given.
+    /// Somebody wants a child to run here; what is to be awaited for that, if it is new. It begins when it
+    /// has been taken over, if that is given.
     pub(super) fn host(
         &mut self,
         ctx: &RawContext,
         ask: HostChild,
-        before: Option<Before>,
+        taking: Option<Taking>,
         answer: Answer<Result<(), HostRefusal>>,
     ) -> Option<impl Future<Output = Started> + Send + use<>> {
         if ask.on != ctx.runtime().id() {
@@ -111,10 +114,12 @@ impl Host {
         }
         let plan = self.begin(&ask, answer)?;
         self.starting += 1;
+        let (before, behind) = taking.map(|taking| (taking.before, taking.behind)).unzip();
         let hosted = HostedChild { child: ask.child.clone(), mode: plan.mode, before };
         let (started, left) = ctx.spawn_child_link(plan.kind.as_str(), plan.args.clone(), hosted);
         if let Some(hosted) = self.children.get_mut(&ask.child) {
             hosted.left = left;
+            hosted.behind = behind;
         }
         let (child, generation) = (ask.child, ask.generation);
         Some(async move { Started { child, generation, result: started.await } })
@@ -145,6 +150,7 @@ impl Host {
                     ending: None,
                     release: None,
                     left: Left::default(),
+                    behind: None,
                     earlier,
                 };
                 self.releases.forget(&ask.child);
@@ -164,14 +170,19 @@ impl Host {
         let State::Starting(answers) = std::mem::replace(&mut hosted.state, State::Ended) else {
             unreachable!("a start is over once");
         };
-        let refused = match &result {
-            Err(error @ (SpawnError::Stopping | SpawnError::Overloaded)) => Some(error.to_string()),
-            Err(error) if may_not_run(ctx, &hosted.plan, &child) => Some(error.to_string()),
+        let elsewhere = hosted.behind.take().and_then(|behind| behind.get().copied());
+        let refused = match (&result, elsewhere) {
+            (Err(_), Some(generation)) => Some(HostRefusal::Other { generation }),
+            (Err(error @ (SpawnError::Stopping | SpawnError::Overloaded)), None) => {
+                Some(HostRefusal::No { detail: error.to_string() })
+            }
+            (Err(error), None) if may_not_run(ctx, &hosted.plan, &child) => {
+                Some(HostRefusal::No { detail: error.to_string() })
+            }
             _ => None,
         };
-        if let Some(detail) = refused {
+        if let Some(refusal) = refused {
             self.not_started(ctx, &child);
-            let refusal = HostRefusal::No { detail };
             for answer in answers {
                 answer.send(Err(refusal.clone()));
             }
@@ -220,16 +231,21 @@ impl Host {
     /// started is told by the dropped answers, and asks again.
     fn not_started(&mut self, ctx: &RawContext, child: &ChildId) {
         let Some(hosted) = self.children.remove(child) else { return };
-        ctx.runtime().child_closed(child);
         match (hosted.ending, hosted.earlier) {
-            (None, None) => {}
+            (None, None) => ctx.runtime().child_closed(child),
             (None, Some(earlier)) => {
                 if earlier.release.is_some() {
                     self.releases.linger(child);
                 }
+                match earlier.release.as_ref().and_then(|release| release.to) {
+                    Some(to) => ctx.runtime().child_moves(child, to.name),
+                    None => ctx.runtime().child_closed(child),
+                }
                 self.children.insert(child.clone(), *earlier);
+                self.seen(ctx, child);
             }
             (Some(ending), _) => {
+                ctx.runtime().child_closed(child);
                 say(ctx, child, None);
                 ending.answers.into_iter().for_each(|answer| answer.send(()));
             }

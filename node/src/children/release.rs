@@ -49,7 +49,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) struct Release {
     answers: Vec<Answer<ChildReleased>>,
     /// Who has asked for it last.
-    to: Option<NodeId>,
+    pub(super) to: Option<NodeId>,
     state: Option<Snapshot>,
 }
 
@@ -97,7 +97,8 @@ impl Host {
             return answer.send(ChildReleased::Stale { generation });
         }
         let release = hosted.release.get_or_insert_default();
-        if let Some(has) = release.to.filter(|has| *has != ask.to && !ask.but.contains(has)) {
+        let other = |has: &NodeId| has.name != ask.to.name && !ask.but.contains(has);
+        if let Some(has) = release.to.filter(other) {
             return answer.send(ChildReleased::Elsewhere(Some(has)));
         }
         tracing::debug!(%child, to = %ask.to, "asked for");
@@ -230,7 +231,7 @@ impl Host {
 fn seen_elsewhere(ctx: &RawContext, ask: &ReleaseChild) -> Option<NodeId> {
     let us = ctx.runtime().id();
     let others = ctx.runtime().children().see(&ask.child, us).runs.into_iter();
-    let others = others.filter(|(on, run)| *on != ask.to && run.ended().is_none());
+    let others = others.filter(|(on, run)| on.name != ask.to.name && run.ended().is_none());
     let others = others.filter(|(on, _)| *on != us && !ask.but.contains(on));
     others.max_by_key(|(_, run)| (run.generation, run.is_live())).map(|(on, _)| on)
 }

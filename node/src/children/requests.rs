@@ -150,7 +150,7 @@ impl Children {
             let detail = "the node is about to leave".to_owned();
             return answer.send(Err(HostRefusal::No { detail }));
         }
-        let before = from.map(|from| {
+        let taking = from.map(|from| {
             let (node, us) = (Weak::clone(&self.node), self.ctx.runtime().id());
             let taker = Taker { child: ask.child.clone(), us, generation: ask.generation };
             if from == us {
@@ -159,7 +159,7 @@ impl Children {
             }
             let_go(node, from, taker)
         });
-        if let Some(start) = self.host.host(&self.ctx, ask, before, answer) {
+        if let Some(start) = self.host.host(&self.ctx, ask, taking, answer) {
             self.tasks.spawn(async move { Done::Started(start.await) });
         }
     }

@@ -19,9 +19,10 @@
 //! - *the old host is of a version that does not know this*: it is asked to end the child, and the child
 //!   begins without its state.
 //! - *the new host is of such a version*: it says so to the owner, which has the old one end it first.
-//! - *who asks is behind*, and a later generation runs there, or the same: this one does not begin.
+//! - *who asks is behind*, and a later generation runs there, or the same: this one does not begin. That is
+//!   no end of the child: its owner is told, and sees the other soon.
 
-use std::sync::Weak;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use purlin_proto::admin::children::{ChildReleased, EndChild, ReleaseChild};
@@ -52,6 +53,16 @@ pub(super) struct Taker {
     pub(super) generation: u64,
 }
 
+/// What a process that takes over a child waits for.
+pub(super) struct Taking {
+    pub(super) before: Before,
+    pub(super) behind: Behind,
+}
+
+/// The generation that runs elsewhere, so that this process does not begin: it has not ended then, it has
+/// never been there.
+pub(super) type Behind = Arc<OnceLock<u64>>;
+
 /// Where a child is looked for.
 struct Trail {
     /// Each has told of the next; the last is to be asked.
@@ -67,8 +78,9 @@ impl Trail {
         Some((*on, [before, &self.closed].concat()))
     }
 
-    fn follow(&mut self, to: NodeId) {
-        match self.open.contains(&to) || self.open.len() + self.closed.len() >= TRAIL {
+    fn follow(&mut self, to: NodeId, us: NodeId) {
+        let known = to.name == us.name || self.open.contains(&to);
+        match known || self.open.len() + self.closed.len() >= TRAIL {
             true => self.turn_back(),
             false => self.open.push(to),
         }
@@ -81,11 +93,9 @@ impl Trail {
 }
 
 /// Comes when the old host has let go of a child, or whoever has taken it over since.
-pub(super) fn let_go(node: Weak<Shared>, from: NodeId, taker: Taker) -> Before {
-    Box::pin(async move {
-        let trail = Trail { open: vec![from], closed: Vec::new() };
-        ask(&node, &taker, trail).await
-    })
+pub(super) fn let_go(node: Weak<Shared>, from: NodeId, taker: Taker) -> Taking {
+    let trail = Trail { open: vec![from], closed: Vec::new() };
+    taking(node, trail, None, taker)
 }
 
 /// Comes when nobody has a child that was let go of here, with what it has left here or there.
@@ -94,18 +104,23 @@ pub(super) fn take_back(
     has: Option<NodeId>,
     left: Option<Snapshot>,
     taker: Taker,
-) -> Before {
-    Box::pin(async move {
-        let trail = Trail { open: has.into_iter().collect(), closed: vec![taker.us] };
-        let found = ask(&node, &taker, trail).await?;
-        Ok(found.or(left))
-    })
+) -> Taking {
+    let trail = Trail { open: has.into_iter().collect(), closed: vec![taker.us] };
+    taking(node, trail, left, taker)
+}
+
+fn taking(node: Weak<Shared>, trail: Trail, left: Option<Snapshot>, taker: Taker) -> Taking {
+    let behind = Behind::default();
+    let found = Arc::clone(&behind);
+    let before = Box::pin(async move { Ok(ask(&node, &taker, trail, &found).await?.or(left)) });
+    Taking { before, behind }
 }
 
 async fn ask(
     node: &Weak<Shared>,
     taker: &Taker,
     mut trail: Trail,
+    behind: &Behind,
 ) -> Result<Option<Snapshot>, String> {
     let Taker { child, us, generation } = taker;
     let began = Instant::now();
@@ -121,9 +136,10 @@ async fn ask(
                 return Ok(state);
             }
             Ok(ChildReleased::Stale { generation }) => {
+                behind.get_or_init(|| generation);
                 return Err(format!("generation {generation} runs on {on}"));
             }
-            Ok(ChildReleased::Elsewhere(Some(to))) => trail.follow(to),
+            Ok(ChildReleased::Elsewhere(Some(to))) => trail.follow(to, *us),
             // Its children end with the process that would have answered.
             Ok(ChildReleased::Elsewhere(None)) | Err(CallError::NoProcess) => trail.turn_back(),
             Err(CallError::NotUnderstood { .. }) => return end(&runtime, on, taker).await,

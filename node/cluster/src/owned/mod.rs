@@ -135,8 +135,9 @@ struct Peer {
     replica: Replica,
     /// How far it has read our log.
     at: Position,
-    /// How far our log was when it came up.
+    /// How far our log was when it came up, and whether it has read that.
     first: u64,
+    has_read: bool,
     /// The position it will have when it has read the page that is under way to it.
     reading: Option<u64>,
 }
@@ -168,8 +169,7 @@ impl Owned {
 
     /// Whether a node has read all that this one said before it was up, as far as it has said so.
     pub fn has_read(&self, peer: &NodeId) -> bool {
-        let read = |peer: &Peer| peer.at.copy.is_none() && peer.at.after >= peer.first;
-        self.peers.get(peer).is_some_and(read)
+        self.peers.get(peer).is_some_and(|peer| peer.has_read)
     }
 
     /// This node's entries, by key.
@@ -190,7 +190,8 @@ impl Owned {
                 if peer != self.me && !self.peers.contains_key(&peer) {
                     let replica = Replica::new(self.bounds);
                     let (at, first) = (Position::default(), self.own.head());
-                    self.peers.insert(peer, Peer { replica, at, first, reading: None });
+                    let known = Peer { replica, at, first, has_read: first == 0, reading: None };
+                    self.peers.insert(peer, known);
                     self.greet(peer);
                 }
             }
@@ -320,6 +321,7 @@ impl Owned {
             return;
         }
         let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.has_read |= at.copy.is_none() && at.after >= peer.first;
         // Said before it had the page that is on its way.
         if !again && peer.reading.is_some_and(|upto| at.after < upto) {
             return;
