@@ -530,6 +530,50 @@ fn a_start_that_is_refused_leaves_what_was_there_of_an_earlier_one() {
 }
 
 #[test]
+fn a_node_that_is_back_hears_of_its_children_though_who_told_of_them_is_just_lost() {
+    for seed in 1..=5 {
+        cluster(seed, NodeBuilder::movable::<Counter>).run(async |cluster| {
+            start(cluster, Mode::Available).await;
+            cluster.stop("n1").await;
+            // Others decide about its children by now, and tell of them.
+            cluster.advance(Duration::from_secs(5)).await;
+            cluster.crash("n2");
+            cluster.restart("n1").await;
+
+            // As a program does when it starts; and then each is stopped.
+            let start_and_stop = |node: Node| async move {
+                while node.members().len() < NODES.len() - 1 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                let tally = node.cluster_supervisor(ClusterSupervisor::new("tally").available());
+                for number in 0..CHILDREN as u64 {
+                    let child = || ClusterChild::actor::<Counter>(number, None);
+                    // Its owner may not be there yet.
+                    while tally.start_child(child()).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    while tally.stop_child(number).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+            };
+            cluster.node("n1").run(start_and_stop).await.unwrap();
+            cluster.restart("n2").await;
+            cluster.advance(Duration::from_secs(30)).await;
+
+            for name in NODES {
+                for child in 0..CHILDREN {
+                    let child: ChildId = format!("tally/{child}").parse().unwrap();
+                    let run = |node: &Node| node.runtime().children().own_run(&child);
+                    let run = cluster.node(name).look(run).flatten();
+                    assert_eq!(run, None, "seed {seed}: {child} on {name}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn a_node_that_has_just_come_up_can_call_each_child_at_once() {
     for seed in 1..=5 {
         cluster(seed, NodeBuilder::movable::<Counter>).run(async |cluster| {

@@ -1,4 +1,4 @@
-//! When a node has come up: what it has written about children that are ours to decide about.
+//! When a node has come up: what it knows of children that are ours to decide about.
 //!
 //! A newcomer asks everyone, for everyone is new to it; everyone asks the newcomer, which may come
 //! from another part of a split, or may have been alone with children of its own. The answer comes when

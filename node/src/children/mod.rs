@@ -32,8 +32,8 @@
 //! - *a node joins*: it asks all others for the records of its shards, and decides nothing before they
 //!   have answered or 5 s have passed; they answer when they see it too, it has read their entries, and
 //!   nothing is under way ([`handover`]). A call to a child that it has not heard of waits until then.
-//!   What was told by a node that is gone, by all who know it: the newcomer may be that node, back
-//!   before anybody had missed it.
+//!   All who know a record hand it over, whoever tells it: that node may be gone and not be missed yet,
+//!   or be the newcomer itself.
 //! - *a node knows more than the owner tells*, since the one that told it is gone and the owner could
 //!   not ask: it tells that itself after 10 s.
 //! - *the cluster is split*: each side has its own rings and owners, so an available child runs on

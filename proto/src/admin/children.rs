@@ -311,7 +311,7 @@ pub struct EndChild {
 }
 message!(EndChild, "node.children_end", ());
 
-/// Hand over the records that the asked node has written and the asking one is to decide about now.
+/// Hand over the records that the asked node has and the asking one is to decide about now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HandOverChildren {
     /// Who asks.

@@ -179,12 +179,6 @@ impl ChildTable {
         self.news.note([EntryKey::Child(child.clone())]);
     }
 
-    /// Whether this node tells the record of a child, or nobody does any more.
-    pub fn speaks_for(&self, child: &ChildId) -> bool {
-        let state = lock(&self.state);
-        state.records.get(child).is_some_and(|kept| kept.own || kept.told.is_empty())
-    }
-
     /// Whether another node tells the record of a child as it is known here, or a newer one.
     pub fn is_told_by(&self, child: &ChildId, node: NodeId) -> bool {
         let state = lock(&self.state);
@@ -488,17 +482,5 @@ mod tests {
 
         table.record_told(other, &child, Some(record(3, "n")));
         assert!(table.is_told_by(&child, other));
-    }
-
-    #[test]
-    fn for_what_nobody_tells_any_more_everybody_speaks() {
-        let table = ChildTable::new(Arc::default());
-        let (child, other) = (ChildId::new("jobs", "a"), NodeId::new("m".into(), 1));
-        table.record_told(other, &child, Some(record(1, "m")));
-        assert!(!table.speaks_for(&child));
-
-        table.vanished(other);
-
-        assert!(table.speaks_for(&child));
     }
 }
