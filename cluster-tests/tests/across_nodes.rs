@@ -6,11 +6,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use purlin::kinds::{Add, Counter, Echo, Kv, Read, Say};
-use purlin::{
-    CallError, ChildSpec, Dest, ExitReason, LinkDown, Node, NodeBuilder, NodeEvent, Received,
-    SpawnError, Strategy, Supervisor,
-};
+use purlin::prelude::*;
+use purlin::{Dest, LinkDown, NodeBuilder, NodeEvent, Received, SpawnError, Strategy, zero_copy};
 use purlin_cluster_tests::memory::{Cluster, until_sees};
 use purlin_cluster_tests::probe::{PROBE, Probe};
 
@@ -55,6 +54,66 @@ async fn a_process_on_another_node_is_called_by_pid_and_by_name() {
     assert_eq!(c.call("hits@n9", Read).await, Err(CallError::NoConnection));
     let misunderstood = c.call("hits@n1", Say("hi".into())).await.unwrap_err();
     assert!(matches!(misunderstood, CallError::NotUnderstood { .. }), "{misunderstood:?}");
+}
+
+/// Keeps what it is sent.
+struct Album(Vec<Bytes>);
+
+#[derive(Serialize, Deserialize)]
+struct Photo(#[serde(with = "zero_copy")] Bytes);
+
+impl Message for Photo {
+    const NAME: &'static str = "album.photo";
+    type Reply = ();
+}
+
+#[derive(Serialize, Deserialize)]
+struct Show(usize);
+
+impl Message for Show {
+    const NAME: &'static str = "album.show";
+    type Reply = Photo;
+}
+
+impl Actor for Album {
+    const KIND: &'static str = "album";
+    type Args = ();
+    type Messages = (Photo, Show);
+
+    async fn start((): (), _: &mut Context<Self>) -> Outcome<Self> {
+        Ok(Self(Vec::new()))
+    }
+}
+
+impl Handler<Photo> for Album {
+    async fn handle(&mut self, Photo(bytes): Photo, _: &mut Context<Self>) -> Outcome {
+        self.0.push(bytes);
+        Ok(())
+    }
+}
+
+impl Handler<Show> for Album {
+    async fn handle(&mut self, Show(at): Show, _: &mut Context<Self>) -> Outcome<Photo> {
+        Ok(Photo(self.0[at].clone()))
+    }
+}
+
+/// The first of them wait for the dial, and the others find a link; replies share as messages do.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_shared_arrive_whole_and_in_order() {
+    let cluster = Cluster::start(2, NodeBuilder::actor::<Album>).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let album = b.runtime().spawn_named::<Album>("album", ()).await.unwrap();
+    let photo = |size: usize| Bytes::from((0..=250).cycle().take(size).collect::<Vec<u8>>());
+    let photos = [8 << 20, 3, 100_000, 16 << 10, (16 << 10) - 1, 1 << 20].map(photo);
+
+    let album = Ref::<Album>::from_pid(a.runtime(), album.pid());
+    for photo in &photos {
+        album.send_wait(Photo(photo.clone())).await;
+    }
+    for (at, photo) in photos.iter().enumerate() {
+        assert!(album.call(Show(at)).await.unwrap().0 == photo, "photo {at} is another");
+    }
 }
 
 #[tokio::test(start_paused = true)]

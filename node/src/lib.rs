@@ -86,7 +86,9 @@ pub use purlin_proto as proto;
 pub use purlin_proto::admin::children::{
     ClusterChildError, ClusterChildInfo, ClusterChildState, StartedChild,
 };
-pub use purlin_proto::{ChildId, ChildPlacement, Gauge, Mode, Placement, PlacementError};
+pub use purlin_proto::{
+    ChildId, ChildPlacement, Gauge, Mode, Placement, PlacementError, zero_copy,
+};
 pub use purlin_runtime::{
     Actor, AutoShutdown, Backoff, CallError, ChildCounts, ChildError, ChildInfo, ChildKey,
     ChildSpec, ChildState, Codec, Conflict, Context, Deferred, Dest, Down, DynamicSupervisor,

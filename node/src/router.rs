@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use purlin_proto::{Frame, Name, NodeId, NodeName, Pid};
+use bytes::BytesMut;
+use purlin_proto::{Frame, Name, NodeId, NodeName, Pid, Pieces};
 use purlin_runtime::mutant::is_planted;
 use purlin_runtime::{Holding, Lease, Peer, Priority, Remote, Sent};
 use purlin_transport as transport;
@@ -134,8 +134,8 @@ impl Remote for Router {
         let early = is_planted("early-down") && priority == transport::Priority::System;
         let flow = flow_of(if early { flow + 1 } else { flow });
         // Where there is a link to just this life, nothing needs to be looked up.
-        let sent = match to {
-            Peer::Life(id) => self.endpoint.send_now(&id, flow, priority, encode),
+        let sent = match &to {
+            Peer::Life(id) => self.endpoint.send_now(id, flow, priority, encode),
             Peer::Name(_) => None,
         };
         let sent = match sent {
@@ -148,7 +148,7 @@ impl Remote for Router {
         result(sent)
     }
 
-    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent {
+    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Pieces) -> Sent {
         let (flow, priority) = (flow_of(flow), priority_of(priority));
         match self.find(to) {
             Ok(Place { id, address, .. }) => {

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::{Deserialize, DeserializeOwned};
 
 use crate::limits::FRAME_BYTES;
+use crate::zero_copy::{Pieces, offered};
 
 /// The limits that a decoder runs with; a type parameter in bincode, hence steps.
 const STEPS: [usize; 4] = [STEP_0, STEP_1, STEP_2, FRAME_BYTES];
@@ -96,6 +97,20 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<()
     Ok(())
 }
 
+/// As [`encode`], of whatever size, in pieces, which begin with `head`: bytes that are
+/// [shared](crate::zero_copy) are one.
+pub fn encode_pieces<T: Serialize + ?Sized>(
+    value: &T,
+    head: BytesMut,
+) -> Result<Pieces, EncodeError> {
+    let mut writer = InPieces { pieces: Pieces::default(), open: head };
+    bincode::serde::encode_into_writer(value, Writer(&mut writer), config::<FRAME_BYTES>())
+        .map_err(|error| EncodeError::Value { detail: error.to_string() })?;
+    let InPieces { mut pieces, open } = writer;
+    pieces.push(open.freeze());
+    Ok(pieces)
+}
+
 /// As [`encode`], if the value has `most` bytes at most; else the buffer is as it was.
 pub fn encode_within<T: Serialize + ?Sized>(
     value: &T,
@@ -103,11 +118,11 @@ pub fn encode_within<T: Serialize + ?Sized>(
     most: usize,
 ) -> Result<Fit, EncodeError> {
     let before = out.len();
-    let mut within = Within { out, most: before + most, beyond: 0, pieces: 0 };
+    let mut within = Within { out, most: before + most, beyond: 0, shared: false, pieces: 0 };
     let encoded =
         bincode::serde::encode_into_writer(value, Writer(&mut within), config::<FRAME_BYTES>());
     let beyond = within.beyond;
-    if beyond > 0 {
+    if beyond > 0 || within.shared {
         let at_least = out.len() - before + beyond;
         out.truncate(before);
         return Ok(Fit::TooLarge { at_least });
@@ -128,8 +143,8 @@ pub enum Fit {
     Whole,
     /// It has not.
     TooLarge {
-        /// Its size, if it consists of few pieces, as strings and bytes do; else so much of it as
-        /// was quickly counted.
+        /// Its size without what is [shared](crate::zero_copy), if it consists of few pieces, as
+        /// strings and bytes do; else so much of it as was quickly counted.
         at_least: usize,
     },
 }
@@ -174,6 +189,8 @@ struct Within<'a> {
     out: &'a mut BytesMut,
     most: usize,
     beyond: usize,
+    /// Something shared is beyond, too.
+    shared: bool,
     pieces: usize,
 }
 
@@ -182,8 +199,13 @@ const PIECES: usize = 1000;
 
 impl std::io::Write for Within<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.beyond == 0 && self.out.len() + bytes.len() <= self.most {
+        let is_full = self.beyond > 0 || self.shared;
+        if !is_full && self.out.len() + bytes.len() <= self.most {
             self.out.extend_from_slice(bytes);
+            return Ok(bytes.len());
+        }
+        if offered(bytes).is_some() {
+            self.shared = true;
             return Ok(bytes.len());
         }
         self.beyond += bytes.len();
@@ -192,6 +214,29 @@ impl std::io::Write for Within<'_> {
             true => Ok(bytes.len()),
             false => Err(std::io::ErrorKind::FileTooLarge.into()),
         }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A buffer that shared bytes are not copied into.
+struct InPieces {
+    pieces: Pieces,
+    open: BytesMut,
+}
+
+impl std::io::Write for InPieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match offered(bytes) {
+            Some(shared) => {
+                self.pieces.push(self.open.split().freeze());
+                self.pieces.push(shared);
+            }
+            None => self.open.extend_from_slice(bytes),
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

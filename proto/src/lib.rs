@@ -50,6 +50,7 @@ mod signal;
 mod snapshot;
 pub mod supervision;
 pub mod trust;
+pub mod zero_copy;
 
 pub use crate::child::{ChildId, ChildPlacement, Mode, ParseChildIdError};
 pub use crate::dest::{Dest, ParseDestError};
@@ -76,3 +77,4 @@ pub use crate::serial::{Serial, SerialError};
 pub use crate::serials::Serials;
 pub use crate::signal::{Direct, DirectKind, Envelope, Signal, Spawn, Target};
 pub use crate::snapshot::Snapshot;
+pub use crate::zero_copy::Pieces;

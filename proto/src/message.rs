@@ -12,6 +12,10 @@ use serde::de::DeserializeOwned;
 /// program's interface and should not change when the Rust type is renamed. By convention it is
 /// `kind.verb`. It must be a valid [`Name`](crate::Name).
 ///
+/// Encoded it has 64 MiB at most ([`FRAME_BYTES`](crate::limits::FRAME_BYTES), with its addresses).
+/// Large bytes in it are best marked with [`zero_copy`](crate::zero_copy), smaller ones with
+/// `serde_bytes`; to serde a plain `Vec<u8>` is a sequence of numbers, a hundred times slower.
+///
 /// ```
 /// use purlin_proto::Message;
 /// use serde::{Deserialize, Serialize};

@@ -43,7 +43,8 @@ pub enum NameError {
 
 /// The name of a node: 1 to 32 bytes of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
 ///
-/// Stored inline, so it is `Copy` and comparing two is four machine words.
+/// Stored inline, so it is `Copy` and comparing two is four machine words; and aligned as they are, so
+/// that what holds one is moved by words, not by bytes.
 ///
 /// ```
 /// use purlin_proto::NodeName;
@@ -54,6 +55,7 @@ pub enum NameError {
 /// # Ok::<(), purlin_proto::NameError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(align(8))]
 pub struct NodeName([u8; NODE_NAME_BYTES]);
 
 impl NodeName {

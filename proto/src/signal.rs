@@ -21,6 +21,7 @@ use crate::name::Name;
 use crate::payload::{Codec, Payload};
 use crate::reason::ExitReason;
 use crate::serials::{DIFFERENCE_BYTES, Serials};
+use crate::zero_copy::Pieces;
 
 /// One signal and its two ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,6 +261,20 @@ impl<T: Serialize> Direct<'_, T> {
         })
     }
 
+    /// The frame in pieces: [shared](crate::zero_copy) bytes of the value are pieces. `size` is that
+    /// of all others, as far as it is known.
+    pub fn encode_pieces(&self, size: usize) -> Result<Pieces, EncodeError> {
+        let mut out = BytesMut::with_capacity(size);
+        let pieces = match self.put_head(&mut out) {
+            Codec::Bincode => codec::encode_pieces(self.value, out)?,
+            codec @ Codec::Json => {
+                Payload::encode_into(codec, self.value, &mut out)?;
+                Pieces::from(out.freeze())
+            }
+        };
+        bounded(pieces)
+    }
+
     /// Appends the frame to a buffer if it is a small one, of
     /// [`SMALL_FRAME_BYTES`](crate::limits::SMALL_FRAME_BYTES) at most; else, and on an error, the
     /// buffer is as it was.
@@ -316,6 +331,13 @@ impl<T: Serialize> Direct<'_, T> {
     }
 }
 
+fn bounded(pieces: Pieces) -> Result<Pieces, EncodeError> {
+    match pieces.len() {
+        bytes if bytes > FRAME_BYTES => Err(EncodeError::TooLarge { bytes, limit: FRAME_BYTES }),
+        _ => Ok(pieces),
+    }
+}
+
 /// Lets a frame be appended; takes back what is too large or has failed.
 fn checked(
     out: &mut BytesMut,
@@ -335,29 +357,41 @@ fn checked(
 impl Envelope {
     /// Appends the envelope to a buffer, which on an error is as it was.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
-        checked(out, |out| self.encode_unchecked(out))
+        checked(out, |out| {
+            if let Some(payload) = self.put(out)? {
+                out.put_slice(payload);
+            }
+            Ok(())
+        })
     }
 
-    fn encode_unchecked(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+    /// The frame in pieces, of which the payload is one.
+    pub fn encode_pieces(&self) -> Result<Pieces, EncodeError> {
+        let mut out = BytesMut::new();
+        let payload = self.put(&mut out)?.cloned();
+        let mut pieces = Pieces::from(out.freeze());
+        pieces.push(payload.unwrap_or_default());
+        bounded(pieces)
+    }
+
+    /// Appends all but the payload, which is returned and comes last.
+    fn put(&self, out: &mut BytesMut) -> Result<Option<&Bytes>, EncodeError> {
         use number as n;
         match &self.signal {
             Signal::Send { message, payload, waits } => {
                 self.head(if *waits { n::SEND_WAIT } else { n::SEND }, out);
-                put_message(message, payload, out);
-                Ok(())
+                Ok(Some(put_message(message, payload, out)))
             }
             Signal::Call { reference, remaining, message, payload } => {
                 self.head(n::CALL, out);
                 put_call(*reference, *remaining, out);
-                put_message(message, payload, out);
-                Ok(())
+                Ok(Some(put_message(message, payload, out)))
             }
             Signal::Reply { reference, result: Ok(payload) } => {
                 self.head(n::REPLY, out);
                 out.put_u64_le(reference.0);
                 out.put_u8(payload.codec as u8);
-                out.put_slice(&payload.bytes);
-                Ok(())
+                Ok(Some(&payload.bytes))
             }
             Signal::Reply { reference, result: Err(error) } => {
                 self.with(n::REPLY_ERROR, &(reference, error), out)
@@ -384,9 +418,9 @@ impl Envelope {
         number: u8,
         body: &T,
         out: &mut BytesMut,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<Option<&Bytes>, EncodeError> {
         self.head(number, out);
-        codec::encode(body, out)
+        codec::encode(body, out).map(|()| None)
     }
 
     fn head(&self, number: u8, out: &mut BytesMut) {
@@ -495,11 +529,12 @@ fn put_name(name: &str, out: &mut BytesMut) {
     out.put_slice(name.as_bytes());
 }
 
-fn put_message(message: &MessageName, payload: &Payload, out: &mut BytesMut) {
-    out.reserve(2 + NAME_BYTES + payload.bytes.len());
+/// Appends all but the payload's bytes, which are returned.
+fn put_message<'a>(message: &MessageName, payload: &'a Payload, out: &mut BytesMut) -> &'a Bytes {
+    out.reserve(2 + NAME_BYTES);
     put_name(message.as_str(), out);
     out.put_u8(payload.codec as u8);
-    out.put_slice(&payload.bytes);
+    &payload.bytes
 }
 
 fn take_message(mut rest: Bytes) -> Result<(MessageName, Payload), DecodeError> {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError, EncodeError};
 use crate::limits::SNAPSHOT_BYTES;
-use crate::payload::bytes_serde;
+use crate::zero_copy;
 
 /// The first byte of a snapshot at rest. Another one is of a program that writes them otherwise.
 const FORMAT: u8 = 1;
@@ -27,7 +27,7 @@ pub struct Snapshot {
     /// The form of the state, as its actor counts them.
     pub version: u32,
     /// The state, encoded; at most [`SNAPSHOT_BYTES`].
-    #[serde(with = "bytes_serde")]
+    #[serde(with = "zero_copy")]
     pub state: Bytes,
 }
 

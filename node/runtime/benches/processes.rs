@@ -274,9 +274,15 @@ async fn monitors() {
 struct Nowhere;
 
 impl Remote for Nowhere {
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: bytes::Bytes) -> Sent {
+    fn send_large(
+        &self,
+        to: Peer,
+        from: u64,
+        priority: Priority,
+        frame: purlin_proto::Pieces,
+    ) -> Sent {
         self.send(to, from, priority, &mut |out| {
-            out.extend_from_slice(&frame);
+            out.extend_from_slice(&frame.clone().into_bytes());
             true
         })
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use either::Either;
 use purlin_proto::{
     CallError, Dest, Down, ExitReason, Fence, LinkDown, Message, Name, NodeEvent, NodeName, Pid,
-    Reference, SpawnError,
+    Reference, SpawnError, zero_copy,
 };
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
@@ -385,7 +385,7 @@ impl<A: Actor> Context<A> {
 
     /// The next thing in the mailbox, or the reason to end. Others get their turn after a while,
     /// however full the mailbox is.
-    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Next<A>, ExitReason>> {
+    fn poll_next(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Next, ExitReason>> {
         if let Some(reason) = self.more_if_any().and_then(|more| more.stopping.take()) {
             return Poll::Ready(Err(reason));
         }
@@ -422,19 +422,16 @@ impl<A: Actor> Context<A> {
         if let Some(idle) = self.more_if_any().and_then(|more| more.idle.as_mut()) {
             idle.note_busy();
         }
-        self.process.note_taken(self.batch.len());
+        let arrival = usize::from(matches!(next, Next::Arrival));
+        self.process.note_taken(self.batch.len() - arrival);
         Poll::Ready(Ok(next))
     }
 
-    /// The next of the batch. A small message of another node is decoded where it lies; one that is
-    /// none of this actor's is passed over.
-    fn pop(&mut self) -> Option<Next<A>> {
-        loop {
-            match self.batch.read(&self.process, A::Messages::decode) {
-                Some(Some(message)) => return Some(Next::Message(message)),
-                Some(None) => {}
-                None => return self.batch.pop(&self.process).map(Next::Item),
-            }
+    /// The next of the batch.
+    fn pop(&mut self) -> Option<Next> {
+        match self.batch.is_arrival() {
+            true => Some(Next::Arrival),
+            false => self.batch.pop(&self.process).map(Next::Item),
         }
     }
 
@@ -561,26 +558,28 @@ pub(crate) fn run_from<A: Actor, O: Origin<A>>(
 }
 
 /// What a process takes out of its mailbox.
-enum Next<A: Actor> {
+enum Next {
     Item(Item),
-    /// A small message of another node, decoded where it lay.
-    Message(<A::Messages as Messages<A>>::One),
+    /// The first of the batch, a small message of another node: decoded where it lies, by whoever
+    /// handles it, as each time that it is moved costs as much as all the rest.
+    Arrival,
 }
 
 fn handle_next<'a, A: Actor>(
     actor: &'a mut A,
-    next: Next<A>,
+    next: Next,
     ctx: &'a mut Context<A>,
 ) -> impl Future<Output = Handled> + Send + 'a {
     let message = match next {
-        Next::Message(message) => Some(message),
+        Next::Arrival => ctx.batch.read(&ctx.process, A::Messages::decode).flatten(),
         Next::Item(Item::Local(message)) => Some(A::Messages::find(Local(message))),
         Next::Item(Item::Encoded(mut message)) => {
             let reply = message.reply.take();
             let (name, payload) = (message.name.as_str().as_bytes(), &message.payload);
             let (codec, body) = (payload.codec, &payload.bytes[..]);
             let encoded = Encoded { name, codec, body, reply, process: &ctx.process };
-            aside(body.len(), || A::Messages::decode(encoded))
+            let decode = || A::Messages::decode(encoded);
+            aside(body.len(), || zero_copy::reading(&payload.bytes, decode))
         }
         Next::Item(Item::Notice(notice)) => {
             return Either::Left(ctx.handle_notice(actor, *notice));

@@ -169,6 +169,11 @@ impl Queue {
         }
     }
 
+    /// Whether the first is a small message of another node.
+    fn is_arrival(&self) -> bool {
+        matches!(self.slots.front(), Some(Slot::Arrivals(_)))
+    }
+
     /// Takes out the first if it is a small message of another node, and reads it where it lies.
     fn read<T>(&mut self, owner: &Process, read: impl FnOnce(Encoded<'_>) -> T) -> Option<T> {
         let Slot::Arrivals(first) = self.slots.front_mut()? else { return None };
@@ -201,6 +206,11 @@ pub(crate) struct Batch(Option<Box<Mutex<Queue>>>);
 impl Batch {
     pub(crate) fn pop(&mut self, owner: &Process) -> Option<Item> {
         inner(self.0.as_mut()?).pop(owner)
+    }
+
+    /// Whether the first is a small message of another node.
+    pub(crate) fn is_arrival(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|items| inner(items).is_arrival())
     }
 
     /// Takes out the first if it is a small message of another node, and reads it where it lies.

@@ -343,6 +343,9 @@ impl<M: Message, F: Future<Output = Outcome<M::Reply>>> Future for Handling<F, M
         let Some(handler) = this.handler.as_pin_mut() else { return Poll::Ready(Ok(())) };
         let outcome = ready!(handler.poll(cx));
         current::with(|process| process.end());
+        if outcome.is_ok() && matches!(this.origin, Origin::Elsewhere(None)) {
+            return Poll::Ready(Ok(()));
+        }
         let reply = this.origin.take_reply();
         Poll::Ready(match outcome {
             Ok(value) => {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use purlin_proto::admin::CALL_TIMEOUT;
 use purlin_proto::{CallError, Dest, ExitReason, Message, Pid, Target};
+use tokio::task::coop::consume_budget;
 
 use crate::actor::{Actor, Handler};
 use crate::messages::via;
 use crate::process::Process;
 use crate::remote::Peer;
-use crate::route::Route;
+use crate::route::{Route, deadline};
 use crate::runtime::Runtime;
 
 /// A process that runs the actor `A`, here or on another node.
@@ -32,6 +33,11 @@ enum Place {
     Here(Arc<Process>),
     There(Pid),
     Named(Dest),
+}
+
+/// Where a process of another node is.
+fn there(pid: &Pid) -> (Peer, Target) {
+    (Peer::Life(pid.node), Target::Serial(pid.serial))
 }
 
 impl<A: Actor> Ref<A> {
@@ -78,7 +84,10 @@ impl<A: Actor> Ref<A> {
     fn route(&self) -> Route {
         match &self.place {
             Place::Here(process) => Route::Here(Some(Arc::clone(process))),
-            Place::There(pid) => Route::There(Peer::Life(pid.node), Target::Serial(pid.serial)),
+            Place::There(pid) => {
+                let (peer, to) = there(pid);
+                Route::There(peer, to)
+            }
             Place::Named(name) => self.runtime.route(name),
         }
     }
@@ -108,6 +117,10 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
+        if let Place::There(pid) = &self.place {
+            let (peer, to) = there(pid);
+            return self.runtime.send_there(peer, &to, &message);
+        }
         self.note_cast();
         self.runtime.send_to(&self.route(), message, Some(via::<A, M>));
     }
@@ -117,6 +130,15 @@ impl<A: Actor> Ref<A> {
     where
         A: Handler<M>,
     {
+        if let Place::There(pid) = &self.place {
+            // A fast sender and its receiver go in step.
+            consume_budget().await;
+            let (peer, to) = there(pid);
+            // Mostly there is room; then nothing needs to be kept while it waits.
+            if self.runtime.send_if_room(peer, &to, &message) {
+                return;
+            }
+        }
         self.note_cast();
         self.runtime.send_wait_to(self.route(), message, Some(via::<A, M>)).await;
     }
@@ -140,7 +162,11 @@ impl<A: Actor> Ref<A> {
     {
         let timeout = match &self.place {
             Place::Named(name) => self.runtime.when_there(name, timeout).await?,
-            Place::Here(_) | Place::There(_) => timeout,
+            Place::Here(_) => timeout,
+            Place::There(pid) => {
+                let (peer, to) = there(pid);
+                return self.runtime.call_there(peer, to, message, deadline(timeout)).await;
+            }
         };
         self.runtime.call_to(self.route_one()?, message, timeout, Some(via::<A, M>)).await
     }

@@ -9,7 +9,7 @@ use purlin_proto::codec::{EncodeError, Fit};
 use purlin_proto::limits::SMALL_FRAME_BYTES;
 use purlin_proto::{
     CallError, Codec, Direct, DirectKind, Envelope, ExitReason, Frame, MessageName, MessageRef,
-    Name, NodeId, NodeName, Payload, Pid, Reference, Signal, Spawn, SpawnError, Target,
+    Name, NodeId, NodeName, Payload, Pid, Pieces, Reference, Signal, Spawn, SpawnError, Target,
 };
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
@@ -45,8 +45,8 @@ pub trait Remote: Send + Sync + 'static {
 
     /// As [`send`](Self::send), for a frame that is too large to be encoded among others
     /// ([`SMALL_FRAME_BYTES`](purlin_proto::limits::SMALL_FRAME_BYTES)), or may be: nobody else is
-    /// to wait while it is encoded.
-    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent;
+    /// to wait while it is encoded. It comes in pieces, so that what is shared is not copied.
+    fn send_large(&self, to: Peer, flow: u64, priority: Priority, frame: Pieces) -> Sent;
 
     /// Tells a node something about the way itself, ahead of all envelopes; nothing if there is no
     /// connection to it now.
@@ -205,11 +205,10 @@ impl Runtime {
         priority: Priority,
     ) -> Sent {
         if envelope.signal.payload_bytes() > SMALL_FRAME_BYTES {
-            let mut frame = BytesMut::new();
-            return match envelope.encode(&mut frame) {
-                Ok(()) => {
+            return match envelope.encode_pieces() {
+                Ok(frame) => {
                     self.catch_up(to.name(), envelope.from);
-                    self.put_large(to, flow, priority, frame.freeze())
+                    self.put_large(to, flow, priority, frame)
                 }
                 Err(_) => Sent::NotEncodable,
             };
@@ -219,7 +218,7 @@ impl Runtime {
         self.put_frame(to, flow, priority, encode)
     }
 
-    fn put_large(&self, to: Peer, flow: u64, priority: Priority, frame: Bytes) -> Sent {
+    fn put_large(&self, to: Peer, flow: u64, priority: Priority, frame: Pieces) -> Sent {
         match self.0.remote.get() {
             Some(remote) => remote.send_large(to, flow, priority, frame),
             None => Sent::Unreachable,
@@ -265,9 +264,8 @@ impl Runtime {
         self.catch_up(to.name(), direct.from);
         let sent = self.put_frame(to, flow, priority, encode);
         let Some(size) = large else { return failed.map_or(Ok(sent), Err) };
-        let mut frame = BytesMut::with_capacity(size);
-        aside(size, || direct.encode(&mut frame))?;
-        Ok(self.put_large(to, flow, priority, frame.freeze()))
+        let frame = aside(size, || direct.encode_pieces(size))?;
+        Ok(self.put_large(to, flow, priority, frame))
     }
 
     /// Answers a call of another node; if it is gone meanwhile, nobody waits for the answer.

@@ -282,21 +282,49 @@ impl Runtime {
             Route::Here(process) => {
                 self.deliver(process.as_deref(), Item::local(message, Reply::None, via));
             }
-            Route::There(peer, to) if self.is_stopped(*peer, to) => {
-                self.counters().dropped_mailbox_full.add();
-            }
-            Route::There(peer, to) => {
-                let what = DirectKind::Send(M::NAME);
-                let direct = Direct { to, from: self.sender(), what, value: &message };
-                match self.send_direct(*peer, &direct, Priority::User) {
-                    Ok(sent) => self.count_sent(sent, 1),
-                    Err(error) => self.count_not_encodable(M::NAME, &error, 1),
-                }
-            }
+            Route::There(peer, to) => self.send_there(*peer, to, &message),
             Route::Key(kind, key) => {
                 self.deliver_key(kind, key, Item::local(message, Reply::None, via));
             }
             Route::Several(several) => self.send_several(several, &message),
+        }
+    }
+
+    /// Sends a message to another node, or drops it.
+    pub(crate) fn send_there<M: Message>(&self, peer: Peer, to: &Target, message: &M) {
+        if self.is_stopped(peer, to) {
+            return self.counters().dropped_mailbox_full.add();
+        }
+        let what = DirectKind::Send(M::NAME);
+        let direct = Direct { to, from: self.sender(), what, value: message };
+        match self.send_direct(peer, &direct, Priority::User) {
+            Ok(sent) => self.count_sent(sent, 1),
+            Err(error) => self.count_not_encodable(M::NAME, &error, 1),
+        }
+    }
+
+    /// Sends a message to another node, or drops it, unless it has to wait for room; whether it was
+    /// one or the other.
+    pub(crate) fn send_if_room<M: Message>(&self, peer: Peer, to: &Target, message: &M) -> bool {
+        if self.is_stopped(peer, to) {
+            return false;
+        }
+        let what = DirectKind::SendWait(M::NAME);
+        let direct = Direct { to, from: self.sender(), what, value: message };
+        match self.send_direct(peer, &direct, Priority::User) {
+            Ok(Sent::Full) => return false,
+            Ok(sent) => self.count_sent(sent, 1),
+            Err(error) => self.count_not_encodable(M::NAME, &error, 1),
+        }
+        true
+    }
+
+    /// Returns when a message for another node may find room. Cancel safe.
+    async fn room_there(&self, peer: Peer, to: &Target) {
+        if self.is_stopped(peer, to) {
+            self.0.stopped.free(peer.name(), to).await;
+        } else if let Some(remote) = self.0.remote.get() {
+            remote.ready(peer, flow(self.sender(), to)).await;
         }
     }
 
@@ -360,18 +388,8 @@ impl Runtime {
             Route::There(peer, to) => {
                 // As for a process of this node.
                 consume_budget().await;
-                let (from, what) = (self.sender(), DirectKind::SendWait(M::NAME));
-                loop {
-                    if self.is_stopped(peer, &to) {
-                        self.0.stopped.free(peer.name(), &to).await;
-                    }
-                    // Made anew each time: a message that is shared across an await need be `Sync`.
-                    let direct = Direct { to: &to, from, what, value: &message };
-                    match (self.send_direct(peer, &direct, Priority::User), self.0.remote.get()) {
-                        (Ok(Sent::Full), Some(remote)) => remote.ready(peer, flow(from, &to)).await,
-                        (Ok(sent), _) => return self.count_sent(sent, 1),
-                        (Err(error), _) => return self.count_not_encodable(M::NAME, &error, 1),
-                    }
+                while !self.send_if_room(peer, &to, &message) {
+                    self.room_there(peer, &to).await;
                 }
             }
         }
@@ -452,31 +470,41 @@ impl Runtime {
                 }
                 answer(deadline, receiver).await
             }
-            Route::There(peer, target) => {
-                let (reference, receiver) = loop {
-                    if self.is_stopped(peer, &target) {
-                        let free = self.0.stopped.free(peer.name(), &target);
-                        let free = tokio::time::timeout_at(deadline, free).await;
-                        free.map_err(|_| CallError::Overloaded)?;
-                    }
-                    let asked = self.call_remote(peer, deadline, |reference, remaining| {
-                        let message_name = M::NAME;
-                        let what = DirectKind::Call { message: message_name, reference, remaining };
-                        let from = self.sender();
-                        let direct = Direct { to: &target, from, what, value: &message };
-                        self.send_direct(peer, &direct, Priority::User)
-                    });
-                    match asked {
-                        Err(CallError::Overloaded) => self.room_by(peer, &target, deadline).await?,
-                        asked => break asked?,
-                    }
-                };
-                let _forget = Forget { runtime: self, reference };
-                let payload = answer(deadline, receiver).await?;
-                let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
-                payload.decode().map_err(bad)
-            }
+            Route::There(peer, to) => self.call_there(peer, to, message, deadline).await,
         }
+    }
+
+    /// Calls a process of another node and waits for its reply.
+    pub(crate) async fn call_there<M: Message>(
+        &self,
+        peer: Peer,
+        to: Target,
+        message: M,
+        deadline: Instant,
+    ) -> Result<M::Reply, CallError> {
+        let (reference, receiver) = loop {
+            if self.is_stopped(peer, &to) {
+                let free = self.0.stopped.free(peer.name(), &to);
+                let free = tokio::time::timeout_at(deadline, free).await;
+                free.map_err(|_| CallError::Overloaded)?;
+            }
+            let asked = self.call_remote(peer, deadline, |reference, remaining| {
+                let what = DirectKind::Call { message: M::NAME, reference, remaining };
+                let direct = Direct { to: &to, from: self.sender(), what, value: &message };
+                self.send_direct(peer, &direct, Priority::User)
+            });
+            match asked {
+                Err(CallError::Overloaded) => self.room_by(peer, &to, deadline).await?,
+                asked => break asked?,
+            }
+        };
+        let forget = Forget { runtime: self, reference };
+        let answered = answer(deadline, receiver).await;
+        if answered.is_ok() {
+            forget.not_needed();
+        }
+        let bad = |error| CallError::Decode { detail: format!("reply: {error}") };
+        answered?.decode().map_err(bad)
     }
 
     /// Sends a call to another node; what is returned gets the answer.
@@ -517,7 +545,7 @@ impl Runtime {
 }
 
 /// The deadline of a call: its own, or that of the call in hand if that is sooner.
-fn deadline(timeout: Duration) -> Instant {
+pub(crate) fn deadline(timeout: Duration) -> Instant {
     // What a client says is left may be anything.
     let own = Instant::now() + timeout.min(LONGEST);
     let inherited = current::with(|process| process.deadline()).flatten();

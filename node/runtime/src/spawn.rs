@@ -397,6 +397,13 @@ pub(crate) struct Forget<'a> {
     pub(crate) reference: Reference,
 }
 
+impl Forget<'_> {
+    /// It has been answered: nothing is kept of it.
+    pub(crate) fn not_needed(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.runtime.0.pending.forget(self.reference);

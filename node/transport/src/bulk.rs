@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
+use purlin_proto::Pieces;
 use purlin_proto::limits::FRAME_BYTES;
 
 use crate::finish::{Finish, Finished};
@@ -27,8 +28,9 @@ const HEAD: usize = 16;
 /// Bytes of unfinished large frames that one connection may make us hold.
 pub(crate) const HELD_BYTES: usize = TURNS * FRAME_BYTES;
 
-/// What is allocated for a large frame when it begins: more only when it has come.
-const FIRST_BYTES: usize = 8 << 20;
+/// What is allocated for a large frame when it begins: more only when it has come. A little more than
+/// the power of two that people choose for what lies in it.
+const FIRST_BYTES: usize = (8 << 20) + (64 << 10);
 
 /// Most large frames that a stream carries in turn; others wait until one of them is complete.
 const TURNS: usize = 8;
@@ -47,16 +49,16 @@ pub(crate) struct Outbox {
 struct Outgoing {
     id: u64,
     total: u32,
-    rest: Bytes,
+    rest: Pieces,
     lane: Arc<Lane>,
     flow: Flow,
 }
 
 impl Outbox {
     /// The frame's lane already counts its bytes, which bounds this queue.
-    pub(crate) fn push(&self, id: u64, bytes: Bytes, lane: Arc<Lane>, flow: Flow) {
-        let total = u32::try_from(bytes.len()).expect("FRAME_BYTES fits");
-        let outgoing = Outgoing { id, total, rest: bytes, lane, flow };
+    pub(crate) fn push(&self, id: u64, frame: Pieces, lane: Arc<Lane>, flow: Flow) {
+        let total = u32::try_from(frame.len()).expect("FRAME_BYTES fits");
+        let outgoing = Outgoing { id, total, rest: frame, lane, flow };
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(outgoing);
         self.wake.notify_one();
     }
@@ -85,7 +87,7 @@ impl Outbox {
     fn take(&self) -> Option<(Bytes, Bytes, Sent)> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let mut turn = queue.pop_front()?;
-        let chunk = turn.rest.split_to(turn.rest.len().min(CHUNK));
+        let chunk = turn.rest.take(CHUNK);
         let mut head = BytesMut::with_capacity(HEAD);
         head.put_u64_le(turn.id);
         head.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use purlin_proto::Pieces;
 
 use crate::bulk;
 use crate::frames::Cut;
@@ -56,6 +57,15 @@ fn at_once<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
+/// The same frame as if a part of it were shared.
+fn in_pieces(mut frame: Pieces) -> Pieces {
+    let mut pieces = Pieces::default();
+    for most in [30, LARGE - 5_000, usize::MAX] {
+        pieces.push(frame.take(most));
+    }
+    pieces
+}
+
 /// What a lane and one bulk stream carry of these frames.
 fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
     let lane = Arc::new(Lane::new(usize::MAX / 16));
@@ -68,20 +78,18 @@ fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
         });
         match put {
             Put::Done => assert!(sent.size <= LARGE),
-            Put::Bulk { id, frame } => outbox.push(id, frame, Arc::clone(&lane), sent.flow),
+            Put::Bulk { id, frame } => {
+                outbox.push(id, in_pieces(frame), Arc::clone(&lane), sent.flow);
+            }
             Put::Refused(_) | Put::Jammed => panic!("a lane without a bound is full"),
         }
     }
     let mut bulk = BytesMut::new();
-    for sent in frames.iter().filter(|sent| sent.size > LARGE) {
-        for _ in 0..sent.size.div_ceil(bulk::CHUNK) {
-            let Ok((head, chunk, settle)) = at_once(outbox.next()) else {
-                panic!("all is not sent")
-            };
-            bulk.extend_from_slice(&head);
-            bulk.extend_from_slice(&chunk);
-            settle.settle();
-        }
+    drop(outbox.finish());
+    while let Ok((head, chunk, settle)) = at_once(outbox.next()) {
+        bulk.extend_from_slice(&head);
+        bulk.extend_from_slice(&chunk);
+        settle.settle();
     }
     let mut small = Vec::new();
     if !frames.is_empty() {

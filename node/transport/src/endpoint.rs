@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use purlin_proto::limits::FRAME_BYTES;
 use purlin_proto::{
-    Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Refusal, Role, Versions,
+    Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Pieces, Refusal, Role, Versions,
 };
 
 use crate::credentials::Credentials;
@@ -327,7 +327,7 @@ impl Endpoint {
         let mut frame = BytesMut::new();
         match encode(&mut frame) {
             true if frame.len() <= FRAME_BYTES => {
-                self.send_large(to, address, flow, priority, frame.freeze())
+                self.send_large(to, address, flow, priority, frame.freeze().into())
             }
             _ => Sent::NotEncodable,
         }
@@ -340,7 +340,7 @@ impl Endpoint {
         address: SocketAddr,
         flow: Flow,
         priority: Priority,
-        frame: Bytes,
+        frame: Pieces,
     ) -> Sent {
         let queued = self.queue(to, address, flow, priority, &frame);
         queued.unwrap_or_else(|link| link.send_large(flow, priority, frame))
@@ -353,7 +353,7 @@ impl Endpoint {
         address: SocketAddr,
         flow: Flow,
         priority: Priority,
-        frame: &Bytes,
+        frame: &Pieces,
     ) -> Result<Sent, Link> {
         if self.0.closing.load(Ordering::Acquire) {
             return Ok(Sent::Unreachable);

@@ -49,6 +49,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 
+use purlin_proto::Pieces;
 use purlin_proto::limits::{FRAME_BYTES, SMALL_FRAME_BYTES};
 
 use crate::finish::{Finish, Finished};
@@ -101,7 +102,7 @@ pub(crate) enum Put {
     /// It is large: its marker is in the lane, these are its bytes.
     Bulk {
         id: u64,
-        frame: Bytes,
+        frame: Pieces,
     },
     Refused(Sent),
     /// System frames fill it without end.
@@ -171,8 +172,9 @@ impl State {
 
 impl State {
     /// Puts in the marker of a large frame, if there may be one more.
-    fn mark(&mut self, flow: Flow, limit: usize, id: impl FnOnce() -> u64, body: Bytes) -> Put {
-        if body.len() > FRAME_BYTES {
+    fn mark(&mut self, flow: Flow, limit: usize, id: impl FnOnce() -> u64, body: Pieces) -> Put {
+        let length = body.len();
+        if length > FRAME_BYTES {
             return Put::Refused(Sent::NotEncodable);
         }
         if self.bulk >= limit {
@@ -183,9 +185,9 @@ impl State {
         let entry = self.ready.entry();
         entry.put_u64_le(u64::from(flow.0) << 32 | u64::from(MARKER));
         entry.put_u64_le(id);
-        entry.put_u32_le(u32::try_from(body.len()).expect("FRAME_BYTES fits"));
-        self.bulk += body.len();
-        *self.bulk_of.entry(flow).or_default() += body.len();
+        entry.put_u32_le(u32::try_from(length).expect("FRAME_BYTES fits"));
+        self.bulk += length;
+        *self.bulk_of.entry(flow).or_default() += length;
         self.bulk_wanted.remove(&flow);
         Put::Bulk { id, frame: body }
     }
@@ -293,7 +295,7 @@ impl Lane {
         } else {
             let body = entry.split_off(start + HEAD).freeze();
             entry.truncate(start);
-            state.mark(flow, bulk_limit, id, body)
+            state.mark(flow, bulk_limit, id, body.into())
         };
         self.added(state, flow, before);
         put
@@ -305,7 +307,7 @@ impl Lane {
         flow: Flow,
         priority: Priority,
         id: impl FnOnce() -> u64,
-        frame: Bytes,
+        frame: Pieces,
     ) -> Put {
         let mut state = self.lock();
         let bulk_limit = match self.admit(&state, flow, priority) {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
-use purlin_proto::{Capabilities, Hello, NodeHello, NodeName, Refusal, Role};
+use purlin_proto::{Capabilities, Hello, NodeHello, NodeName, Pieces, Refusal, Role};
 
 use crate::bulk::{self, Inbox};
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
@@ -247,10 +247,12 @@ impl Link {
         self.settle(put, flow)
     }
 
-    /// Sends a frame that is encoded already and may be large; it is not copied if it is.
-    pub fn send_large(&self, flow: Flow, priority: Priority, frame: Bytes) -> Sent {
+    /// Sends a frame that is encoded already and may be large, in pieces or whole; it is not copied if
+    /// it is.
+    pub fn send_large(&self, flow: Flow, priority: Priority, frame: impl Into<Pieces>) -> Sent {
+        let frame = frame.into();
         if frame.len() <= LARGE {
-            return self.send_bytes(flow, priority, &frame);
+            return self.send_bytes(flow, priority, &frame.into_bytes());
         }
         let put = self.lane(flow).put_large(flow, priority, || self.bulk_id(), frame);
         self.settle(put, flow)

@@ -48,13 +48,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use purlin_proto::limits::FRAME_BYTES;
-use purlin_proto::{Hello, NodeId, NodeName, Refusal};
+use purlin_proto::{Hello, NodeId, NodeName, Pieces, Refusal};
 
 use crate::lanes::{self, HEAD};
 use crate::link::{Flow, Link, Priority, Sent};
@@ -88,7 +87,7 @@ pub(crate) struct Peers {
 
 struct Entry {
     state: State,
-    waiting: Vec<(Flow, Bytes)>,
+    waiting: Vec<(Flow, Pieces)>,
     waiting_bytes: usize,
     /// Connections that we have dialed and greet it on.
     greeting: u32,
@@ -203,7 +202,7 @@ impl Peers {
         flow: Flow,
         priority: Priority,
         now: Instant,
-        frame: &Bytes,
+        frame: &Pieces,
     ) -> Queued {
         let most = most_of_users(self.lane_bytes);
         let entry = self.entry(to.name);
@@ -411,7 +410,7 @@ mod tests {
         let mut peers = Peers::new(1 << 20);
         let id = NodeId::new("a".into(), 1);
         let (at, now) = (SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now());
-        let frame = Bytes::from_static(b"frame");
+        let frame = bytes::Bytes::from_static(b"frame").into();
         let queued = peers.queue(id, at, Flow(0), Priority::User, now, &frame);
         assert!(matches!(queued, Queued::Dial));
 

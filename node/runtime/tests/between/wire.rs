@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use purlin_proto::{Envelope, Frame, Signal};
+use purlin_proto::{Envelope, Frame, Pieces, Signal};
 use purlin_runtime::{
     Config, Down, KeyedKinds, LinkDown, NodeId, NodeName, Peer, Pid, Priority, RawContext, RawKind,
     Received, Remote, Runtime, Sent,
@@ -45,9 +45,9 @@ impl Wire {
 }
 
 impl Remote for Wire {
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: bytes::Bytes) -> Sent {
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Pieces) -> Sent {
         self.send(to, from, priority, &mut |out| {
-            out.extend_from_slice(&frame);
+            out.extend_from_slice(&frame.clone().into_bytes());
             true
         })
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use purlin_proto::{Envelope, Frame, NodeName, Signal};
+use purlin_proto::{Envelope, Frame, NodeName, Pieces, Signal};
 use purlin_runtime::{
     Actor, Config, Context, Deferred, Dest, Down, ExitReason, Handler, LinkDown, Message, Name,
     NodeEvent, NodeId, Outcome, Peer, Pid, Priority, RawContext, RawKind, Received, Ref, Registry,
@@ -226,9 +226,9 @@ async fn drift(mut ctx: RawContext, seed: u64, known: Vec<Pid>) -> Outcome {
 struct Nowhere(AtomicU64);
 
 impl Remote for Nowhere {
-    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: bytes::Bytes) -> Sent {
+    fn send_large(&self, to: Peer, from: u64, priority: Priority, frame: Pieces) -> Sent {
         self.send(to, from, priority, &mut |out| {
-            out.extend_from_slice(&frame);
+            out.extend_from_slice(&frame.clone().into_bytes());
             true
         })
     }

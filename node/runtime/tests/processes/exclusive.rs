@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use purlin_proto::Frame;
+use bytes::BytesMut;
+use purlin_proto::{Frame, Pieces};
 use purlin_runtime::{
     Actor, CallError, Config, Context, ExitReason, Fence, Handler, Holding, Key, Keyed, KeyedActor,
     KeyedKinds, Message, NodeId, NodeName, Outcome, Peer, Priority, Remote, Runtime, Sent,
@@ -23,7 +23,7 @@ impl Remote for Alone {
         Sent::Unreachable
     }
 
-    fn send_large(&self, _: Peer, _: u64, _: Priority, _: Bytes) -> Sent {
+    fn send_large(&self, _: Peer, _: u64, _: Priority, _: Pieces) -> Sent {
         Sent::Unreachable
     }
 
