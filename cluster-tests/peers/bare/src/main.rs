@@ -71,7 +71,7 @@ impl System for Near {
     }
 
     /// All of them are one stream here.
-    async fn fan_out(&self, targets: &mut Vec<Line>, message: &[u8]) -> Result<()> {
+    async fn fan_out(&self, targets: &mut Vec<Line>, message: &bytes::Bytes) -> Result<()> {
         for target in targets {
             target.write(message).await?;
         }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use meter::{Ground, Target, Workload};
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::{mpsc, oneshot};
@@ -102,11 +103,11 @@ impl Stream {
         Ok(Self { send, receive, gathered: Vec::with_capacity(2 * BATCH) })
     }
 
-    async fn write(&mut self, message: &[u8]) -> Result<()> {
+    async fn write(&mut self, message: &Bytes) -> Result<()> {
         self.gathered.extend_from_slice(&u32::try_from(message.len())?.to_le_bytes());
         if message.len() >= BATCH {
             self.flush().await?;
-            self.send.write_all(message).await?;
+            self.send.write_chunk(message.clone()).await?;
             return Ok(());
         }
         self.gathered.extend_from_slice(message);
@@ -145,7 +146,7 @@ async fn opened<'a>(
 }
 
 impl Line {
-    pub(crate) async fn write(&mut self, message: &[u8]) -> Result<()> {
+    pub(crate) async fn write(&mut self, message: &Bytes) -> Result<()> {
         match &self.all {
             Some(stream) => stream.lock().await.write(message).await,
             None => opened(&mut self.counted, &self.connection, COUNT).await?.write(message).await,
@@ -161,14 +162,14 @@ impl Line {
 }
 
 impl Target for Line {
-    async fn send(&mut self, message: &[u8]) -> Result<()> {
+    async fn send(&mut self, message: &Bytes) -> Result<()> {
         self.write(message).await
     }
 
-    async fn call(&mut self, message: &[u8]) -> Result<usize> {
+    async fn call(&mut self, message: &Bytes) -> Result<usize> {
         if let Some(shared) = &self.shared {
             let (done, told) = oneshot::channel();
-            shared.send(Call { message: message.try_into()?, done }).await?;
+            shared.send(Call { message: message[..].try_into()?, done }).await?;
             told.await?;
             return Ok(CALL);
         }
@@ -189,7 +190,7 @@ impl Target for Line {
             }
             anyhow::Ok(got)
         };
-        let (sent, got) = tokio::join!(send.write_all(message), back);
+        let (sent, got) = tokio::join!(send.write_chunk(message.clone()), back);
         sent?;
         got
     }

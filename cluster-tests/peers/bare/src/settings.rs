@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
 };
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::crypto::CryptoProvider;
@@ -40,7 +41,9 @@ impl Settings {
     pub(crate) fn about(self) -> &'static str {
         match self {
             Self::Defaults => "quinn's defaults (socket buffers of the system, 1.25 MB windows)",
-            Self::LikePurlin => "Purlin's socket buffers (4 MiB), stream window (256 KiB) and nearly its MTU (6,500)",
+            Self::LikePurlin => {
+                "Purlin's socket buffers (4 MiB), stream window (256 KiB) and nearly its MTU (6,500)"
+            }
         }
     }
 

@@ -251,11 +251,11 @@ impl System for Coerce {
 struct Far(Arc<ActorRef<Sink>>);
 
 impl Target for Far {
-    async fn send(&mut self, message: &[u8]) -> Result<()> {
+    async fn send(&mut self, message: &bytes::Bytes) -> Result<()> {
         self.0.notify(Item(message.to_vec())).await.map_err(|error| anyhow!("{error}"))
     }
 
-    async fn call(&mut self, message: &[u8]) -> Result<usize> {
+    async fn call(&mut self, message: &bytes::Bytes) -> Result<usize> {
         let back = self.0.send(Echo(message.to_vec())).await;
         Ok(back.map_err(|error| anyhow!("{error}"))?.len())
     }

@@ -49,10 +49,10 @@ impl Actor for Sink {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Item(#[serde(with = "serde_bytes")] Vec<u8>);
+struct Item(bytes::Bytes);
 
 #[derive(Serialize, Deserialize)]
-struct Echo(#[serde(with = "serde_bytes")] Vec<u8>);
+struct Echo(bytes::Bytes);
 
 /// Its own count, and that of all.
 #[derive(Serialize, Deserialize)]
@@ -73,14 +73,14 @@ impl Message<Item> for Sink {
 }
 
 #[derive(Serialize, Deserialize, kameo::Reply)]
-struct Bytes(#[serde(with = "serde_bytes")] Vec<u8>);
+struct Echoed(bytes::Bytes);
 
 #[remote_message]
 impl Message<Echo> for Sink {
-    type Reply = Bytes;
+    type Reply = Echoed;
 
-    async fn handle(&mut self, Echo(bytes): Echo, _: &mut Context<Self, Bytes>) -> Bytes {
-        Bytes(bytes)
+    async fn handle(&mut self, Echo(bytes): Echo, _: &mut Context<Self, Echoed>) -> Echoed {
+        Echoed(bytes)
     }
 }
 
@@ -272,12 +272,12 @@ impl Actor for Watcher {
 struct Far(RemoteActorRef<Sink>);
 
 impl Target for Far {
-    async fn send(&mut self, message: &[u8]) -> Result<()> {
-        self.0.tell(&Item(message.to_vec())).send().map_err(|error| anyhow!("{error}"))
+    async fn send(&mut self, message: &bytes::Bytes) -> Result<()> {
+        self.0.tell(&Item(message.clone())).send().map_err(|error| anyhow!("{error}"))
     }
 
-    async fn call(&mut self, message: &[u8]) -> Result<usize> {
-        let back = self.0.ask(&Echo(message.to_vec())).await;
+    async fn call(&mut self, message: &bytes::Bytes) -> Result<usize> {
+        let back = self.0.ask(&Echo(message.clone())).await;
         Ok(back.map_err(|error| anyhow!("{error}"))?.0.len())
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 
 use crate::report::{Cpu, Metric, Report};
 use crate::sides::{Clocks, Kill, Spent};
@@ -56,6 +57,10 @@ pub(crate) async fn run<S: System>(
     }?;
     report.workload = task.to_string();
     Ok(report)
+}
+
+fn small() -> Bytes {
+    Bytes::from(vec![7; SMALL])
 }
 
 fn rate(count: u64, took: Duration) -> f64 {
@@ -167,7 +172,7 @@ impl<S: System> Run<S> {
         let body = |caller: usize| {
             let mut target = targets[caller % targets.len()].clone();
             async move {
-                let message = [7; SMALL];
+                let message = small();
                 let mut done = 0_u64;
                 while Instant::now() < end {
                     ensure!(target.call(&message).await? == SMALL, "another answer");
@@ -303,7 +308,7 @@ async fn fan_out<S: System>(
     base: u64,
     length: Duration,
 ) -> Result<(Counted, Vec<Duration>)> {
-    let message = [7; 1_024];
+    let message = Bytes::from(vec![7; 1_024]);
     let begun = Instant::now();
     let mut counted = Counted::default();
     let mut times = Vec::new();
@@ -357,7 +362,7 @@ async fn stream<T: Target>(
     window: Option<u64>,
     end: Instant,
 ) -> Result<(u64, u64, Instant)> {
-    let message = vec![7; size];
+    let message = Bytes::from(vec![7; size]);
     let base = target.count().await?;
     let every = if size < 65_536 { 64 } else { 1 };
     let (mut sent, mut lost) = (0_u64, 0_u64);
@@ -383,7 +388,7 @@ async fn stream<T: Target>(
 }
 
 async fn echo<T: Target>(mut target: T, length: Duration) -> Result<Vec<Duration>> {
-    let message = [7; SMALL];
+    let message = small();
     let end = Instant::now() + length;
     let mut times = Vec::with_capacity(100_000);
     loop {
@@ -398,7 +403,7 @@ async fn echo<T: Target>(mut target: T, length: Duration) -> Result<Vec<Duration
 
 /// Streams large messages until it is told to stop; how many have arrived.
 async fn send_bulk<T: Target>(mut target: T, stop: Arc<AtomicBool>, waits: bool) -> Result<u64> {
-    let message = vec![7; BULK];
+    let message = Bytes::from(vec![7; BULK]);
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         target.send(&message).await.context("the bulk pair")?;
@@ -412,10 +417,11 @@ async fn send_bulk<T: Target>(mut target: T, stop: Arc<AtomicBool>, waits: bool)
 
 /// Sends without waiting until it is told to stop; how many.
 async fn flood<T: Target>(mut target: T, stop: Arc<AtomicBool>) -> Result<u64> {
+    let message = small();
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..64 {
-            target.flood(&[7; SMALL]).await?;
+            target.flood(&message).await?;
             sent += 1;
         }
         // Others of this side have their turn.
@@ -425,7 +431,7 @@ async fn flood<T: Target>(mut target: T, stop: Arc<AtomicBool>) -> Result<u64> {
 }
 
 async fn call_bulk<T: Target>(mut target: T, stop: Arc<AtomicBool>) -> Result<u64> {
-    let message = vec![7; BULK];
+    let message = Bytes::from(vec![7; BULK]);
     let mut done = 0;
     while !stop.load(Ordering::Relaxed) {
         ensure!(target.call(&message).await.context("the bulk pair")? == BULK, "another answer");

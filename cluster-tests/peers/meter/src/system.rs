@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bytes::Bytes;
 
 use crate::sides::{Ground, Kill};
 use crate::workload::Task;
@@ -81,7 +82,7 @@ pub trait System: Sized + Send + Sync + 'static {
     fn fan_out(
         &self,
         targets: &mut Vec<Self::Target>,
-        message: &[u8],
+        message: &Bytes,
     ) -> impl Future<Output = Result<()>> + Send {
         async move {
             for target in targets {
@@ -110,16 +111,16 @@ pub trait System: Sized + Send + Sync + 'static {
 /// A process of the far side.
 pub trait Target: Clone + Send + Sync + 'static {
     /// Sends a message that the far side counts.
-    fn send(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send;
+    fn send(&mut self, message: &Bytes) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends a message, without waiting, that the process takes 1 ms for.
-    fn flood(&mut self, message: &[u8]) -> impl Future<Output = Result<()>> + Send {
+    fn flood(&mut self, message: &Bytes) -> impl Future<Output = Result<()>> + Send {
         let _ = message;
         async { Err(Missing("not written for it").into()) }
     }
 
     /// Sends a message that comes back; its length.
-    fn call(&mut self, message: &[u8]) -> impl Future<Output = Result<usize>> + Send;
+    fn call(&mut self, message: &Bytes) -> impl Future<Output = Result<usize>> + Send;
 
     /// How many messages this process was sent. Asked in order with what was sent before.
     fn count(&mut self) -> impl Future<Output = Result<u64>> + Send;

@@ -196,11 +196,11 @@ impl Far {
 }
 
 impl Target for Far {
-    async fn send(&mut self, message: &[u8]) -> Result<()> {
+    async fn send(&mut self, message: &bytes::Bytes) -> Result<()> {
         self.0.cast(SinkMessage::Item(message.to_vec())).map_err(|e| anyhow!("{e}"))
     }
 
-    async fn call(&mut self, message: &[u8]) -> Result<usize> {
+    async fn call(&mut self, message: &bytes::Bytes) -> Result<usize> {
         let bytes = message.to_vec();
         Ok(self.ask(|reply| SinkMessage::Echo(bytes, reply)).await?.len())
     }

@@ -28,11 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Message, StableId, Serialize, Deserialize, Debug)]
 #[msg(id = "0b0c8f4e-6d0a-4a53-9d2e-5a6f1f0f7d01")]
-struct Item(#[serde(with = "serde_bytes")] Vec<u8>);
+struct Item(bytes::Bytes);
 
 #[derive(Message, StableId, Serialize, Deserialize, Debug)]
-#[msg(reply = serde_bytes::ByteBuf, id = "0b0c8f4e-6d0a-4a53-9d2e-5a6f1f0f7d02")]
-struct Echo(#[serde(with = "serde_bytes")] Vec<u8>);
+#[msg(reply = bytes::Bytes, id = "0b0c8f4e-6d0a-4a53-9d2e-5a6f1f0f7d02")]
+struct Echo(bytes::Bytes);
 
 /// Its own count, and that of all.
 #[derive(Message, StableId, Serialize, Deserialize, Debug)]
@@ -58,7 +58,7 @@ async fn sink(mut inbox: Inbox<SinkInterface>) {
             SinkInterface::Echo(envelope) => {
                 let (Echo(bytes), reply) = (envelope.msg, envelope.req);
                 // The caller may be gone.
-                let _ = reply.reply(bytes.into());
+                let _ = reply.reply(bytes);
             }
             SinkInterface::Count(envelope) => {
                 let _ = envelope.reply((count, TOTAL.load(Ordering::Relaxed)));
@@ -186,13 +186,13 @@ impl System for Zestors {
 struct Far(ClusterAddress<SinkInterface>);
 
 impl Target for Far {
-    async fn send(&mut self, message: &[u8]) -> Result<()> {
-        let sent = self.0.cast(Item(message.to_vec())).await;
+    async fn send(&mut self, message: &bytes::Bytes) -> Result<()> {
+        let sent = self.0.cast(Item(message.clone())).await;
         sent.map(drop).map_err(|error| anyhow!("{error}"))
     }
 
-    async fn call(&mut self, message: &[u8]) -> Result<usize> {
-        let back = self.0.call(Echo(message.to_vec())).await;
+    async fn call(&mut self, message: &bytes::Bytes) -> Result<usize> {
+        let back = self.0.call(Echo(message.clone())).await;
         Ok(back.map_err(|error| anyhow!("{error}"))?.len())
     }
 
