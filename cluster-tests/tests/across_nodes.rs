@@ -56,6 +56,21 @@ async fn a_process_on_another_node_is_called_by_pid_and_by_name() {
     assert!(matches!(misunderstood, CallError::NotUnderstood { .. }), "{misunderstood:?}");
 }
 
+/// What comes together is read where it lies, one after another.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_understood_harms_nothing_that_comes_with_it() {
+    let cluster = Cluster::start(2, kinds).await;
+    let [a, b] = &cluster.nodes[..] else { unreachable!() };
+    let hits = b.runtime().spawn_named::<Counter>("hits", None).await.unwrap();
+
+    for _ in 0..3 {
+        a.send(hits.pid(), Say("hi".into()));
+        a.send(hits.pid(), Add(1));
+        a.send(hits.pid(), Say("hi".into()));
+    }
+    assert_eq!(a.call(hits.pid(), Read).await, Ok(3));
+}
+
 /// Keeps what it is sent.
 struct Album(Vec<Bytes>);
 

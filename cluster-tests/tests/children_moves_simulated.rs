@@ -334,6 +334,31 @@ fn so_is_one_of_which_there_is_one_at_most() {
     its_old_host_takes_it_back(Mode::Exclusive);
 }
 
+/// The nodes that this one is not.
+fn others(than: NodeId) -> (&'static str, &'static str) {
+    let mut others = NODES.into_iter().filter(|name| *name != than.name.to_string());
+    (others.next().unwrap(), others.next().unwrap())
+}
+
+/// Asks a node to take a child over from another, as an owner would. What that comes to is seen by what
+/// has been told in the end.
+async fn have_taken(
+    cluster: &Cluster,
+    on: &'static str,
+    from: NodeId,
+    (child, plan, generation): (ChildId, ChildPlan, u64),
+) {
+    let ask = move |node: Node| async move {
+        let on = node.runtime().id();
+        let host = HostChild { on, child, plan, generation, view: 4 };
+        let host_of = Dest::Local(children::CHILDREN.parse().unwrap());
+        tokio::spawn(async move {
+            drop(node.runtime().call(host_of, TakeChild { host, from }).await);
+        });
+    };
+    cluster.node(on).run(ask).await.unwrap();
+}
+
 /// Two nodes that know different members have a child moved from the same node, to one each: the later
 /// one as this generation, so much later, while what the child does takes so long.
 fn two_have_it_moved(second: u64, later: Duration, busy: Duration) {
@@ -351,23 +376,9 @@ fn two_have_it_moved(second: u64, later: Duration, busy: Duration) {
         };
         let record = cluster.node("n0").run(start).await.unwrap();
         let from = record.placed.unwrap().node;
-        let mut others = NODES.into_iter().filter(|name| *name != from.name.to_string());
-        let (first_host, second_host) = (others.next().unwrap(), others.next().unwrap());
-        let take = async |host: &'static str, generation: u64| {
-            let plan = record.plan.clone();
-            let ask = move |node: Node| async move {
-                let on = node.runtime().id();
-                let host = HostChild { on, child: child(), plan, generation, view: 4 };
-                let host_of = Dest::Local(children::CHILDREN.parse().unwrap());
-                tokio::spawn(async move {
-                    // What it comes to is seen by what has been told in the end.
-                    drop(node.runtime().call(host_of, TakeChild { host, from }).await);
-                });
-            };
-            cluster.node(host).run(ask).await.unwrap();
-        };
+        let (first_host, second_host) = others(from);
 
-        take(first_host, 2).await;
+        have_taken(cluster, first_host, from, (child(), record.plan.clone(), 2)).await;
         if busy.is_zero() {
             let has = || {
                 let run = |node: &Node| node.runtime().children().own_run(&child());
@@ -377,7 +388,7 @@ fn two_have_it_moved(second: u64, later: Duration, busy: Duration) {
         }
         cluster.node(first_host).call(to(), Note(2)).await.unwrap();
         cluster.advance(later).await;
-        take(second_host, second).await;
+        have_taken(cluster, second_host, from, (child(), record.plan, second)).await;
         for number in 3..=20 {
             cluster.node("n0").call(to(), Note(number)).await.unwrap();
             cluster.advance(Duration::from_millis(200)).await;
@@ -426,23 +437,9 @@ fn who_is_behind_does_not_take_a_child_from_one_that_has_not_begun_yet() {
         let mut record = cluster.node("n0").run(start).await.unwrap();
         let mut placed = record.placed.unwrap();
         let from = placed.node;
-        let mut others = NODES.into_iter().filter(|name| *name != from.name.to_string());
-        let (first, second) = (others.next().unwrap(), others.next().unwrap());
+        let (first, second) = others(from);
         let id = |name: &'static str| cluster.node(name).look(|node| node.runtime().id()).unwrap();
-        let host = HostChild {
-            on: id(first),
-            child: child(),
-            plan: record.plan.clone(),
-            generation: 2,
-            view: 4,
-        };
-        let take = move |node: Node| async move {
-            let host_of = Dest::Local(children::CHILDREN.parse().unwrap());
-            tokio::spawn(async move {
-                drop(node.runtime().call(host_of, TakeChild { host, from }).await);
-            });
-        };
-        cluster.node(first).run(take).await.unwrap();
+        have_taken(cluster, first, from, (child(), record.plan.clone(), 2)).await;
         let has_gone = || {
             let run = |node: &Node| node.runtime().children().own_run(&child());
             cluster.node(from.name).look(run).flatten().is_none_or(|run| !run.is_live())

@@ -45,7 +45,7 @@ mod subscription;
 
 pub use purlin_proto::{
     CallError, Codec, Dest, Down, ExitReason, Group, GroupEvent, Key, Message, MessageName, Name,
-    NodeName, Payload, Pick, Pid, Reference, SpawnError, admin,
+    NodeName, Payload, Pick, Pid, Reference, SpawnError, admin, zero_copy,
 };
 pub use purlin_transport::{Credentials, CredentialsError, Network};
 

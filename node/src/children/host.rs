@@ -173,10 +173,10 @@ impl Host {
         let elsewhere = hosted.behind.take().and_then(|behind| behind.get().copied());
         let refused = match (&result, elsewhere) {
             (Err(_), Some(generation)) => Some(HostRefusal::Other { generation }),
-            (Err(error @ (SpawnError::Stopping | SpawnError::Overloaded)), None) => {
-                Some(HostRefusal::No { detail: error.to_string() })
-            }
-            (Err(error), None) if may_not_run(ctx, &hosted.plan, &child) => {
+            (Err(error), None)
+                if matches!(error, SpawnError::Stopping | SpawnError::Overloaded)
+                    || may_not_run(ctx, &hosted.plan, &child) =>
+            {
                 Some(HostRefusal::No { detail: error.to_string() })
             }
             _ => None,
