@@ -1,5 +1,9 @@
 //! What can be typed.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
 use anyhow::{Context, Result, bail};
 use meter::Task;
 
@@ -35,6 +39,17 @@ pub(crate) struct Options {
     pub(crate) list: bool,
 }
 
+/// What was typed for an option, if it is such a number.
+fn number<T>(option: &str, typed: &str, bounds: RangeInclusive<T>) -> Result<T>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let number = typed.parse().ok().filter(|number| bounds.contains(number));
+    number.with_context(|| {
+        format!("{option} {typed}: a number from {} to {}", bounds.start(), bounds.end())
+    })
+}
+
 impl Options {
     pub(crate) fn read(mut typed: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
@@ -49,8 +64,8 @@ impl Options {
             let mut value = || typed.next().with_context(|| format!("{word} needs a value"));
             match word.as_str() {
                 "--quick" => (options.rounds, options.seconds) = (1, 0.6),
-                "--rounds" => options.rounds = value()?.parse::<usize>()?.max(1),
-                "--seconds" => options.seconds = value()?.parse()?,
+                "--rounds" => options.rounds = number(&word, &value()?, 1..=1_000)?,
+                "--seconds" => options.seconds = number(&word, &value()?, 0.1..=3_600.0)?,
                 "--only" => options.systems = systems(&value()?)?,
                 "--pin" => {
                     options.pin = match value()?.as_str() {

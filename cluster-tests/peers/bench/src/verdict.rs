@@ -52,6 +52,7 @@ pub(crate) fn cpu(cells: &[&Cell]) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test")]
 mod tests {
     use super::*;
     use meter::{Metric, Outcome, Report, Task};
