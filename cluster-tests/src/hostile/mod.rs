@@ -72,14 +72,6 @@ impl Evil {
             }
         }
     }
-
-    /// That the connection was closed because the protocol was broken, and how.
-    pub async fn violation(&mut self) -> String {
-        match self.closed().await {
-            Closed::Remote(Refusal::Protocol { detail }) => detail,
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 /// Says a frame, whatever it is.
