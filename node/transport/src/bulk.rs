@@ -9,10 +9,11 @@
 //!
 //! all little-endian. What lies in front of the wire is bounded by the stream's window.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
 use purlin_proto::Pieces;
@@ -24,6 +25,12 @@ use crate::link::Flow;
 
 pub(crate) const CHUNK: usize = 16 << 10;
 const HEAD: usize = 16;
+
+/// Chunks are written as many at once as have so many bytes.
+const BATCH: usize = 4 * CHUNK;
+
+/// So many heads are allocated together.
+const HEADS: usize = 64;
 
 /// Bytes of unfinished large frames that one connection may make us hold.
 pub(crate) const HELD_BYTES: usize = TURNS * FRAME_BYTES;
@@ -63,12 +70,12 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// The next chunk with its head; the frames take turns. Waits for one. When there is none and
+    /// Takes the next chunks, in which the frames take turns. Waits for one. When there is none and
     /// the stream is to be finished, whom to tell.
-    pub(crate) async fn next(&self) -> Result<(Bytes, Bytes, Sent), Finished> {
+    pub(crate) async fn next(&self, batch: &mut Batch) -> Result<(), Finished> {
         loop {
-            if let Some(chunk) = self.take() {
-                return Ok(chunk);
+            if self.take(batch) {
+                return Ok(());
             }
             if let Some(finished) = self.finish.wanted() {
                 return Err(finished);
@@ -84,40 +91,64 @@ impl Outbox {
         finished
     }
 
-    fn take(&self) -> Option<(Bytes, Bytes, Sent)> {
+    fn take(&self, batch: &mut Batch) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut turn = queue.pop_front()?;
-        let chunk = turn.rest.take(CHUNK);
-        let mut head = BytesMut::with_capacity(HEAD);
-        head.put_u64_le(turn.id);
-        head.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));
-        head.put_u32_le(turn.total);
-        let sent = Sent { lane: Arc::clone(&turn.lane), flow: turn.flow, bytes: chunk.len() };
-        if !turn.rest.is_empty() {
-            let behind = queue.len().min(TURNS - 1);
-            queue.insert(behind, turn);
+        let mut bytes = 0;
+        while bytes < BATCH
+            && let Some(mut turn) = queue.pop_front()
+        {
+            let chunk = turn.rest.take(CHUNK);
+            bytes += chunk.len();
+            batch.sent.push((Arc::clone(&turn.lane), turn.flow, chunk.len()));
+            batch.push(turn.id, turn.total, chunk);
+            if !turn.rest.is_empty() {
+                let behind = queue.len().min(TURNS - 1);
+                queue.insert(behind, turn);
+            }
         }
-        Some((head.freeze(), chunk, sent))
+        bytes > 0
     }
 }
 
-/// A chunk on its way; to be settled when the stream has taken it.
-pub(crate) struct Sent {
-    lane: Arc<Lane>,
-    flow: Flow,
-    bytes: usize,
+/// Chunks on their way, which is done in one go.
+#[derive(Default)]
+pub(crate) struct Batch {
+    heads: BytesMut,
+    bytes: Vec<Bytes>,
+    sent: Vec<(Arc<Lane>, Flow, usize)>,
 }
 
-impl Sent {
-    pub(crate) fn settle(self) {
-        self.lane.bulk_sent(self.flow, self.bytes);
+impl Batch {
+    fn push(&mut self, id: u64, total: u32, chunk: Bytes) {
+        if self.heads.capacity() < HEAD {
+            self.heads = BytesMut::with_capacity(HEADS * HEAD);
+        }
+        self.heads.put_u64_le(id);
+        self.heads.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));
+        self.heads.put_u32_le(total);
+        self.bytes.push(self.heads.split().freeze());
+        self.bytes.push(chunk);
+    }
+
+    /// What is to be written; it may be taken out of there.
+    pub(crate) fn bytes(&mut self) -> &mut [Bytes] {
+        &mut self.bytes
+    }
+
+    /// The stream has taken it all.
+    pub(crate) fn settle(&mut self) {
+        self.bytes.clear();
+        for (lane, flow, bytes) in self.sent.drain(..) {
+            lane.bulk_sent(flow, bytes);
+        }
     }
 }
 
 /// Large frames that are arriving, of one connection.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    frames: HashMap<u64, Arriving>,
+    /// A few at most, whatever their ids.
+    frames: FxHashMap<u64, Arriving>,
     bytes: usize,
 }
 

@@ -86,10 +86,10 @@ fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
     }
     let mut bulk = BytesMut::new();
     drop(outbox.finish());
-    while let Ok((head, chunk, settle)) = at_once(outbox.next()) {
-        bulk.extend_from_slice(&head);
-        bulk.extend_from_slice(&chunk);
-        settle.settle();
+    let mut batch = bulk::Batch::default();
+    while at_once(outbox.next(&mut batch)).is_ok() {
+        batch.bytes().iter().for_each(|bytes| bulk.extend_from_slice(bytes));
+        batch.settle();
     }
     let mut small = Vec::new();
     if !frames.is_empty() {

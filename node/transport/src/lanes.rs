@@ -66,6 +66,10 @@ const MARKER_BODY: usize = 12;
 /// Large frames of a lane may wait up to this many times its bound.
 const BULK_FACTOR: usize = 4;
 
+/// Whoever waits to send one is woken when so many times its bound are left, not for each that leaves:
+/// many may wait.
+const BULK_WAKE_FACTOR: usize = 3;
+
 /// System frames may fill a lane up to this many times what users may. Small ones beyond that mean
 /// that the far end is not reading at all, and the connection is given up; large ones are refused.
 const SYSTEM_FACTOR: usize = 8;
@@ -160,12 +164,12 @@ impl State {
         self.ready.len() + self.writing
     }
 
-    /// Whether users of a flow may put a frame in, as far as can be told before it is made.
-    fn has_room(&self, flow: Flow, limit: usize) -> bool {
+    /// Whether users of a flow may put a frame in, as far as can be told before it is made. One that
+    /// was refused a large frame may when fewer bytes of large ones wait than `bulk_limit`.
+    fn has_room(&self, flow: Flow, limit: usize, bulk_limit: usize) -> bool {
         let free = limit.saturating_sub(self.small());
         let own_bulk = || self.bulk_of.get(&flow).copied().unwrap_or(0);
-        let bulk_full =
-            || self.bulk >= limit.saturating_mul(BULK_FACTOR) && self.bulk_wanted.contains(&flow);
+        let bulk_full = || self.bulk >= bulk_limit && self.bulk_wanted.contains(&flow);
         self.groups[group(flow)] < free && (self.bulk == 0 || (own_bulk() < limit && !bulk_full()))
     }
 }
@@ -327,7 +331,9 @@ impl Lane {
         }
         let bulk = self.limit.saturating_mul(BULK_FACTOR);
         match priority {
-            Priority::User if !state.has_room(flow, self.limit) => Err(Put::Refused(Sent::Full)),
+            Priority::User if !state.has_room(flow, self.limit, bulk) => {
+                Err(Put::Refused(Sent::Full))
+            }
             Priority::System if state.small() >= most_system(self.limit) => Err(Put::Jammed),
             Priority::User => Ok(bulk),
             Priority::System => Ok(bulk.saturating_mul(SYSTEM_FACTOR)),
@@ -369,23 +375,35 @@ impl Lane {
         }
     }
 
-    /// So many bytes of a large frame have left.
+    fn bulk_wake(&self) -> usize {
+        self.limit.saturating_mul(BULK_WAKE_FACTOR)
+    }
+
+    /// So many bytes of a large frame have left. Those who wait are woken if that makes a difference
+    /// to any of them.
     pub(crate) fn bulk_sent(&self, flow: Flow, bytes: usize) {
         let mut state = self.lock();
-        state.bulk = state.bulk.saturating_sub(bytes);
+        let before = state.bulk;
+        state.bulk = before.saturating_sub(bytes);
+        let wake = self.bulk_wake();
+        let mut room = state.bulk == 0 || (before >= wake && state.bulk < wake);
         if let Some(of_flow) = state.bulk_of.get_mut(&flow) {
-            *of_flow = of_flow.saturating_sub(bytes);
+            let before = *of_flow;
+            *of_flow = before.saturating_sub(bytes);
+            room |= before >= self.limit && *of_flow < self.limit;
             if *of_flow == 0 {
                 state.bulk_of.remove(&flow);
             }
         }
         drop(state);
-        self.room.notify_waiters();
+        if room {
+            self.room.notify_waiters();
+        }
     }
 
     /// Returns when a frame of this flow may fit, or the lane is closed. Cancel safe.
     pub(crate) async fn ready(&self, flow: Flow) {
-        self.until(|state| state.has_room(flow, self.limit)).await;
+        self.until(|state| state.has_room(flow, self.limit, self.bulk_wake())).await;
     }
 
     /// Returns when everything has been handed to the streams.
@@ -578,6 +596,9 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     const LIMIT: usize = 1 << 16;
@@ -587,6 +608,11 @@ mod tests {
             out.put_bytes(7, bytes);
             true
         })
+    }
+
+    /// Whether one who waits has been woken, and need not wait again.
+    fn is_woken(waits: Pin<&mut impl Future<Output = ()>>) -> bool {
+        waits.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     fn is_full(put: &Put) -> bool {
@@ -613,6 +639,32 @@ mod tests {
         lane.bulk_sent(Flow(0), 40 * LIMIT);
         assert!(!is_full(&put(&lane, 0, 100)));
         assert!(!is_full(&put(&lane, 16, 2 * LIMIT)));
+    }
+
+    /// Of many who wait to send large frames none is woken for each that leaves, and all are in time.
+    #[tokio::test]
+    async fn who_was_refused_a_large_frame_is_woken_when_a_quarter_is_free() {
+        let lane = Lane::new(LIMIT);
+        let large = 2 * LIMIT;
+        assert!(matches!(put(&lane, 0, large), Put::Bulk { .. }));
+        assert!(matches!(put(&lane, 1, large), Put::Bulk { .. }));
+        assert!(is_full(&put(&lane, 2, large)));
+        let mut ready = std::pin::pin!(lane.ready(Flow(2)));
+        assert!(!is_woken(ready.as_mut()));
+
+        lane.bulk_sent(Flow(0), LIMIT / 2);
+        assert!(!is_woken(ready.as_mut()), "room for one who comes, but not for all who wait");
+        lane.bulk_sent(Flow(0), LIMIT);
+        assert!(is_woken(ready.as_mut()));
+        assert!(matches!(put(&lane, 2, large), Put::Bulk { .. }));
+
+        // Its own flow has enough under way, until it has not.
+        let mut ready = std::pin::pin!(lane.ready(Flow(1)));
+        assert!(!is_woken(ready.as_mut()));
+        lane.bulk_sent(Flow(1), large - LIMIT);
+        assert!(!is_woken(ready.as_mut()));
+        lane.bulk_sent(Flow(1), 1);
+        assert!(is_woken(ready.as_mut()));
     }
 
     /// Of what panics nothing stays, and what others put comes through, whether or not the writer

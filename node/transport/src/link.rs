@@ -497,9 +497,8 @@ impl Link {
         loop {
             match self.0.lanes[index].take(&mut batch).await {
                 Ok(()) => {
-                    for chunk in batch.drain(..) {
-                        stream.write(chunk).await?;
-                    }
+                    stream.write_many(&mut batch).await?;
+                    batch.clear();
                 }
                 Err(finished) => return finish(stream, finished).await,
             }
@@ -509,12 +508,12 @@ impl Link {
     async fn write_bulk(self, index: usize) -> Result<(), Fault> {
         let mut stream = self.0.connection.open(PRIORITY).await?;
         stream.write(Bytes::from_static(&[kind::BULK])).await?;
+        let mut batch = bulk::Batch::default();
         loop {
-            match self.0.bulk[index].next().await {
-                Ok((head, chunk, sent)) => {
-                    stream.write(head).await?;
-                    stream.write(chunk).await?;
-                    sent.settle();
+            match self.0.bulk[index].next(&mut batch).await {
+                Ok(()) => {
+                    stream.write_many(batch.bytes()).await?;
+                    batch.settle();
                 }
                 Err(finished) => return finish(stream, finished).await,
             }
@@ -666,12 +665,15 @@ impl Link {
     async fn read_bulk(self, reader: Reader) -> Result<(), Fault> {
         let (first, mut stream) = reader.into_parts();
         let mut parser = bulk::Parser::default();
-        let mut chunk = Some(first);
-        while let Some(bytes) = chunk {
-            parser.feed(bytes, |id, total, part| self.bulk_part(id, total, part))?;
-            chunk = stream.read().await?;
+        let mut chunks = vec![first];
+        loop {
+            for chunk in chunks.drain(..) {
+                parser.feed(chunk, |id, total, part| self.bulk_part(id, total, part))?;
+            }
+            if !stream.read_many(&mut chunks).await? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn bulk_part(&self, id: u64, total: usize, part: &[u8]) -> Result<(), BadEntry> {

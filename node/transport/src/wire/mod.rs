@@ -298,6 +298,19 @@ impl SendStream {
         }
     }
 
+    /// Writes all of these in turn, and leaves nothing in them.
+    pub(crate) async fn write_many(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamEnded> {
+        match self {
+            Self::Quic(stream) => stream.write_all_chunks(chunks).await.map_err(ended),
+            Self::Memory(stream) => {
+                for chunk in chunks {
+                    stream.write(std::mem::take(chunk)).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// Ends the stream and waits until the far end has all of it.
     pub(crate) async fn finish(&mut self) -> Result<(), StreamEnded> {
         match self {
