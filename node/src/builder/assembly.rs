@@ -92,7 +92,8 @@ impl NodeBuilder {
         let (home, lock) = (Some(home), Some(lock));
         let ground = Ground { credentials, home, revoked, lock, creation, next, net, disk };
         let listen = self.listen_addresses().await?;
-        let environment = Environment::with_workers(ground.net.handle(), &Handle::current());
+        let (net, workers) = (ground.net.handle(), Handle::current());
+        let environment = Environment::with_workers(net, &workers, self.busy_wait);
         self.build(name, ground, |attempt| {
             let listen = *listen.get(attempt).ok_or(())?;
             Ok(WireConfig::Quic { listen, environment: environment.clone() })

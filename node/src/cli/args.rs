@@ -693,8 +693,8 @@ pub(crate) struct StartArgs {
     pub(crate) log_format: Option<LogFormat>,
     /// Read settings from this TOML file, named as the options are, with `_` for `-`; options given
     /// here win. `seeds` is a list, `labels` a table. A table `network` may set `inflow_mib`
-    /// [default: 256], `lane_kib` [4096], `window_kib` [256], and `mtu` [8952]; a table `clients` says
-    /// what clients may do, whatever their certificates say; see the README.
+    /// [default: 256], `lane_kib` [4096], `window_kib` [256], `mtu` [8952] and `busy_wait_us` [50]; a
+    /// table `clients` says what clients may do, whatever their certificates say; see the README.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Only in the file.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use purlin_proto::{GrantedPermissions, Name, NodeName, Permission, Permissions};
 use serde::Deserialize;
@@ -50,6 +51,8 @@ pub(crate) struct NetworkSettings {
     mtu: Option<u16>,
     /// What may be under way in one stream, in KiB.
     window_kib: Option<u16>,
+    /// How long a worker looks for packets before it sleeps, in microseconds.
+    busy_wait_us: Option<u16>,
 }
 
 impl NetworkSettings {
@@ -64,7 +67,8 @@ impl NetworkSettings {
         within("inflow_mib", self.inflow_mib.map(u32::from), 8, u32::from(u16::MAX))?;
         within("lane_kib", self.lane_kib, 64, 1 << 20)?;
         within("mtu", self.mtu.map(u32::from), 1_200, 65_527)?;
-        within("window_kib", self.window_kib.map(u32::from), 16, u32::from(u16::MAX))
+        within("window_kib", self.window_kib.map(u32::from), 16, u32::from(u16::MAX))?;
+        within("busy_wait_us", self.busy_wait_us.map(u32::from), 0, 1_000)
     }
 
     pub(super) fn apply(self, mut builder: NodeBuilder) -> NodeBuilder {
@@ -79,6 +83,9 @@ impl NetworkSettings {
         }
         if let Some(kib) = self.window_kib {
             builder = builder.window(u32::from(kib) << 10);
+        }
+        if let Some(us) = self.busy_wait_us {
+            builder = builder.busy_wait(Duration::from_micros(u64::from(us)));
         }
         builder
     }
@@ -186,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_setting_of_the_network_out_of_range_is_named() {
-        for bad in ["inflow_mib = 1", "mtu = 100", "lane_kib = 1", "window_kib = 0"] {
+        let bad = ["inflow_mib = 1", "mtu = 100", "lane_kib = 1", "window_kib = 0"];
+        for bad in bad.into_iter().chain(["busy_wait_us = 1001"]) {
             let file: ConfigFile = toml::from_str(&format!("[network]\n{bad}")).expect("a number");
             let error = file.network.check().expect_err(bad);
             assert!(error.contains(bad.split(' ').next().expect("a name")), "{error}");

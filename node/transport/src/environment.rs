@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quinn::AsyncUdpSocket;
 use rustls::crypto::CryptoProvider;
@@ -67,9 +68,10 @@ impl Environment {
     /// As [`system`](Self::system), for an endpoint that is bound on the runtime `network`, whose
     /// tasks are polled by `workers`: what is sent and handled there then needs no other thread. If
     /// all workers are held by something that does not yield, the thread of `network` takes over
-    /// within 20 ms.
-    pub fn with_workers(network: &Handle, workers: &Handle) -> Self {
-        let executor = Executor::new(network, workers);
+    /// within 20 ms. Before a worker sleeps it looks for packets for `busy_wait`, where that pays;
+    /// [`BUSY_WAIT`](crate::BUSY_WAIT) is a good choice, zero turns it off.
+    pub fn with_workers(network: &Handle, workers: &Handle, busy_wait: Duration) -> Self {
+        let executor = Executor::new(network, workers, busy_wait);
         let runtime = Arc::new(QuinnRuntime(Arc::clone(&executor)));
         Self { runtime, executor: Some(executor), ..Self::system() }
     }

@@ -22,6 +22,10 @@
 //! otherwise. If no worker has polled since the last time, it does, and reads the socket, of which
 //! held workers tell nothing. So user code that holds all workers delays the network by as much, at
 //! most, and then not at all.
+//!
+//! # Before a worker sleeps
+//!
+//! It looks for packets a little longer: see `busy.rs`. One that a process holds does not.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -39,6 +43,8 @@ use quinn::{AsyncTimer, AsyncUdpSocket};
 use tokio::runtime::{EnterGuard, Handle};
 use tokio::sync::Notify;
 use tokio::task::coop::unconstrained;
+
+use crate::busy::Busy;
 
 const BEAT: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -84,8 +90,9 @@ thread_local! {
 }
 
 impl Executor {
-    /// Its own thread is that of `network`; ends when the last clone is dropped.
-    pub(crate) fn new(network: &Handle, workers: &Handle) -> Arc<Self> {
+    /// Its own thread is that of `network`; ends when the last clone is dropped. Workers look for
+    /// packets so long before they sleep.
+    pub(crate) fn new(network: &Handle, workers: &Handle, busy_wait: Duration) -> Arc<Self> {
         let executor = Arc::new(Self {
             network: network.clone(),
             workers: workers.clone(),
@@ -96,14 +103,15 @@ impl Executor {
             held: Arc::default(),
             reader: OnceLock::new(),
         });
-        let visitor = |by: usize| {
-            unconstrained(visit(Arc::downgrade(&executor), Arc::clone(&executor.calls[by]), by))
-        };
+        let busy = Arc::new(Busy::new(busy_wait));
         // One for each worker: a task that is woken waits for the worker it was woken on.
         for _ in 0..workers.metrics().num_workers() {
-            workers.spawn(visitor(BY_WORKER));
+            let call = Arc::clone(&executor.calls[BY_WORKER]);
+            let visits = visit_by_worker(Arc::downgrade(&executor), call, Arc::clone(&busy));
+            workers.spawn(unconstrained(visits));
         }
-        network.spawn(visitor(BY_NETWORK));
+        let call = Arc::clone(&executor.calls[BY_NETWORK]);
+        network.spawn(unconstrained(visit_by_network(Arc::downgrade(&executor), call)));
         network.spawn(unconstrained(look_after(Arc::downgrade(&executor))));
         executor
     }
@@ -212,28 +220,46 @@ impl Drop for Polling<'_> {
     }
 }
 
-/// Polls on a worker, or on the network's thread, when that is called.
-async fn visit(executor: Weak<Executor>, call: Arc<Notify>, by: usize) {
+/// Polls on a worker when that is called.
+async fn visit_by_worker(executor: Weak<Executor>, call: Arc<Notify>, busy: Arc<Busy>) {
     loop {
-        call.notified().await;
+        {
+            let mut called = std::pin::pin!(call.notified());
+            if !busy.look(called.as_mut()).await {
+                called.await;
+            }
+        }
         let Some(present) = executor.upgrade() else {
             // The next one ends as well.
             call.notify_one();
             return;
         };
-        if by == BY_WORKER {
-            let urgent = std::mem::take(&mut present.queue().urgent);
-            if !urgent {
-                // Comes back when all that is ready on this worker has run.
-                tokio::task::yield_now().await;
-            }
-            present.queue().came += 1;
-            present.held.store(false, Ordering::Relaxed);
+        busy.resumed(Instant::now());
+        let urgent = std::mem::take(&mut present.queue().urgent);
+        if !urgent {
+            // Comes back when all that is ready on this worker has run.
+            tokio::task::yield_now().await;
         }
+        present.queue().came += 1;
+        present.held.store(false, Ordering::Relaxed);
+        let more = present.poll();
+        drop(present);
+        busy.paused(Instant::now());
+        if more {
+            // Whoever floods the network is not to stop what else this thread has to do.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Polls on the network's thread when that is called.
+async fn visit_by_network(executor: Weak<Executor>, call: Arc<Notify>) {
+    loop {
+        call.notified().await;
+        let Some(present) = executor.upgrade() else { return };
         let more = present.poll();
         drop(present);
         if more {
-            // Whoever floods the network is not to stop what else this thread has to do.
             tokio::task::yield_now().await;
         }
     }
@@ -380,6 +406,7 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
+    use crate::busy::BUSY_WAIT;
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -396,7 +423,7 @@ mod tests {
                 threads.worker_threads(1).thread_name(name).enable_all().build().unwrap()
             };
             let (workers, network) = (one("worker"), one("network"));
-            let executor = Some(Executor::new(network.handle(), workers.handle()));
+            let executor = Some(Executor::new(network.handle(), workers.handle(), BUSY_WAIT));
             Self { executor, workers, network }
         }
 

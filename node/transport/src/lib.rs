@@ -11,6 +11,7 @@
 //!
 //! Who may connect: `handshake.rs`, `credentials.rs`; who has no certificate yet: `door.rs`, `wire/joining.rs`. Two dials at once, reconnects: `peers.rs`.
 //! Order, batches, large frames: `lanes.rs`, `bulk.rs`; what arrives: `frames.rs`. A connection and its tasks: `link.rs`.
+//! Which thread does it: `executor.rs`; what it does before it sleeps: `busy.rs`.
 //! Clock, chance, socket: `environment.rs`; made-up ones: `simulated/`. The system's hint that a peer is dead: `wire/socket.rs`.
 //!
 //! # Absent on purpose
@@ -18,6 +19,7 @@
 //! What a frame means. Membership, processes, names.
 
 mod bulk;
+mod busy;
 #[cfg(test)]
 mod chopping;
 mod control;
@@ -41,6 +43,7 @@ pub mod simulated;
 mod stats;
 mod wire;
 
+pub use crate::busy::BUSY_WAIT;
 pub use crate::credentials::{
     Certified, Credentials, CredentialsError, Identity, NODE_DNS_NAME, check_private,
 };
