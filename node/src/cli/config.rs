@@ -169,12 +169,16 @@ mod tests {
             [network]
             inflow_mib = 64
             mtu = 1452
+            busy_wait_us = 0
             "#,
         )
         .expect("a valid file");
         assert_eq!(file.name, Some("a".into()));
         assert_eq!(file.detect_in, Some(2.5));
         assert_eq!(file.labels["zone"], "b");
+        assert_eq!(file.network.check(), Ok(()));
+        let builder = file.network.apply(NodeBuilder::default());
+        assert_eq!((builder.mtu, builder.busy_wait), (1_452, Duration::ZERO));
     }
 
     #[test]

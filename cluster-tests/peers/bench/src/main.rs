@@ -47,16 +47,18 @@ fn run() -> Result<()> {
     }
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
     let ready = systems::prepare(peers, &options.systems);
-    let results = rounds::all(&options, &ready);
-    let settings = systems::settings(peers, &options, &ready);
+    let mut settings = systems::settings(peers, &options, &ready);
+    let out = peers.join("../../target/bench");
+    std::fs::create_dir_all(&out)?;
+    let out = out.canonicalize()?;
+    let kept = out.join("results.json");
+    let results = rounds::all(&options, &ready, |found| json::write(&kept, found, &settings))?;
+    settings.push(systems::load());
+    json::write(&kept, &results, &settings)?;
     println!("{}", table::show(&results, &ready));
     for line in &settings {
         println!("{line}");
     }
-    let out = peers.join("../../target/bench");
-    std::fs::create_dir_all(&out)?;
-    let out = out.canonicalize()?;
-    json::write(&out.join("results.json"), &results, &settings)?;
     plot::draw(&out, &results)?;
     println!("\n{}: results.json, results.svg, results.png", out.display());
     Ok(())

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
 use meter::{Outcome, Task};
 
 use crate::options::Options;
@@ -23,7 +24,12 @@ pub(crate) struct Cell {
     pub(crate) outcomes: Vec<Outcome>,
 }
 
-pub(crate) fn all(options: &Options, ready: &[Ready]) -> Vec<Cell> {
+/// Everything; `keep` is given what there is after each workload, since hours may be interrupted.
+pub(crate) fn all(
+    options: &Options,
+    ready: &[Ready],
+    mut keep: impl FnMut(&[Cell]) -> Result<()>,
+) -> Result<Vec<Cell>> {
     let mut cells = Vec::new();
     for &task in &options.tasks {
         let first = cells.len();
@@ -42,8 +48,9 @@ pub(crate) fn all(options: &Options, ready: &[Ready]) -> Vec<Cell> {
                 cell.outcomes.push(once(options, one, task));
             }
         }
+        keep(&cells)?;
     }
-    cells
+    Ok(cells)
 }
 
 /// A runner that ends with us.

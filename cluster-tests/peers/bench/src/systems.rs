@@ -231,7 +231,11 @@ fn machine() -> String {
     let model = model.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown CPU").trim();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load = load.split(' ').next().unwrap_or_default();
-    format!("{cores} × {model}, Linux {}, load at the end {load}", kernel.trim())
+    format!("{cores} × {model}, Linux {}", kernel.trim())
+}
+
+/// What the machine had to do, as a line of the settings.
+pub(crate) fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("load at the end {}", load.split(' ').next().unwrap_or("unknown"))
 }
