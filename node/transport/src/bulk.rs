@@ -99,8 +99,7 @@ impl Outbox {
         {
             let chunk = turn.rest.take(CHUNK);
             bytes += chunk.len();
-            batch.sent.push((Arc::clone(&turn.lane), turn.flow, chunk.len()));
-            batch.push(turn.id, turn.total, chunk);
+            batch.push(&turn, chunk);
             if !turn.rest.is_empty() {
                 let behind = queue.len().min(TURNS - 1);
                 queue.insert(behind, turn);
@@ -119,13 +118,14 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    fn push(&mut self, id: u64, total: u32, chunk: Bytes) {
+    fn push(&mut self, of: &Outgoing, chunk: Bytes) {
         if self.heads.capacity() < HEAD {
             self.heads = BytesMut::with_capacity(HEADS * HEAD);
         }
-        self.heads.put_u64_le(id);
+        self.heads.put_u64_le(of.id);
         self.heads.put_u32_le(u32::try_from(chunk.len()).expect("CHUNK fits"));
-        self.heads.put_u32_le(total);
+        self.heads.put_u32_le(of.total);
+        self.sent.push((Arc::clone(&of.lane), of.flow, chunk.len()));
         self.bytes.push(self.heads.split().freeze());
         self.bytes.push(chunk);
     }
