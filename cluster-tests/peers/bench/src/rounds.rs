@@ -14,7 +14,7 @@ use crate::systems::{Ready, System};
 const SLACK: Duration = Duration::from_secs(30);
 
 /// The same over a bad network: what a sender may have queued takes its time.
-const LOSSY_SLACK: Duration = Duration::from_mins(2);
+const LOSSY_SLACK: Duration = Duration::from_mins(5);
 
 /// What the rounds of one workload found for one system.
 #[derive(Debug)]
