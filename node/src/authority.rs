@@ -2,6 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
@@ -11,11 +16,6 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
     PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SigningKey,
-};
-use ring::rand::{SecureRandom, SystemRandom};
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
-    VerificationAlgorithm,
 };
 use x509_parser::parse_x509_certificate;
 use x509_parser::pem::{Pem, parse_x509_pem};

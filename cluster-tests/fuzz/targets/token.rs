@@ -7,7 +7,7 @@ use std::fmt::Write;
 use data_encoding::BASE64URL_NOPAD;
 use libfuzzer_sys::fuzz_target;
 use purlin::Token;
-use ring::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA256, digest};
 
 /// A token with these bytes, as `PROTOCOL.md` says.
 fn text(role: &str, bytes: &[u8; 56]) -> String {

@@ -33,13 +33,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use purlin_proto::limits::REVOCATIONS;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
 use purlin_proto::trust::SignedTrust;
 use purlin_proto::{NodeName, Refusal, Role, Serial};
 use purlin_transport::Peer;
-use ring::digest::{SHA256, digest};
 use tokio::sync::Notify;
 
 use crate::authority;

@@ -18,13 +18,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use data_encoding::HEXLOWER;
 use purlin_proto::join::{Admission, JoinAnswer, JoinRefusal, JoinRequest, Secret, TokenId};
 use purlin_proto::{Name, NodeName, Permission, PermissionError, Permissions, Role};
 use purlin_transport::Identity;
 use rcgen::PublicKeyData;
-use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 use super::Token;

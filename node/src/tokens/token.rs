@@ -3,11 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::BASE64URL_NOPAD;
 use purlin_proto::Role;
 use purlin_proto::join::{Secret, TokenId};
 use purlin_transport::Fingerprint;
-use ring::digest::{SHA256, digest};
 
 /// Bytes of the text: id, secret, fingerprint, checksum.
 const BYTES: usize = 8 + 16 + 32 + CHECKSUM;

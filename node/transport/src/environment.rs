@@ -57,7 +57,7 @@ impl Environment {
         Self {
             runtime: Arc::new(quinn::TokioRuntime),
             time: Arc::new(DefaultTimeProvider),
-            crypto: Arc::new(rustls::crypto::ring::default_provider()),
+            crypto: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             seed: None,
             socket: None,
             errors: None,

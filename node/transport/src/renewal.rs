@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::SignatureScheme;
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::sign::{CertifiedKey, SigningKey};
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -62,7 +62,7 @@ impl Credentials {
 
     /// Asks for the certificate anew, as DER: for the same public key, signed by its private one.
     pub fn renewal_request(&self) -> Result<Vec<u8>, RenewalError> {
-        let key = ring::default_provider().key_provider.load_private_key(self.key.clone_key());
+        let key = aws_lc_rs::default_provider().key_provider.load_private_key(self.key.clone_key());
         request(&*key.map_err(|error| RenewalError::Key(error.to_string()))?)
     }
 
@@ -91,7 +91,7 @@ impl Credentials {
             return Err(other("it is another holder's, or allows something else"));
         }
         let (chain, key) = (credentials.chain.clone(), credentials.key.clone_key());
-        CertifiedKey::from_der(chain, key, &ring::default_provider())
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
             .map_err(|error| RenewalError::Other(error.to_string()))?;
         let authorities = is_news.then(|| authorities.to_owned());
         Ok(Renewed { credentials, chain: certificate.to_owned(), authorities })

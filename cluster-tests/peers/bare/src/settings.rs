@@ -110,7 +110,7 @@ impl Settings {
 
 /// `AES` first, as Purlin has it.
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
         CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => 2,

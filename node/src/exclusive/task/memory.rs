@@ -176,7 +176,7 @@ impl Task {
         let now = u64::try_from(self.now().as_micros()).unwrap_or(u64::MAX);
         let text = format!("{name}/{creation}/{now}");
         // Any 8 bytes of it; two voters of a cluster would have to agree in all.
-        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&digest.as_ref()[..8]);
         u64::from_le_bytes(bytes)

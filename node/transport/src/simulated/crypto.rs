@@ -1,6 +1,6 @@
-//! ring's cryptography with chance from a seed.
+//! The product's cryptography with chance from a seed.
 //!
-//! ring draws the private keys of a key exchange from the system, whatever it is handed; so the
+//! aws-lc-rs draws the private keys of a key exchange from the system, whatever it is handed; so the
 //! exchange is X25519 of another crate (RFC 7748), its secrets from the seed. Signatures must be
 //! Ed25519, which leave nothing to chance; the certificates see to that.
 
@@ -73,6 +73,6 @@ pub(super) fn provider(chance: StdRng) -> CryptoProvider {
     CryptoProvider {
         kx_groups: vec![group],
         secure_random: Box::leak(Box::new(chance)),
-        ..rustls::crypto::ring::default_provider()
+        ..rustls::crypto::aws_lc_rs::default_provider()
     }
 }

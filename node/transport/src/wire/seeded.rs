@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aws_lc_rs::{hkdf, hmac};
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use ring::{hkdf, hmac};
 
 use crate::environment::Environment;
 
