@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::raft::AppendEntriesRequest;
 use openraft::{BasicNode, ChangeMembers, Membership, ServerState};
 use purlin_cluster::exclusive::{
     AuthorityId, Candidate, Keeper, Renewal, RingView, Times, choose_voters,
@@ -235,6 +236,19 @@ pub(super) async fn answer(raft: Raft, store: &Store, question: Question) -> Res
         }
         Question::Vote(rpc) => raft.vote(rpc).await.map(Reply::Vote).map_err(|e| text(&e)),
         Question::Snapshot(vote, meta, bytes) => {
+            // openraft takes the end of a snapshot for later than that of a shorter log, and panics if
+            // it is not. So what cannot be in its leader's log is cut off first, as it would be by an
+            // entry of that leader.
+            let news = meta.last_log_id.filter(|last| Some(*last) > committed);
+            if let Some(stray) = news.and_then(|last| store.stray(last)) {
+                let cut = AppendEntriesRequest {
+                    vote,
+                    prev_log_id: Some(stray),
+                    entries: Vec::new(),
+                    leader_commit: None,
+                };
+                raft.append_entries(cut).await.map_err(|e| text(&e))?;
+            }
             let snapshot = openraft::Snapshot { meta, snapshot: Box::new(bytes) };
             let installed = raft.install_full_snapshot(vote, snapshot).await;
             installed.map(Reply::Snapshot).map_err(|e| text(&e))
@@ -312,4 +326,131 @@ async fn follow(
 
 fn membership(raft: &Raft) -> Membership<u64, BasicNode> {
     raft.metrics().borrow().membership_config.membership().clone()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::io;
+
+    use openraft::error::{
+        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError,
+    };
+    use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+    use openraft::raft::{AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+    use openraft::{
+        CommittedLeaderId, Entry, EntryPayload, Snapshot, SnapshotMeta, StoredMembership,
+    };
+    use purlin_proto::codec;
+
+    use super::*;
+    use crate::exclusive::raft::{LogId, Views, Vote};
+
+    /// Other voters, none of whom can be reached.
+    struct Nobody;
+
+    type RpcError = RPCError<u64, BasicNode, RaftError<u64>>;
+
+    fn nobody() -> NetworkError {
+        NetworkError::new(&io::Error::from(io::ErrorKind::NotConnected))
+    }
+
+    impl RaftNetworkFactory<Views> for Nobody {
+        type Network = Self;
+
+        async fn new_client(&mut self, _: u64, _: &BasicNode) -> Self {
+            Self
+        }
+    }
+
+    impl RaftNetwork<Views> for Nobody {
+        async fn append_entries(
+            &mut self,
+            _: AppendEntriesRequest<Views>,
+            _: RPCOption,
+        ) -> Result<AppendEntriesResponse<u64>, RpcError> {
+            Err(nobody().into())
+        }
+
+        async fn vote(
+            &mut self,
+            _: VoteRequest<u64>,
+            _: RPCOption,
+        ) -> Result<VoteResponse<u64>, RpcError> {
+            Err(nobody().into())
+        }
+
+        async fn full_snapshot(
+            &mut self,
+            _: Vote,
+            _: Snapshot<Views>,
+            _: impl Future<Output = ReplicationClosed> + Send + 'static,
+            _: RPCOption,
+        ) -> Result<SnapshotResponse<u64>, StreamingError<Views, Fatal<u64>>> {
+            Err(nobody().into())
+        }
+    }
+
+    fn log(term: u64, index: u64) -> LogId {
+        LogId::new(CommittedLeaderId::new(term, 5), index)
+    }
+
+    fn entry(term: u64, index: u64) -> Entry<Views> {
+        let payload = match index {
+            0 => EntryPayload::Membership(voters()),
+            epoch => {
+                let view = RingView { epoch, members: Vec::new() };
+                EntryPayload::Normal(Proposal { term, view })
+            }
+        };
+        Entry { log_id: log(term, index), payload }
+    }
+
+    fn voters() -> Membership<u64, BasicNode> {
+        let nodes = [(5, BasicNode::new("a")), (6, BasicNode::new("b"))];
+        Membership::new(vec![BTreeSet::from([5, 6])], BTreeMap::from(nodes))
+    }
+
+    fn append(prev: Option<LogId>, entries: Vec<Entry<Views>>) -> Question {
+        let term = entries.last().unwrap().log_id.leader_id.term;
+        let vote = Vote::new_committed(term, 5);
+        let leader_commit = Some(log(1, 3));
+        Question::Append(AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit })
+    }
+
+    fn snapshot(by: u64, last: LogId) -> Question {
+        let last_membership = StoredMembership::new(Some(log(1, 0)), voters());
+        let snapshot_id = last.to_string();
+        let meta = SnapshotMeta { last_log_id: Some(last), last_membership, snapshot_id };
+        let view = RingView { epoch: last.index, members: Vec::new() };
+        Question::Snapshot(
+            Vote::new_committed(by, 5),
+            meta,
+            codec::to_bytes(&view).unwrap().to_vec(),
+        )
+    }
+
+    /// The leader of term 5 wrote to this voter alone before it was lost; another, of term 6, goes on
+    /// from what was written in term 3, has committed that, and has nothing older left than a snapshot
+    /// of it.
+    #[tokio::test]
+    async fn a_snapshot_replaces_what_a_later_leader_wrote_here_alone() {
+        for stray in [vec![entry(5, 4)], vec![entry(2, 4), entry(5, 5), entry(5, 6)]] {
+            let store = Store::load(Disk::Memory(Arc::default())).unwrap();
+            let times = Times::new(Duration::from_secs(5));
+            let config = Arc::new(config(times).validate().unwrap());
+            let raft = Raft::new(6, config, Nobody, store.clone(), store.clone()).await.unwrap();
+            let say = async |question| answer(raft.clone(), &store, question).await;
+            let entries = (0..4).map(|index| entry(1, index)).chain(stray).collect();
+            assert!(matches!(say(append(None, entries)).await, Ok(Reply::Append(_))));
+
+            let installed = say(snapshot(6, log(3, 12))).await;
+
+            assert!(matches!(installed, Ok(Reply::Snapshot(_))), "{installed:?}");
+            let next = say(append(Some(log(3, 12)), vec![entry(6, 13)])).await;
+            assert!(matches!(next, Ok(Reply::Append(AppendEntriesResponse::Success))), "{next:?}");
+            store.applied_to(Some(log(3, 12))).await;
+            assert_eq!(store.view().epoch, 12);
+        }
+    }
 }

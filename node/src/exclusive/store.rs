@@ -132,6 +132,16 @@ impl Store {
         }
     }
 
+    /// The first place where the log here is not that of a leader with such a snapshot, as that one
+    /// has it: what lies there was written by the leader of a later term than the snapshot's, which was
+    /// lost before a majority had it.
+    pub(super) fn stray(&self, snapshot: LogId) -> Option<LogId> {
+        let kept = self.kept();
+        let mut before = kept.log.range(..=snapshot.index);
+        let (index, _) = before.find(|(_, entry)| entry.log_id.leader_id > snapshot.leader_id)?;
+        Some(LogId::new(snapshot.leader_id, *index))
+    }
+
     /// Returns when the log is applied up to this entry. Cancel safe.
     pub(super) async fn applied_to(&self, log: Option<LogId>) {
         let mut applied = self.applied.subscribe();
