@@ -39,6 +39,8 @@ struct State {
     /// Of all that are live, those that are about to leave among them.
     all: Arc<Ring>,
     draining: BTreeSet<NodeName>,
+    /// Of what is above but the rings, which follow.
+    changes: u64,
     /// When the ring last changed.
     changed: Instant,
 }
@@ -58,7 +60,7 @@ impl Directory {
         let ring = Arc::new(Ring::new([us]));
         let (nodes, changed, all) = (BTreeMap::new(), Instant::now(), Arc::clone(&ring));
         let draining = BTreeSet::new();
-        let state = RwLock::new(State { nodes, ring, all, draining, changed });
+        let state = RwLock::new(State { nodes, ring, all, draining, changes: 0, changed });
         Self { us, state, past: Past::new(), leaving: watch::Sender::default() }
     }
 
@@ -75,6 +77,11 @@ impl Directory {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let live = state.nodes.iter().filter(|(_, place)| place.live).map(|(name, _)| *name);
         live.chain([self.us]).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// How often the nodes that are live, or those about to leave, have changed. The ring follows.
+    pub(crate) fn changes(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).changes
     }
 
     pub(crate) fn ring(&self) -> Arc<Ring> {
@@ -101,10 +108,12 @@ impl Directory {
     /// Notes whether a node is about to leave; whether that is news.
     pub(crate) fn set_draining(&self, name: NodeName, draining: bool) -> bool {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        match draining {
+        let news = match draining {
             true => state.draining.insert(name),
             false => state.draining.remove(&name),
-        }
+        };
+        state.changes += u64::from(news);
+        news
     }
 
     /// Whether a node is about to leave.
@@ -121,6 +130,7 @@ impl Directory {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let known = state.nodes.get(&id.name).filter(|known| known.id == id && known.live);
         let has_read = known.is_some_and(|known| known.has_read);
+        state.changes += 1;
         state.nodes.insert(id.name, Place { id, address, live: true, has_read });
     }
 
@@ -138,6 +148,7 @@ impl Directory {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = state.nodes.get_mut(&id.name).filter(|place| place.id == id) {
             place.live = false;
+            state.changes += 1;
         }
     }
 
@@ -151,7 +162,9 @@ impl Directory {
 
     /// Nobody is known any more.
     pub(crate) fn clear(&self) {
-        self.state.write().unwrap_or_else(PoisonError::into_inner).nodes.clear();
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.nodes.clear();
+        state.changes += 1;
     }
 
     /// These are live: makes the rings anew, if they are others. `live` is in order.
@@ -201,5 +214,37 @@ impl State {
         let count = count + self.draining.len();
         let next = self.all.preference(Ring::shard_of(key), 1 + count);
         next.into_iter().filter(|name| *name != us).take(count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_ring_will_follow_is_counted_before_it_does() {
+        let [us, other] = ["a", "b"].map(NodeName::from);
+        let directory = Directory::new(us);
+        let id = NodeId::new(other, 1);
+        let mut before = directory.changes();
+        let mut counted = |what: &str, expected: bool| {
+            assert_eq!(directory.changes() != before, expected, "{what}");
+            before = directory.changes();
+        };
+
+        directory.up(id, ([127, 0, 0, 1], 1).into());
+        counted("up", true);
+        directory.set_live(&[us, other]);
+        counted("its ring", false);
+        directory.set_draining(other, true);
+        counted("about to leave", true);
+        directory.set_draining(other, true);
+        counted("which was known", false);
+        directory.down(NodeId::new(other, 2));
+        counted("another life is down", false);
+        directory.down(id);
+        counted("down", true);
+        assert_eq!(directory.ring().members(), [us, other]);
+        assert_eq!(directory.live(), [us]);
     }
 }

@@ -72,8 +72,16 @@ pub(super) struct Owner {
     /// sees nobody yet.
     life: Option<NodeId>,
     alone_until: Option<Instant>,
-    members: Option<(Instant, Members)>,
+    members: Option<Seen>,
     began: Instant,
+}
+
+/// The members as they were when last looked up.
+struct Seen {
+    members: Members,
+    at: Instant,
+    /// [`Directory::changes`](crate::directory::Directory::changes) before.
+    changes: u64,
 }
 
 /// What this node does, or knows it has done, about a child.
@@ -465,8 +473,8 @@ impl Children {
         let placed = record.placed;
         let version = record.version;
         node.runtime.children().keep(child, record);
-        if let (Some((_, members)), Some(placed)) = (&mut self.owner.members, placed)
-            && let Some(host) = members.live.get_mut(&placed.node.name)
+        if let (Some(seen), Some(placed)) = (&mut self.owner.members, placed)
+            && let Some(host) = seen.members.live.get_mut(&placed.node.name)
         {
             host.children += 1;
         }
@@ -547,13 +555,15 @@ impl Children {
 impl Owner {
     /// The members, looked up anew when they have changed or a little time has passed.
     fn members(&mut self, node: &Shared) -> &Members {
-        let now = Instant::now();
-        self.refused.retain(|_, until| *until > now);
-        let fresh = self.members.as_ref().is_some_and(|(at, _)| now - *at < COUNTED);
-        if !fresh {
-            self.members = Some((now, look_up(node, &self.refused)));
-        }
-        &self.members.as_ref().expect("just put there").1
+        let at = Instant::now();
+        self.refused.retain(|_, until| *until > at);
+        // The ring may be without a node before its end is told of here: as a member it would be taken
+        // for one that is not to have the child any more.
+        let changes = node.directory.changes();
+        let fresh = |seen: &Seen| at - seen.at < COUNTED && seen.changes == changes;
+        let kept = self.members.take().filter(fresh);
+        let look = || Seen { members: look_up(node, &self.refused), at, changes };
+        &self.members.insert(kept.unwrap_or_else(look)).members
     }
 }
 
