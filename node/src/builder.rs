@@ -434,8 +434,9 @@ impl NodeBuilder {
     }
 
     /// Bytes of one stream to another node that may be under way; 256 KiB unless said otherwise. It
-    /// bounds what a small message may find before it on the wire. A stream carries one window for
-    /// each round trip: between data centres, the bandwidth wanted times the round trip is better.
+    /// bounds what a small message may find before it on the wire; large messages have two streams. A
+    /// stream carries one window for each round trip: between data centres, the bandwidth wanted
+    /// times the round trip is better.
     #[must_use]
     pub fn window(mut self, bytes: u32) -> Self {
         self.window = bytes.max(16 << 10);

@@ -1,13 +1,13 @@
 //! Bulk: how large frames travel, in chunks, beside the lanes.
 //!
-//! A long-lived stream carries chunks of all large frames in turn, so that they share the way among
-//! themselves; with each lane it takes turns, packet by packet. A chunk is
+//! A few long-lived streams carry chunks of all large frames in turn, so that they share the way among
+//! themselves; with each lane they take turns, packet by packet. A chunk is
 //!
 //! ```text
 //! u64 bulk id | u32 length of the chunk | u32 length of the whole frame | bytes
 //! ```
 //!
-//! all little-endian. What lies in front of the wire is bounded by the stream's window.
+//! all little-endian. What lies in front of the wire is bounded by the streams' windows.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,11 @@ use crate::finish::{Finish, Finished};
 use crate::lanes::{BadEntry, LARGE, Lane};
 use crate::link::Flow;
 
-pub(crate) const CHUNK: usize = 16 << 10;
+/// Streams of a connection that carry large frames. The window of one is too little to keep both ends
+/// busy; more would put more in front of small messages.
+pub(crate) const STREAMS: usize = 2;
+
+pub(crate) const CHUNK: usize = 32 << 10;
 const HEAD: usize = 16;
 
 /// Chunks are written as many at once as have so many bytes.
@@ -39,7 +43,7 @@ pub(crate) const HELD_BYTES: usize = TURNS * FRAME_BYTES;
 /// the power of two that people choose for what lies in it.
 const FIRST_BYTES: usize = (8 << 20) + (64 << 10);
 
-/// Most large frames that a stream carries in turn; others wait until one of them is complete.
+/// Most large frames that the streams carry in turn; others wait until one of them is complete.
 const TURNS: usize = 8;
 
 /// Most unfinished large frames: a far end may have more streams than we.
@@ -101,7 +105,7 @@ impl Outbox {
             bytes += chunk.len();
             batch.push(&turn, chunk);
             if !turn.rest.is_empty() {
-                let behind = queue.len().min(TURNS - 1);
+                let behind = queue.len().min(TURNS / STREAMS - 1);
                 queue.insert(behind, turn);
             }
         }

@@ -1,7 +1,7 @@
 //! Properties of what travels: whatever is sent, and however a stream chops it up, the far end
 //! reads the same frames, and each flow in its order.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,8 +11,9 @@ use purlin_proto::Pieces;
 
 use crate::bulk;
 use crate::frames::Cut;
-use crate::lanes::{Entry, Held, LARGE, Lane, Parser, Put};
+use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
 use crate::link::{Flow, Priority};
+use crate::reassembly::{Complete, Reassembly};
 
 /// A frame of a flow, whose content tells its number.
 #[derive(Debug, Clone)]
@@ -66,10 +67,10 @@ fn in_pieces(mut frame: Pieces) -> Pieces {
     pieces
 }
 
-/// What a lane and one bulk stream carry of these frames.
-fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
+/// What a lane and the bulk streams carry of these frames.
+fn encode(frames: &[Sent]) -> (Bytes, [Bytes; bulk::STREAMS]) {
     let lane = Arc::new(Lane::new(usize::MAX / 16));
-    let outbox = bulk::Outbox::default();
+    let outboxes = [(); bulk::STREAMS].map(|()| bulk::Outbox::default());
     for (number, sent) in frames.iter().enumerate() {
         let id = number as u64;
         let put = lane.put(sent.flow, Priority::User, || id, &mut |out| {
@@ -79,43 +80,44 @@ fn encode(frames: &[Sent]) -> (Bytes, Bytes) {
         match put {
             Put::Done => assert!(sent.size <= LARGE),
             Put::Bulk { id, frame } => {
+                let outbox = &outboxes[number % bulk::STREAMS];
                 outbox.push(id, in_pieces(frame), Arc::clone(&lane), sent.flow);
             }
             Put::Refused(_) | Put::Jammed => panic!("a lane without a bound is full"),
         }
     }
-    let mut bulk = BytesMut::new();
-    drop(outbox.finish());
-    let mut batch = bulk::Batch::default();
-    while at_once(outbox.next(&mut batch)).is_ok() {
-        batch.bytes().iter().for_each(|bytes| bulk.extend_from_slice(bytes));
-        batch.settle();
-    }
+    let bulk = outboxes.map(|outbox| {
+        let mut bulk = BytesMut::new();
+        drop(outbox.finish());
+        let mut batch = bulk::Batch::default();
+        while at_once(outbox.next(&mut batch)).is_ok() {
+            batch.bytes().iter().for_each(|bytes| bulk.extend_from_slice(bytes));
+            batch.settle();
+        }
+        bulk.freeze()
+    });
     let mut small = Vec::new();
     if !frames.is_empty() {
         let taken = at_once(lane.take(&mut small));
         taken.unwrap_or_else(|_| panic!("nobody has asked for the end"));
     }
-    (small.concat().into(), bulk.freeze())
+    (small.concat().into(), bulk)
 }
 
 /// The far end of one lane and its bulk, as a link puts them together.
 #[derive(Default)]
 struct FarEnd {
     held: Held,
-    markers: HashMap<u64, Flow>,
-    complete: HashMap<u64, Bytes>,
+    reassembly: Reassembly,
     delivered: BTreeMap<Flow, Vec<Bytes>>,
 }
 
 impl FarEnd {
-    fn entries(&mut self, chunk: &Bytes, entries: &[Entry]) {
-        for entry in entries {
-            self.entry(chunk, entry);
-        }
+    fn entries(&mut self, chunk: &Bytes, entries: &[Entry]) -> Result<(), BadEntry> {
+        entries.iter().try_for_each(|entry| self.entry(chunk, entry))
     }
 
-    fn entry(&mut self, chunk: &Bytes, entry: &Entry) {
+    fn entry(&mut self, chunk: &Bytes, entry: &Entry) -> Result<(), BadEntry> {
         match entry {
             Entry::Frame(Cut { flow, at }) if self.held.holds(*flow) => {
                 self.held.frame(*flow, chunk.slice(at.clone()));
@@ -123,25 +125,21 @@ impl FarEnd {
             Entry::Frame(Cut { flow, at }) => {
                 self.delivered.entry(*flow).or_default().push(chunk.slice(at.clone()));
             }
-            &Entry::Marker { flow, id, .. } => {
-                let bytes = self.complete.remove(&id);
-                if bytes.is_none() {
-                    self.markers.insert(id, flow);
-                }
+            &Entry::Marker { flow, id, length } => {
+                let bytes = self.reassembly.marker(0, flow, id, length)?;
                 self.held.marker(flow, id, bytes);
                 self.release(flow);
             }
         }
+        Ok(())
     }
 
-    fn large(&mut self, id: u64, frame: Bytes) {
-        match self.markers.remove(&id) {
-            None => drop(self.complete.insert(id, frame)),
-            Some(flow) => {
-                self.held.complete(flow, id, frame);
-                self.release(flow);
-            }
+    fn chunk(&mut self, id: u64, total: usize, chunk: &[u8]) -> Result<(), BadEntry> {
+        if let Some(Complete { flow, id, frame, .. }) = self.reassembly.chunk(id, total, chunk)? {
+            self.held.complete(flow, id, frame);
+            self.release(flow);
         }
+        Ok(())
     }
 
     fn release(&mut self, flow: Flow) {
@@ -159,35 +157,29 @@ proptest! {
         frames in frames(30),
         lane_pieces in pieces(),
         bulk_pieces in pieces(),
-        turns in vec(any::<bool>(), 1..20),
+        turns in vec(0..=bulk::STREAMS, 1..20),
     ) {
         let (lane, bulk) = encode(&frames);
-        let mut lane: VecDeque<_> = chop(lane, &lane_pieces).into();
-        let mut bulk: VecDeque<_> = chop(bulk, &bulk_pieces).into();
-        let (mut parser, mut bulk_parser) = (Parser::default(), bulk::Parser::default());
-        let mut inbox = bulk::Inbox::default();
+        let bulk = bulk.into_iter().map(|bulk| chop(bulk, &bulk_pieces));
+        let mut streams: Vec<VecDeque<_>> =
+            [chop(lane, &lane_pieces)].into_iter().chain(bulk).map(VecDeque::from).collect();
+        let mut parser = Parser::default();
+        let mut bulk_parsers = [(); bulk::STREAMS].map(|()| bulk::Parser::default());
         let mut far = FarEnd::default();
 
-        for lane_first in turns.iter().cycle() {
-            let lane_turn = if lane.is_empty() || bulk.is_empty() { !lane.is_empty() } else { *lane_first };
-            if lane_turn {
-                let piece = lane.pop_front().expect("it is not empty");
-                let give = |chunk: &Bytes, entries: &[Entry]| {
-                    far.entries(chunk, entries);
-                    Ok(())
-                };
-                parser.feed(piece, give).expect("well formed");
-            } else if let Some(piece) = bulk.pop_front() {
-                let give = |id, total, part: &[u8]| {
-                    if let Some(frame) = inbox.chunk(id, total, part)? {
-                        far.large(id, frame);
-                    }
-                    Ok(())
-                };
-                bulk_parser.feed(piece, give).expect("well formed");
-            } else {
-                break;
-            }
+        for turn in turns.iter().cycle() {
+            // The one whose turn it is, or the next that has something.
+            let mut in_turn = (0..=bulk::STREAMS).map(|after| (turn + after) % (1 + bulk::STREAMS));
+            let next = |stream: usize| Some((stream, streams[stream].pop_front()?));
+            let Some((stream, piece)) = in_turn.find_map(next) else { break };
+            let fed = match stream.checked_sub(1) {
+                None => parser.feed(piece, |chunk, entries| far.entries(chunk, entries)),
+                Some(bulk) => {
+                    let give = |id, total, part: &[u8]| far.chunk(id, total, part);
+                    bulk_parsers[bulk].feed(piece, give)
+                }
+            };
+            fed.expect("well formed");
         }
 
         let mut expected: BTreeMap<Flow, Vec<Bytes>> = BTreeMap::new();
@@ -196,7 +188,7 @@ proptest! {
         }
         prop_assert!(far.delivered == expected, "other frames, or in another order");
         prop_assert_eq!(far.held.bytes(), 0);
-        prop_assert!(far.markers.is_empty() && far.complete.is_empty());
+        prop_assert!(far.reassembly.is_idle());
     }
 
     #[test]
@@ -205,18 +197,14 @@ proptest! {
         pieces in pieces(),
     ) {
         let (mut parser, mut bulk_parser) = (Parser::default(), bulk::Parser::default());
-        let (mut inbox, mut far) = (bulk::Inbox::default(), FarEnd::default());
+        let mut far = FarEnd::default();
         let (mut lane, mut bulk) = (true, true);
         for piece in chop(bytes.into(), &pieces) {
             // After an error the link is closed.
-            let give = |chunk: &Bytes, entries: &[Entry]| {
-                far.entries(chunk, entries);
-                Ok(())
-            };
+            let give = |chunk: &Bytes, entries: &[Entry]| far.entries(chunk, entries);
             lane = lane && parser.feed(piece.clone(), give).is_ok();
-            bulk = bulk && bulk_parser
-                .feed(piece, |id, total, part| inbox.chunk(id, total, part).map(drop))
-                .is_ok();
+            let give = |id, total, part: &[u8]| far.chunk(id, total, part);
+            bulk = bulk && bulk_parser.feed(piece, give).is_ok();
         }
     }
 }

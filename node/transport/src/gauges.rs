@@ -4,7 +4,7 @@ use purlin_proto::Gauge;
 use purlin_proto::limits::FRAME_BYTES;
 
 use crate::endpoint::Endpoint;
-use crate::{bulk, lanes, link, peers};
+use crate::{bulk, lanes, link, peers, reassembly};
 
 /// What waits on its way through one link, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,7 +52,7 @@ impl Endpoint {
             Gauge::bounded("control.bytes", load.control, FRAME_BYTES),
             Gauge::bounded("held.bytes", load.held, 2 * link::HELD_BYTES),
             Gauge::bounded("unfinished.bytes", load.unfinished, bulk::HELD_BYTES),
-            Gauge::bounded("early.bytes", load.early, link::EARLY_BYTES),
+            Gauge::bounded("early.bytes", load.early, reassembly::EARLY_BYTES),
             Gauge::free("tasks.transport", self.tasks()),
         ]
     }

@@ -37,6 +37,7 @@ mod handshake;
 mod lanes;
 mod link;
 mod peers;
+mod reassembly;
 mod renewal;
 #[cfg(feature = "simulated")]
 pub mod simulated;

@@ -3,7 +3,6 @@
 //! A [`Link`] is a handle: cheap to clone, good for sending until the connection ends, then
 //! everything is refused. Its end is told exactly once, after the last frame has been delivered.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 use purlin_proto::limits::{DATAGRAM_BYTES, FRAME_BYTES};
 use purlin_proto::{Capabilities, Hello, NodeHello, NodeName, Pieces, Refusal, Role};
 
-use crate::bulk::{self, Inbox};
+use crate::bulk;
 use crate::control::{self, CONTROL_BYTES, Reader, kind};
 use crate::credentials::Certified;
 use crate::error::{Closed, StreamEnded};
@@ -26,6 +25,7 @@ use crate::finish::Finished;
 use crate::frames::{Cut, Frames, keep};
 use crate::gauges::Load;
 use crate::lanes::{BadEntry, Entry, Held, LARGE, Lane, Parser, Put};
+use crate::reassembly::{Complete, Reassembly};
 use crate::stats::Path;
 use crate::wire::{Connection, SendStream};
 
@@ -117,11 +117,11 @@ struct Inner {
     connection: Connection,
     lanes: Vec<Arc<Lane>>,
     control: control::Outbox,
-    bulk: [bulk::Outbox; BULK_STREAMS],
+    bulk: [bulk::Outbox; bulk::STREAMS],
     next_bulk: AtomicU64,
     /// Read for each delivery, written when the link starts and when it ends.
     delivery: RwLock<Delivery>,
-    incoming: Mutex<Incoming>,
+    reassembly: Mutex<Reassembly>,
     arriving: Vec<Mutex<Arriving>>,
     /// Something held was delivered.
     released: Notify,
@@ -143,16 +143,6 @@ enum Delivery {
     Over,
 }
 
-/// Large frames on their way in: bytes that arrive, bytes that wait for their marker, markers that
-/// wait for their bytes.
-#[derive(Default)]
-struct Incoming {
-    inbox: Inbox,
-    complete: HashMap<u64, Bytes>,
-    complete_bytes: usize,
-    markers: HashMap<u64, (Flow, usize)>,
-}
-
 /// What arrives in one lane.
 #[derive(Default)]
 struct Arriving {
@@ -161,22 +151,12 @@ struct Arriving {
     free: Vec<Cut>,
 }
 
-/// More would put more in front of small messages, and carry no more on a short road.
-const BULK_STREAMS: usize = 1;
-
 /// Of lanes and of bulk alike: streams take turns, a packet each, so a large frame costs small ones a
 /// packet's time. Less for bulk would be none at all while lanes fill the road.
 const PRIORITY: i32 = 0;
 
 /// What may wait behind markers in one lane before the lane is not read any more.
 pub(crate) const HELD_BYTES: usize = FRAME_BYTES;
-
-/// Large frames may arrive so much before their markers.
-pub(crate) const EARLY_BYTES: usize = 4 * FRAME_BYTES;
-
-/// Markers of one connection that may wait for their bytes. A far end with full lanes of the usual
-/// size has 8,192 at most.
-const MARKERS: usize = 65_536;
 
 /// A graceful end is given up when nothing has got through for so long,
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
@@ -206,7 +186,7 @@ impl Link {
             bulk: std::array::from_fn(|_| bulk::Outbox::default()),
             next_bulk: AtomicU64::new(1),
             delivery: RwLock::new(Delivery::NotYet),
-            incoming: Mutex::default(),
+            reassembly: Mutex::default(),
             arriving: (0..MAX_LANES).map(|_| Mutex::default()).collect(),
             released: Notify::new(),
             lanes_finished: OnceCell::new(),
@@ -266,7 +246,7 @@ impl Link {
         match put {
             Put::Done => Sent::Accepted,
             Put::Bulk { id, frame } => {
-                let stream = usize::try_from(id % BULK_STREAMS as u64).expect("small");
+                let stream = usize::try_from(id % bulk::STREAMS as u64).expect("small");
                 self.0.bulk[stream].push(id, frame, Arc::clone(self.lane(flow)), flow);
                 Sent::Accepted
             }
@@ -298,8 +278,7 @@ impl Link {
         let (lane, large) =
             lanes.fold((0, 0), |most, (small, large)| (most.0.max(small), most.1.max(large)));
         let held = (0..self.0.arriving.len()).map(|lane| self.arriving(lane).held.bytes()).max();
-        let incoming = self.incoming();
-        let (unfinished, early) = (incoming.inbox.bytes(), incoming.complete_bytes);
+        let (unfinished, early) = self.reassembly().bytes();
         let control = self.0.control.bytes();
         Load { lane, large, control, held: held.unwrap_or(0), unfinished, early }
     }
@@ -405,7 +384,7 @@ impl Link {
         for index in 0..self.0.lanes.len() {
             self.guard(|link| async move { link.write_lane(index).await });
         }
-        for index in 0..BULK_STREAMS {
+        for index in 0..bulk::STREAMS {
             self.guard(move |link| async move { link.write_bulk(index).await });
         }
         self.guard(|link| async move { link.write_control(writer).await });
@@ -599,8 +578,8 @@ impl Link {
         self.0.arriving[lane].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn incoming(&self) -> MutexGuard<'_, Incoming> {
-        self.0.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reassembly(&self) -> MutexGuard<'_, Reassembly> {
+        self.0.reassembly.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes entries that came together: what is free is delivered together.
@@ -615,7 +594,7 @@ impl Link {
                 }
                 Entry::Frame(cut) => free.push(cut.clone()),
                 Entry::Marker { flow, id, length } => {
-                    let bytes = self.marker(lane, *flow, *id, *length)?;
+                    let bytes = self.reassembly().marker(lane, *flow, *id, *length)?;
                     held.marker(*flow, *id, bytes);
                     // What came before it goes first.
                     self.deliver_frames(chunk, free);
@@ -626,31 +605,6 @@ impl Link {
         }
         self.deliver_frames(chunk, free);
         Ok(())
-    }
-
-    /// A marker has come; the bytes that it stands for, if they are complete.
-    fn marker(
-        &self,
-        lane: usize,
-        flow: Flow,
-        id: u64,
-        length: usize,
-    ) -> Result<Option<Bytes>, BadEntry> {
-        let mut incoming = self.incoming();
-        let complete = incoming.complete.remove(&id);
-        match &complete {
-            Some(bytes) if bytes.len() != length => {
-                return Err(BadEntry("a marker of another length".to_owned()));
-            }
-            Some(bytes) => incoming.complete_bytes -= bytes.len(),
-            None if incoming.markers.len() >= MARKERS => {
-                return Err(BadEntry("too many markers without their large frames".to_owned()));
-            }
-            None => {
-                incoming.markers.insert(id, (flow, lane));
-            }
-        }
-        Ok(complete)
     }
 
     /// Delivers what is free of a flow, under the lock of its lane.
@@ -665,34 +619,26 @@ impl Link {
     async fn read_bulk(self, reader: Reader) -> Result<(), Fault> {
         let (first, mut stream) = reader.into_parts();
         let mut parser = bulk::Parser::default();
-        let mut chunks = vec![first];
+        let (mut chunks, mut complete) = (vec![first], Vec::new());
         loop {
-            for chunk in chunks.drain(..) {
-                parser.feed(chunk, |id, total, part| self.bulk_part(id, total, part))?;
+            {
+                let mut reassembly = self.reassembly();
+                for chunk in chunks.drain(..) {
+                    parser.feed(chunk, |id, total, part| {
+                        complete.extend(reassembly.chunk(id, total, part)?);
+                        Ok(())
+                    })?;
+                }
+            }
+            for Complete { lane, flow, id, frame } in complete.drain(..) {
+                let mut arriving = self.arriving(lane);
+                arriving.held.complete(flow, id, frame);
+                self.release(&mut arriving.held, flow);
             }
             if !stream.read_many(&mut chunks).await? {
                 return Ok(());
             }
         }
-    }
-
-    fn bulk_part(&self, id: u64, total: usize, part: &[u8]) -> Result<(), BadEntry> {
-        let mut incoming = self.incoming();
-        let Some(frame) = incoming.inbox.chunk(id, total, part)? else { return Ok(()) };
-        let Some((flow, lane)) = incoming.markers.remove(&id) else {
-            // The marker is still on its way; it cannot be far behind.
-            incoming.complete_bytes += frame.len();
-            if incoming.complete_bytes > EARLY_BYTES {
-                return Err(BadEntry("too many large frames without a marker".to_owned()));
-            }
-            incoming.complete.insert(id, frame);
-            return Ok(());
-        };
-        drop(incoming);
-        let mut arriving = self.arriving(lane);
-        arriving.held.complete(flow, id, frame);
-        self.release(&mut arriving.held, flow);
-        Ok(())
     }
 
     fn deliver_frames(&self, chunk: &Bytes, cuts: &[Cut]) {
