@@ -341,8 +341,9 @@ async fn a_large_frame_does_not_delay_another_flow(world: World) {
     b.record.until("a link", |seen| count_frames(seen) == 1).await;
 
     a.send(&b, Flow(0), &frame(1, 60 << 20)).await;
-    a.send(&b, Flow(0), &frame(2, 10)).await;
     a.send(&b, Flow(4), &frame(3, 10)).await;
+    // Waits until most of the large one has left.
+    a.send(&b, Flow(0), &frame(2, 10)).await;
 
     b.record.until("all", |seen| count_frames(seen) == 4).await;
     let order: Vec<_> = b.record.frames().iter().map(|(_, f)| number(f)).collect();
