@@ -60,7 +60,9 @@ pub struct Run {
 
 /// The one line that does the run of a seed again.
 pub fn replay(seed: u64) -> String {
-    format!("PURLIN_SEED={seed} cargo test -p purlin-cluster-tests --test simulation replay")
+    format!(
+        "PURLIN_SEED={seed} cargo test -p purlin-cluster-tests --test simulated simulation::replay"
+    )
 }
 
 impl Run {

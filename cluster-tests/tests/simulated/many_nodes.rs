@@ -2,7 +2,7 @@
 //!
 //! Everything of a node is there, down to its connections; what membership alone does with hundreds
 //! is in `node/cluster/tests/simulated/figures.rs`. Twenty in the gate, more in release:
-//! `PURLIN_NODES=150 cargo test --release -p purlin-cluster-tests --test many_nodes`.
+//! `PURLIN_NODES=150 cargo test --release -p purlin-cluster-tests --test simulated many_nodes`.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
