@@ -147,6 +147,25 @@ async fn idle(count: u64) {
     line("  all shut down", rate(count, begun.elapsed()), "/s", "", "");
 }
 
+/// As the children of one supervisor, whose side of the links is counted too.
+async fn linked() {
+    const COUNT: u64 = 200_000;
+    let runtime = Runtime::local("a".into());
+    let body = |ctx: purlin_runtime::RawContext| async move {
+        let before = resident();
+        for number in 0..COUNT {
+            ctx.spawn_link::<Idle>(number).await?;
+        }
+        let each = (resident() - before) / COUNT as f64;
+        line("idle process, linked to one other", each, "bytes", "", "");
+        DONE.notify_one();
+        std::future::pending().await
+    };
+    runtime.spawn_raw(&RAW, body).unwrap();
+    DONE.notified().await;
+    runtime.shutdown(Duration::from_mins(1)).await;
+}
+
 async fn spawn_exit() {
     const COUNT: u64 = 1_000_000;
     let runtime = Runtime::local("a".into());
@@ -361,6 +380,7 @@ fn main() {
             }
         };
         run("idle", Box::pin(idle(number.unwrap_or(1_000_000)))).await;
+        run("linked", Box::pin(linked())).await;
         run("spawn", Box::pin(spawn_exit())).await;
         run("send", Box::pin(send(1, 10_000_000))).await;
         run("send", Box::pin(send(100, 10_000_000))).await;

@@ -302,12 +302,12 @@ impl<A: Actor> Context<A> {
         A: Handler<NodeEvent>,
     {
         self.more().on_node = Some(via::<A, NodeEvent>);
-        self.runtime().watch_nodes(self.process.serial, true);
+        self.runtime().watch_nodes(&self.process, true);
     }
 
     /// Ends [`monitor_nodes`](Self::monitor_nodes).
     pub fn demonitor_nodes(&self) {
-        self.runtime().watch_nodes(self.process.serial, false);
+        self.runtime().watch_nodes(&self.process, false);
     }
 
     // ----- timers -----

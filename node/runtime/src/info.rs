@@ -101,7 +101,7 @@ fn detail(process: &Process) -> ProcessDetail {
     let lists = process.relations(|r| {
         let links: Vec<_> = r.links.keys().copied().collect();
         let monitors: Vec<_> = r.monitors.values().map(|m| m.target.clone()).collect();
-        let watchers: Vec<_> = r.watchers.iter().map(|(address, _)| *address).collect();
+        let watchers: Vec<_> = r.watchers.keys().map(|(address, _)| *address).collect();
         (links, monitors, watchers)
     });
     let (links, monitors, watchers) = lists.unwrap_or_default();

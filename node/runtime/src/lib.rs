@@ -10,8 +10,8 @@
 //!
 //! # Where to look
 //!
-//! - a process from outside: `process.rs`, `relations.rs`, `remains.rs`; how much waits for it:
-//!   `mailbox.rs`; its loop: `context.rs`; from message to handler:
+//! - a process from outside: `process.rs`, `relations.rs` (in maps of `few.rs`), `remains.rs`; how
+//!   much waits for it: `mailbox.rs`; its loop: `context.rs`; from message to handler:
 //!   `messages.rs`; how it begins and ends: `spawn.rs`
 //! - sending and calling: `route.rs`; to many at once: `fanout.rs`; the way back: `reply.rs`; links and monitors: `watch.rs`;
 //!   what many here watch elsewhere: `watched.rs`
@@ -37,6 +37,7 @@ mod current;
 mod entries;
 mod exclusive;
 mod fanout;
+mod few;
 mod gauges;
 mod hosted;
 mod inflow;

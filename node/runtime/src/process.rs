@@ -598,7 +598,7 @@ impl Process {
         let mut state = self.lock();
         let (started, ignored) = (state.phase == Phase::Alive, state.phase == Phase::Ignored);
         state.phase = Phase::Dead;
-        let relations = state.relations.take().map(|boxed| *boxed).unwrap_or_default();
+        let relations = state.relations.take();
         let mailbox = std::mem::take(&mut state.mailbox);
         state.task = None;
         let (name, starter) = (state.name.take(), state.starter.take());
@@ -632,13 +632,13 @@ impl Process {
                 None
             }
             Signal::Monitor { reference } => {
-                match self.relations(|r| r.watchers.insert((from, reference))) {
+                match self.relations(|r| r.watchers.insert((from, reference), ())) {
                     Some(_) => None,
                     None => Some(Signal::Down { reference, reason: ExitReason::NoProcess }),
                 }
             }
             Signal::Join { reference } => {
-                match self.relations(|r| r.watchers.insert((from, reference))) {
+                match self.relations(|r| r.watchers.insert((from, reference), ())) {
                     Some(_) => Some(Signal::Joined { reference }),
                     None => Some(Signal::Down { reference, reason: ExitReason::NoProcess }),
                 }
@@ -717,7 +717,7 @@ impl Process {
     pub(crate) fn connection_lost(&self, node: NodeName) {
         let lost = self.relations(|relations| {
             relations.nodes.remove(&node);
-            relations.watchers.retain(|(address, _)| !address.is_on(node));
+            relations.watchers.retain(|(address, _), ()| !address.is_on(node));
             let is_on = |link: &Address| link.is_on(node);
             let links: Vec<_> = relations.links.keys().copied().filter(is_on).collect();
             // A link that is being taken back is gone for good; one made again since is lost.

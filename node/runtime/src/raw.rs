@@ -257,7 +257,7 @@ impl RawContext {
 
     /// From now on a [`Received::Node`] comes for every node that joins or is lost.
     pub fn monitor_nodes(&self) {
-        self.runtime().watch_nodes(self.process.serial, true);
+        self.runtime().watch_nodes(&self.process, true);
     }
 
     pub(crate) fn process(&self) -> &Arc<Process> {

@@ -1,12 +1,13 @@
 //! What a process has to do with others: links, monitors, timers, and whoever waits for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use purlin_proto::{Dest, NodeName, Pid, Reference};
 use tokio::task::AbortHandle;
 
+use crate::few::Few;
 use crate::inflow::Stop;
 use crate::registry::Cleanup;
 use crate::reply::{Orphan, WeakDeferred};
@@ -32,12 +33,13 @@ impl Address {
 /// What most processes have little of; made when first needed.
 #[derive(Default)]
 pub(crate) struct Relations {
-    pub(crate) links: BTreeMap<Address, Link>,
-    /// Boxed, since a map holds room for eleven.
-    pub(crate) monitors: BTreeMap<Reference, Box<Monitoring>>,
-    pub(crate) watchers: BTreeSet<(Address, Reference)>,
+    pub(crate) links: Few<Address, Link>,
+    pub(crate) monitors: Few<Reference, Box<Monitoring>>,
+    pub(crate) watchers: Few<(Address, Reference), ()>,
     /// Nodes that any of these ever led to; this process is listed in the runtime's index of each.
-    pub(crate) nodes: BTreeSet<NodeName>,
+    pub(crate) nodes: Few<NodeName, ()>,
+    /// Whether it is told what becomes of nodes.
+    pub(crate) watches_nodes: bool,
     pub(crate) timers: BTreeMap<u64, AbortHandle>,
     pub(crate) mark: Option<ChildMark>,
     /// What it owns elsewhere; see [`Cleanup`].
@@ -97,9 +99,10 @@ pub(crate) struct ChildMark {
 impl Relations {
     /// This process links itself to another; or it was born linked.
     pub(crate) fn link(&mut self, to: Address) {
-        match self.links.entry(to).or_insert(Link::Active) {
-            Link::Unlinking { ours, .. } => *ours = true,
-            Link::Active => {}
+        match self.links.get_mut(&to) {
+            Some(Link::Unlinking { ours, .. }) => *ours = true,
+            Some(Link::Active) => {}
+            None => drop(self.links.insert(to, Link::Active)),
         }
     }
 
@@ -115,9 +118,10 @@ impl Relations {
 
     /// Another process has linked itself to this one.
     pub(crate) fn linked_by(&mut self, other: Address) {
-        match self.links.entry(other).or_insert(Link::Active) {
-            Link::Unlinking { theirs, crossed: true, .. } => *theirs = true,
-            Link::Unlinking { crossed: false, .. } | Link::Active => {}
+        match self.links.get_mut(&other) {
+            Some(Link::Unlinking { theirs, crossed: true, .. }) => *theirs = true,
+            Some(Link::Unlinking { crossed: false, .. } | Link::Active) => {}
+            None => drop(self.links.insert(other, Link::Active)),
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct Remains {
     pub(crate) ignored: bool,
     pub(crate) reason: ExitReason,
     pub(crate) name: Option<Name>,
-    pub(crate) relations: Relations,
+    pub(crate) relations: Option<Box<Relations>>,
     pub(crate) starter: Option<Starter>,
     pub(crate) mailbox: Queue,
 }
@@ -29,7 +29,8 @@ impl Remains {
     /// Tells everyone who still waits for this process: starter, callers, senders; stops timers.
     pub(crate) fn settle(&mut self, process: &Process, reason: &ExitReason) {
         let not_started = self.not_started(reason);
-        if let Some(announce) = self.relations.announce.take() {
+        let announce = self.relations.as_mut().and_then(|relations| relations.announce.take());
+        if let Some(announce) = announce {
             announce.tell(Err(not_started.clone()));
         }
         if let Some(starter) = self.starter.take() {
@@ -40,17 +41,18 @@ impl Remains {
         while let Some(item) = self.mailbox.pop(process) {
             panics::contained("a message was dropped", || item.fail(exited()));
         }
-        for orphan in self.relations.orphans.drain(..) {
+        let Some(relations) = &mut self.relations else { return };
+        for orphan in relations.orphans.drain(..) {
             orphan(exited());
         }
-        for deferred in self.relations.deferred.drain(..).filter_map(|weak| weak.upgrade()) {
+        for deferred in relations.deferred.drain(..).filter_map(|weak| weak.upgrade()) {
             deferred.fail(exited());
         }
-        for timer in self.relations.timers.values() {
+        for timer in relations.timers.values() {
             timer.abort();
         }
-        self.relations.stopped.iter().for_each(Stop::go_on);
-        let senders = self.relations.senders.iter().filter_map(Weak::upgrade);
+        relations.stopped.iter().for_each(Stop::go_on);
+        let senders = relations.senders.iter().filter_map(Weak::upgrade);
         senders.for_each(|sender| sender.wake_by_ref());
     }
 }

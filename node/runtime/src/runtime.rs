@@ -490,22 +490,19 @@ impl Runtime {
 
     /// Notes that a process here has to do with a node, so that it is told when that is lost.
     pub(crate) fn relate(&self, process: &Process, node: NodeName) {
-        let new = process.relations(|relations| relations.nodes.insert(node)).unwrap_or(false);
-        if new {
+        let new = process.relations(|relations| relations.nodes.insert(node, ()).is_none());
+        if new == Some(true) {
             lock(&self.0.index).entry(node).or_default().insert(process.serial);
             if self.process(process.serial).is_none() {
                 // It has ended meanwhile, before it was listed.
-                self.unrelate(process.serial, &BTreeSet::from([node]));
+                self.unrelate(process.serial, [&node]);
             }
         }
     }
 
-    pub(crate) fn unrelate(&self, serial: u64, nodes: &BTreeSet<NodeName>) {
-        if nodes.is_empty() {
-            return;
-        }
-        let mut index = lock(&self.0.index);
+    pub(crate) fn unrelate<'a>(&self, serial: u64, nodes: impl IntoIterator<Item = &'a NodeName>) {
         for node in nodes {
+            let mut index = lock(&self.0.index);
             if let Some(serials) = index.get_mut(node) {
                 serials.remove(&serial);
                 if serials.is_empty() {
@@ -552,12 +549,14 @@ impl Runtime {
         }
     }
 
-    pub(crate) fn watch_nodes(&self, serial: u64, watch: bool) {
+    /// A process, alive and by itself, begins or ceases to be told what becomes of nodes.
+    pub(crate) fn watch_nodes(&self, process: &Process, watch: bool) {
+        process.relations(|relations| relations.watches_nodes = watch);
         let mut watchers = lock(&self.0.node_watchers);
         if watch {
-            watchers.insert(serial);
+            watchers.insert(process.serial);
         } else {
-            watchers.remove(&serial);
+            watchers.remove(&process.serial);
         }
     }
 

@@ -32,7 +32,7 @@ use crate::process::{Birth, Class, Process, Starter};
 use crate::raw::RawContext;
 use crate::refs::Ref;
 use crate::registry::clean_up;
-use crate::relations::{Address, Monitoring};
+use crate::relations::{Address, Monitoring, Relations};
 use crate::remote::{Peer, Priority, Sent};
 use crate::runtime::{Runtime, lock};
 use crate::timer::LONGEST;
@@ -347,7 +347,7 @@ impl Runtime {
             }
         }
         if let Some((watcher, reference)) = monitor {
-            process.relations(|relations| relations.watchers.insert((watcher, reference)));
+            process.relations(|relations| relations.watchers.insert((watcher, reference), ()));
             self.relate_to(process, watcher);
             if let Address::Local(serial) = watcher {
                 let target = Dest::Pid(process.pid());
@@ -498,38 +498,56 @@ impl Runtime {
         let mut remains = process.bury();
         let reason = &remains.reason.clone();
         let serial = process.serial;
-        let spawner = process.born_linked.then(|| process.parent_address()).flatten();
         self.0.table.remove(serial);
         if let Some(name) = &remains.name {
             // Given to it while it was being cleaned up.
             self.release(name, serial);
             self.observe(|| What::NameReleased { name: name.clone(), pid: process.pid() });
         }
-        self.unrelate(serial, &remains.relations.nodes);
-        self.watch_nodes(serial, false);
+        if let Some(relations) = &remains.relations {
+            self.unrelate(serial, relations.nodes.keys());
+            if relations.watches_nodes {
+                self.watch_nodes(process, false);
+            }
+        }
         if remains.started && !reason.is_orderly() {
-            let restarts = remains.relations.mark.as_ref().map_or(0, |m| m.history.restarts());
+            let mark = remains.relations.as_ref().and_then(|relations| relations.mark.as_ref());
+            let restarts = mark.map_or(0, |mark| mark.history.restarts());
             let waiting = remains.mailbox.len();
             self.report_crash(process, remains.name.clone(), waiting, restarts, reason);
         }
+        if let Some(relations) = &remains.relations {
+            self.tell_of_end(process, relations, remains.started, reason);
+        }
+        remains.settle(process, reason);
+    }
+
+    /// Tells whoever is linked to a process, or watches it, that it has ended.
+    fn tell_of_end(
+        &self,
+        process: &Process,
+        relations: &Relations,
+        started: bool,
+        reason: &ExitReason,
+    ) {
+        let serial = process.serial;
         // The one who starts it is told by the error, not by an exit signal.
-        let starter = spawner.filter(|_| !remains.started);
+        let starter = (process.born_linked && !started).then(|| process.parent_address()).flatten();
         let (told, linked): (Vec<_>, Vec<_>) =
-            remains.relations.linked().partition(|address| Some(*address) == starter);
+            relations.linked().partition(|address| Some(*address) == starter);
         for address in told {
             self.signal(serial, address, Signal::Unlink { reference: self.reference() });
         }
         self.tell_linked(serial, linked, reason);
-        for &(watcher, reference) in &remains.relations.watchers {
+        for &(watcher, reference) in relations.watchers.keys() {
             if let Address::Remote(pid) = watcher {
                 lock(&self.0.watched_by_name).remove(&(pid, reference));
             }
             self.signal(serial, watcher, Signal::Down { reference, reason: reason.clone() });
         }
-        for (reference, monitoring) in &remains.relations.monitors {
+        for (reference, monitoring) in relations.monitors.iter() {
             self.send_demonitor(serial, *reference, monitoring);
         }
-        remains.settle(process, reason);
     }
 
     /// Ends every process, roots of the supervision tree first, each with `Shutdown`; what has not

@@ -63,13 +63,14 @@
 //! Absent are monitors by name, since each name is resolved when it comes to its node, and monitors of
 //! a process that was started with them, which are made by the other node: these have a relation each.
 
-use std::collections::{BTreeMap, hash_map};
+use std::collections::hash_map;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use purlin_proto::{Envelope, ExitReason, NodeId, NodeName, Pid, Reference, Signal, Target};
 use rustc_hash::FxHashMap;
 
+use crate::few::Few;
 use crate::process::Process;
 use crate::relations::Address;
 use crate::remote::{Peer, Priority, Sent, flow};
@@ -112,39 +113,14 @@ struct Entry {
     behind: Vec<u64>,
 }
 
-/// The watchers of one process, by reference. Mostly there is one, so that takes no map.
-#[derive(Default)]
-pub(crate) struct Watchers {
-    one: Option<(Reference, Arc<Process>)>,
-    more: BTreeMap<Reference, Arc<Process>>,
-}
+/// The watchers of one process, by reference.
+type Watchers = Few<Reference, Arc<Process>>;
 
-impl Watchers {
-    fn insert(&mut self, reference: Reference, watcher: Arc<Process>) {
-        if self.one.is_none() && self.more.is_empty() {
-            self.one = Some((reference, watcher));
-        } else {
-            self.more.insert(reference, watcher);
-        }
-    }
-
-    fn remove(&mut self, reference: Reference) -> Option<Arc<Process>> {
-        if self.one.as_ref().is_some_and(|(one, _)| *one == reference) {
-            return self.one.take().map(|(_, watcher)| watcher);
-        }
-        self.more.remove(&reference)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.one.is_none() && self.more.is_empty()
-    }
-
-    /// Tells each that still wants to know.
-    fn tell(self, reason: &ExitReason) {
-        for (reference, watcher) in self.one.into_iter().chain(self.more) {
-            let down = Signal::Down { reference, reason: reason.clone() };
-            watcher.apply(Address::Local(0), down);
-        }
+/// Tells each that still wants to know.
+fn tell(watchers: Watchers, reason: &ExitReason) {
+    for (reference, watcher) in watchers.into_iter() {
+        let down = Signal::Down { reference, reason: reason.clone() };
+        watcher.apply(Address::Local(0), down);
     }
 }
 
@@ -209,7 +185,7 @@ impl Watched {
     fn leave(&self, target: &Pid, reference: Reference) -> Option<Wire> {
         let mut nodes = self.lock();
         let on_node = nodes.get_mut(&target.node.name)?;
-        let left = on_node.entries.get_mut(&key(target))?.watchers.remove(reference);
+        let left = on_node.entries.get_mut(&key(target))?.watchers.remove(&reference);
         let wire = on_node.end_if_done(target);
         if on_node.entries.is_empty() {
             nodes.remove(&target.node.name);
@@ -357,7 +333,7 @@ impl Runtime {
     /// A process that is watched by this node has ended.
     pub(crate) fn watched_down(&self, target: Pid, reference: Reference, reason: &ExitReason) {
         if let Some(watchers) = self.0.watched.take(&target, reference) {
-            watchers.tell(reason);
+            tell(watchers, reason);
         }
     }
 
@@ -369,7 +345,7 @@ impl Runtime {
 
     pub(crate) fn watched_lost(&self, node: NodeName) {
         for watchers in self.0.watched.lost(node) {
-            watchers.tell(&ExitReason::NoConnection);
+            tell(watchers, &ExitReason::NoConnection);
         }
     }
 
