@@ -122,6 +122,10 @@ impl Queue {
 
     pub(crate) fn push(&mut self, item: Item) {
         self.bytes += item.charged();
+        if self.slots.capacity() == 0 {
+            // Most mailboxes never hold a second one, and by itself it would make room for four.
+            self.slots.reserve_exact(1);
+        }
         self.slots.push_back(Slot::Item(item));
     }
 

@@ -138,7 +138,7 @@ pub(crate) struct Shared {
     lives: RwLock<Vec<u64>>,
     serials: AtomicU64,
     references: AtomicU64,
-    pub(crate) table: Table,
+    pub(crate) table: Table<Process>,
     names: Mutex<HashMap<Name, u64>>,
     pub(crate) kinds: Kinds,
     /// The processes of keys, by kind.

@@ -308,7 +308,7 @@ impl Runtime {
         let linked = link.is_some();
         let birth = Birth { name: name.clone(), parent, linked, starter, announce, traps_exits };
         let process = Arc::new(Process::new(serial, class, self.clone(), birth));
-        self.0.table.insert(Arc::clone(&process));
+        self.0.table.insert(process.serial, Arc::clone(&process));
         self.relate_birth(&process, link, monitor);
         // Made by a task, it may come too late to be told with the others.
         if let Some(lost) = over.and_then(|connection| connection.lost()) {
