@@ -4,6 +4,7 @@ mod children;
 mod command_line;
 mod exclusive;
 mod groups;
+mod joined;
 mod operator;
 mod real_processes;
 mod renewal;

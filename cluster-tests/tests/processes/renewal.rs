@@ -21,25 +21,10 @@ use purlin_transport::{
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use serde_json::Value;
 
+use crate::joined::{joined, token};
+
 const SOON: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_hours(24);
-
-fn token(cluster: &Cluster, more: &[&str]) -> String {
-    let made = cluster.purlin().args(["token", "create", "--format", "json"]).args(more).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-    made["token"].as_str().unwrap().to_owned()
-}
-
-fn joined(cluster: &Cluster, node: &Node, role: &[&str]) -> Cluster {
-    let elsewhere = Cluster::default();
-    let mut join = elsewhere.purlin();
-    join.env("PURLIN_TOKEN", token(cluster, role));
-    let joined = join.args(["join", "--seed", &node.address, "--name", "laptop"]).output().unwrap();
-    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
-    elsewhere
-}
 
 /// The certificates of a data directory, as `purlin cert show` tells.
 fn shown(cluster: &Cluster) -> Vec<Value> {

@@ -12,24 +12,9 @@ use purlin_client::{Client, Credentials};
 use purlin_cluster_tests::process::{Cluster, Node};
 use serde_json::Value;
 
+use crate::joined::{joined, token};
+
 const SOON: Duration = Duration::from_secs(10);
-
-fn token(cluster: &Cluster, more: &[&str]) -> String {
-    let made = cluster.purlin().args(["token", "create", "--format", "json"]).args(more).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-    made["token"].as_str().unwrap().to_owned()
-}
-
-fn joined(cluster: &Cluster, node: &Node) -> Cluster {
-    let elsewhere = Cluster::default();
-    let mut join = elsewhere.purlin();
-    join.env("PURLIN_TOKEN", token(cluster, &["--role", "client", "--may", "read"]));
-    let joined = join.args(["join", "--seed", &node.address, "--name", "laptop"]).output().unwrap();
-    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
-    elsewhere
-}
 
 /// Ends the rotation, as soon as the members are ready for it.
 fn finish(cluster: &Cluster, node: &Node, limit: Duration) {
@@ -100,7 +85,10 @@ fn a_cluster_of_three_rotates_its_authority_under_load_without_a_failed_call() {
     for node in ["b", "c"] {
         cluster.ok(&a, &["spawn", "counter", "--on", node, "--name", "hits"]);
     }
-    let (laptop, forgetful) = (joined(&cluster, &a), joined(&cluster, &a));
+    let (laptop, forgetful) = (
+        joined(&cluster, &a, &["--role", "client", "--may", "read"]),
+        joined(&cluster, &a, &["--role", "client", "--may", "read"]),
+    );
     let watch = cluster.watch(&a);
     let load = Load::start(&cluster, &a);
 

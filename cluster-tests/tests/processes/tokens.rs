@@ -9,15 +9,9 @@ use std::time::{Duration, Instant};
 use purlin_cluster_tests::process::{Cluster, Node, binary, exits_within};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(10);
+use crate::joined::new_token;
 
-/// Makes a token where the authority is.
-fn token(cluster: &Cluster, more: &[&str]) -> Value {
-    let made = cluster.purlin().args(["token", "create", "--format", "json"]).args(more).output();
-    let made = made.unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    serde_json::from_slice(&made.stdout).unwrap()
-}
+const SOON: Duration = Duration::from_secs(10);
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -72,7 +66,7 @@ fn files(dir: &Path) -> Vec<String> {
 fn a_node_of_another_machine_joins_with_a_token_and_never_sees_the_authoritys_key() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &[]);
+    let made = new_token(&cluster, &[]);
 
     let b = start_with_token(&elsewhere, "b", &a, text(&made["token"]));
 
@@ -94,7 +88,7 @@ fn a_node_of_another_machine_joins_with_a_token_and_never_sees_the_authoritys_ke
 fn a_node_that_has_joined_starts_again_with_the_same_command_and_after_the_token_is_over() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &[]);
+    let made = new_token(&cluster, &[]);
     let mut b = start_with_token(&elsewhere, "b", &a, text(&made["token"]));
     cluster.until_up(&a, 2, SOON);
     b.signal("TERM");
@@ -114,7 +108,7 @@ fn a_node_that_has_joined_starts_again_with_the_same_command_and_after_the_token
 fn a_member_without_the_key_finds_the_one_whose_token_it_is() {
     let (cluster, second, third) = (Cluster::default(), Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &["--uses", "2"]);
+    let made = new_token(&cluster, &["--uses", "2"]);
     let b = start_with_token(&second, "b", &a, text(&made["token"]));
     cluster.until_up(&a, 2, SOON);
 
@@ -130,7 +124,7 @@ fn a_member_without_the_key_finds_the_one_whose_token_it_is() {
 fn a_used_expired_or_revoked_token_is_refused_and_both_sides_say_why() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let used = token(&cluster, &["--role", "operator"]);
+    let used = new_token(&cluster, &["--role", "operator"]);
     assert!(join(&elsewhere, &a.address, text(&used["token"])).status.success());
     let third = Cluster::default();
     let output = join(&third, &a.address, text(&used["token"]));
@@ -138,13 +132,13 @@ fn a_used_expired_or_revoked_token_is_refused_and_both_sides_say_why() {
     assert_eq!((output.status.code(), said.contains("used up")), (Some(1), true), "{said}");
     a.until_logged("used up", SOON);
 
-    let short = token(&cluster, &["--ttl", "1s"]);
+    let short = new_token(&cluster, &["--ttl", "1s"]);
     std::thread::sleep(Duration::from_millis(1_100));
     let (code, said) = refused(&third, &a.address, text(&short["token"]), "b");
     assert_eq!((code, said.contains("the token expired")), (Some(1), true), "{said}");
     a.until_logged("the token expired", SOON);
 
-    let revoked = token(&cluster, &[]);
+    let revoked = new_token(&cluster, &[]);
     let id = text(&revoked["id"]);
     assert!(cluster.purlin().args(["token", "revoke", id]).output().unwrap().status.success());
     let (code, said) = refused(&third, &a.address, text(&revoked["token"]), "b");
@@ -160,7 +154,7 @@ fn a_token_of_another_cluster_is_told_to_nobody() {
         (Cluster::default(), Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
     let other = foreign.start("a", &[]);
-    let made = token(&foreign, &[]);
+    let made = new_token(&foreign, &[]);
 
     let (code, said) = refused(&elsewhere, &a.address, text(&made["token"]), "b");
 
@@ -176,7 +170,7 @@ fn a_token_of_another_cluster_is_told_to_nobody() {
 fn a_live_members_name_is_refused_and_the_token_is_still_good() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &[]);
+    let made = new_token(&cluster, &[]);
     let made = text(&made["token"]);
 
     let (code, said) = refused(&elsewhere, &a.address, made, "a");
@@ -191,7 +185,7 @@ fn a_live_members_name_is_refused_and_the_token_is_still_good() {
 fn what_was_typed_wrong_is_told_before_anybody_is_asked() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &[]);
+    let made = new_token(&cluster, &[]);
     let made = text(&made["token"]);
     let typo = made.replace(&made[20..22], "__");
     for (token, why) in
@@ -211,7 +205,7 @@ fn what_was_typed_wrong_is_told_before_anybody_is_asked() {
 fn an_operator_of_another_machine_joins_and_asks() {
     let (cluster, elsewhere) = (Cluster::default(), Cluster::default());
     let a = cluster.start("a", &[]);
-    let made = token(&cluster, &["--role", "operator"]);
+    let made = new_token(&cluster, &["--role", "operator"]);
 
     let output = join(&elsewhere, &a.address, text(&made["token"]));
 
@@ -240,7 +234,7 @@ fn nobody_at_the_seed_is_no_connection() {
     let elsewhere = Cluster::default();
     let cluster = Cluster::default();
     drop(cluster.start("a", &[]));
-    let made = token(&cluster, &["--role", "operator"]);
+    let made = new_token(&cluster, &["--role", "operator"]);
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let seed = nobody.local_addr().unwrap().to_string();
     let begun = Instant::now();
@@ -258,7 +252,7 @@ fn nobody_at_the_seed_is_no_connection() {
 fn a_crash_of_the_one_that_signs_neither_gives_a_use_nor_costs_one() {
     let cluster = Cluster::default();
     let mut a = cluster.start("a", &[]);
-    let made = token(&cluster, &["--role", "operator", "--uses", "3"]);
+    let made = new_token(&cluster, &["--role", "operator", "--uses", "3"]);
     let homes: Vec<_> = (0..8).map(|_| Cluster::default()).collect();
     let joins: Vec<_> = homes
         .iter()

@@ -1,73 +1,26 @@
 //! Exclusive keyed processes on simulated machines: at most one of a key, at every instant.
 //!
-//! Each process says when it begins, when it does something and when it is gone; the times are the
-//! world's, so those of all machines can be compared.
+//! Each process says when it begins, when it does something and when it is gone: `witness.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use purlin::prelude::*;
 use purlin::proto::admin::GetExclusive;
 use purlin::testing::{Cluster, DiskState};
-use purlin::{Dest, Fence, Name, NodeBuilder};
+use purlin::{Dest, Name, NodeBuilder};
+
+use crate::chance::Chance;
+use crate::witness::{Place, check, fences, forget};
 
 const KEYS: usize = 9;
 const STEP: Duration = Duration::from_millis(50);
 
-/// What was seen of the processes, in the order in which it happened.
-type Seen = Arc<Mutex<Vec<Act>>>;
-
-#[derive(Debug, Clone, PartialEq)]
-struct Act {
-    key: Key,
-    node: NodeName,
-    fence: Fence,
-    what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum What {
-    Begins,
-    Acts,
-    Ends,
-}
-
-/// Where the processes of a test write; a machine has no other way to get at it.
-static SEEN: Mutex<BTreeMap<String, Seen>> = Mutex::new(BTreeMap::new());
-
-/// The key's test is in the key.
-fn seen_of(key: &Key) -> Seen {
-    let test = key.as_str().split('/').next().unwrap().to_owned();
-    Arc::clone(SEEN.lock().unwrap().entry(test).or_default())
-}
-
 struct Sentry {
     place: Place,
-}
-
-/// Says when it is dropped, whatever ends the process.
-struct Place {
-    seen: Seen,
-    key: Key,
-    node: NodeName,
-    fence: Fence,
-}
-
-impl Place {
-    fn note(&self, what: What) {
-        let (key, node, fence) = (self.key.clone(), self.node, self.fence);
-        self.seen.lock().unwrap().push(Act { key, node, fence, what });
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.note(What::Ends);
-    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,9 +43,8 @@ impl Actor for Sentry {
     type Messages = (Watch, Again);
 
     async fn start(key: Key, ctx: &mut Context<Self>) -> Outcome<Self> {
-        let (node, fence) = (ctx.pid().node.name, ctx.fence().expect("it is exclusive"));
-        let place = Place { seen: seen_of(&key), key, node, fence };
-        place.note(What::Begins);
+        let fence = ctx.fence().expect("it is exclusive");
+        let place = Place::begin(key.as_str(), ctx.pid().node.name, fence);
         ctx.send_after(STEP, Again);
         Ok(Self { place })
     }
@@ -106,17 +58,17 @@ impl KeyedActor for Sentry {
 
 impl Handler<Watch> for Sentry {
     async fn handle(&mut self, _: Watch, _: &mut Context<Self>) -> Outcome<String> {
-        self.place.note(What::Acts);
-        Ok(self.place.node.to_string())
+        self.place.act();
+        Ok(self.place.node().to_string())
     }
 }
 
 impl Handler<Again> for Sentry {
     async fn handle(&mut self, _: Again, ctx: &mut Context<Self>) -> Outcome {
-        self.place.note(What::Acts);
+        self.place.act();
         // Half of it later, as work that a freeze may interrupt.
         tokio::time::sleep(STEP / 2).await;
-        self.place.note(What::Acts);
+        self.place.act();
         ctx.send_after(STEP / 2, Again);
         Ok(())
     }
@@ -158,35 +110,6 @@ async fn until_all_run(cluster: &Cluster, from: NodeName, test: &'static str, li
         assert!(at < end, "{answered} of {KEYS} run after {limit:?}, seed {}", cluster.seed());
         cluster.advance(Duration::from_millis(200)).await;
     }
-}
-
-/// Of each key: none acts or begins after one of a greater token has begun, tokens rise, and one has
-/// ended before the next begins, unless `crashed` or frozen machines could not say so.
-fn check(test: &str, all_say_their_end: bool) -> usize {
-    let acts = Arc::clone(SEEN.lock().unwrap().get(test).expect("something has run"));
-    let acts = acts.lock().unwrap();
-    let mut newest: BTreeMap<&Key, Fence> = BTreeMap::new();
-    let mut running: BTreeMap<&Key, Fence> = BTreeMap::new();
-    for act in acts.iter() {
-        let before = newest.get(&act.key).copied();
-        match act.what {
-            What::Begins => {
-                assert!(before.is_none_or(|before| act.fence > before), "{act:?} after {before:?}");
-                let present = running.insert(&act.key, act.fence);
-                if all_say_their_end {
-                    assert_eq!(present, None, "{act:?} while another one runs");
-                }
-                newest.insert(&act.key, act.fence);
-            }
-            What::Acts => assert_eq!(before, Some(act.fence), "{act:?} acts after a newer one"),
-            What::Ends => {
-                if running.get(&act.key) == Some(&act.fence) {
-                    running.remove(&act.key);
-                }
-            }
-        }
-    }
-    acts.len()
 }
 
 const SOON: Duration = Duration::from_secs(30);
@@ -612,13 +535,6 @@ fn remembered_keys_run_again_without_a_message_under_greater_fences() {
     check("kept", false);
 }
 
-/// The newest fence of each key of a test.
-fn fences(test: &str) -> BTreeMap<Key, Fence> {
-    let acts = Arc::clone(SEEN.lock().unwrap().get(test).expect("something has run"));
-    let acts = acts.lock().unwrap();
-    acts.iter().map(|act| (act.key.clone(), act.fence)).collect()
-}
-
 #[test]
 fn of_two_clusters_that_meet_the_junior_one_joins_the_other() {
     let cluster = Cluster::builder(7).nodes(4).with(sentry).start_apart();
@@ -642,17 +558,6 @@ fn of_two_clusters_that_meet_the_junior_one_joins_the_other() {
     check("junior", true);
 }
 
-/// Chance of a test's own.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// A node begins to drain; how that ends is not waited for.
 async fn drain(cluster: &Cluster, name: NodeName) {
     let begin = |node: Node| async move { drop(tokio::spawn(async move { node.drain().await })) };
@@ -661,9 +566,9 @@ async fn drain(cluster: &Cluster, name: NodeName) {
 
 /// Faults by chance, then health: all keys run again.
 fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> String {
-    SEEN.lock().unwrap().remove(test);
+    forget(test);
     let cluster = Cluster::builder(seed).nodes(nodes).with(sentry).start();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let mut frozen = false;
     let digest = cluster.run(async |cluster| {
         until_all_run(cluster, "n0".into(), test, SOON).await;

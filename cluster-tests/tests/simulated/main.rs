@@ -1,5 +1,6 @@
 //! Nodes on simulated machines, from a seed: see `purlin::testing` and, for random schedules, `src/simulation`.
 
+mod chance;
 mod children;
 mod children_drained;
 mod children_exclusive;
@@ -15,3 +16,4 @@ mod many_nodes;
 mod names;
 mod simulation;
 mod splits;
+mod witness;

@@ -1,70 +1,23 @@
 //! Exclusive global names on simulated machines: at most one holder, at every instant.
 //!
-//! Each holder says when it has the name, when it does something and when it is gone; the times are
-//! the world's, so those of all machines can be compared.
+//! Each holder says when it has the name, when it does something and when it is gone: `witness.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use purlin::prelude::*;
 use purlin::testing::Cluster;
 use purlin::{Fence, GlobalError, Name, NodeBuilder};
 
+use crate::chance::Chance;
+use crate::witness::{Place, check, forget};
+
 const STEP: Duration = Duration::from_millis(50);
 const NAMES: usize = 5;
 
-#[derive(Debug, Clone, PartialEq)]
-struct Act {
-    name: Name,
-    node: NodeName,
-    fence: Fence,
-    what: What,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum What {
-    Has,
-    Acts,
-    Ends,
-}
-
-type Seen = Arc<Mutex<Vec<Act>>>;
-
-/// Where the processes of a test write; a machine has no other way to get at it.
-static SEEN: Mutex<BTreeMap<String, Seen>> = Mutex::new(BTreeMap::new());
-
-/// The name's test is in the name.
-fn seen_of(name: &Name) -> Seen {
-    let test = name.as_str().split('.').next().unwrap().to_owned();
-    Arc::clone(SEEN.lock().unwrap().entry(test).or_default())
-}
-
 struct Holder {
     place: Place,
-}
-
-/// Says when it is dropped, whatever ends the process.
-struct Place {
-    seen: Seen,
-    name: Name,
-    node: NodeName,
-    fence: Fence,
-}
-
-impl Place {
-    fn note(&self, what: What) {
-        let (name, node, fence) = (self.name.clone(), self.node, self.fence);
-        self.seen.lock().unwrap().push(Act { name, node, fence, what });
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.note(What::Ends);
-    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -88,8 +41,7 @@ impl Actor for Holder {
 
     async fn start(name: Name, ctx: &mut Context<Self>) -> Outcome<Self> {
         let fence = ctx.register_global(name.clone()).await?;
-        let place = Place { seen: seen_of(&name), name, node: ctx.pid().node.name, fence };
-        place.note(What::Has);
+        let place = Place::begin(name.as_str(), ctx.pid().node.name, fence);
         ctx.send_after(STEP, Again);
         Ok(Self { place })
     }
@@ -97,17 +49,17 @@ impl Actor for Holder {
 
 impl Handler<Whose> for Holder {
     async fn handle(&mut self, _: Whose, _: &mut Context<Self>) -> Outcome<String> {
-        self.place.note(What::Acts);
-        Ok(self.place.node.to_string())
+        self.place.act();
+        Ok(self.place.node().to_string())
     }
 }
 
 impl Handler<Again> for Holder {
     async fn handle(&mut self, _: Again, ctx: &mut Context<Self>) -> Outcome {
-        self.place.note(What::Acts);
+        self.place.act();
         // Half of it later, as work that a freeze may interrupt.
         tokio::time::sleep(STEP / 2).await;
-        self.place.note(What::Acts);
+        self.place.act();
         ctx.send_after(STEP / 2, Again);
         Ok(())
     }
@@ -199,35 +151,6 @@ async fn until_decided(cluster: &Cluster, from: &'static str, limit: Duration) {
         }
         assert!(cluster.now() < end, "{took:?} after {limit:?}, seed {}", cluster.seed());
     }
-}
-
-/// Of each name: none acts or has it after one of a greater token had it, tokens rise, and one has
-/// ended before the next has it, unless crashed or frozen machines could not say so.
-fn check(test: &str, all_say_their_end: bool) -> usize {
-    let acts = Arc::clone(SEEN.lock().unwrap().get(test).expect("somebody had a name"));
-    let acts = acts.lock().unwrap();
-    let mut newest: BTreeMap<&Name, Fence> = BTreeMap::new();
-    let mut present: BTreeMap<&Name, Fence> = BTreeMap::new();
-    for act in acts.iter() {
-        let before = newest.get(&act.name).copied();
-        match act.what {
-            What::Has => {
-                assert!(before.is_none_or(|before| act.fence > before), "{act:?} after {before:?}");
-                let other = present.insert(&act.name, act.fence);
-                if all_say_their_end {
-                    assert_eq!(other, None, "{act:?} while another one has it");
-                }
-                newest.insert(&act.name, act.fence);
-            }
-            What::Acts => assert_eq!(before, Some(act.fence), "{act:?} acts after a newer one"),
-            What::Ends => {
-                if present.get(&act.name) == Some(&act.fence) {
-                    present.remove(&act.name);
-                }
-            }
-        }
-    }
-    acts.len()
 }
 
 const SOON: Duration = Duration::from_secs(30);
@@ -346,7 +269,7 @@ fn when_any_node_is_lost_names_of_the_others_stay_and_its_own_are_free() {
         });
         for test in ["lost-a", "lost-b", "lost-c"] {
             check(test, false);
-            SEEN.lock().unwrap().remove(test);
+            forget(test);
         }
     }
 }
@@ -387,22 +310,11 @@ fn a_node_that_takes_no_part_says_so() {
     });
 }
 
-/// Chance of a test's own.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// Faults by chance while all nodes want all names, then health: each name has one holder.
 fn schedule(seed: u64, nodes: usize, test: &'static str, rounds: usize) -> String {
-    SEEN.lock().unwrap().remove(test);
+    forget(test);
     let cluster = Cluster::builder(seed).nodes(nodes).with(holders).start();
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let mut silent = false;
     let digest = cluster.run(async |cluster| {
         until_decided(cluster, "n0", SOON).await;
