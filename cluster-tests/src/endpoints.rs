@@ -1,11 +1,11 @@
 //! Endpoints of the transport without a node, on real sockets: they tell a test all they are told.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use purlin::proto::{Name, NodeHello, NodeId, NodeName, Refusal, Role};
+use purlin::proto::{Name, NodeHello, NodeId, NodeName, Refusal, Role, View};
 use purlin_transport::{
     Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Flow, Frames, Link,
     Peer, Receiver, WireConfig,
@@ -25,12 +25,20 @@ pub enum Told {
 }
 
 /// What an endpoint is told from now on.
-pub struct Log(mpsc::UnboundedReceiver<Told>);
+pub struct Log(mpsc::UnboundedReceiver<Told>, Lie);
+
+/// Whom it is told that it is dead, by whom and in which view: every node that dials.
+type Lie = Arc<Mutex<Option<(NodeId, View)>>>;
 
 impl Log {
     pub async fn next(&mut self) -> Told {
         let next = tokio::time::timeout(Duration::from_secs(10), self.0.recv()).await;
         next.expect("something within 10 s").expect("the endpoint lives")
+    }
+
+    /// From now on the endpoint refuses every node, as one that this life has declared down.
+    pub fn declare_all_down(&self, by: NodeId, view: View) {
+        *self.1.lock().unwrap() = Some((by, view));
     }
 
     /// The next frame; nothing else may come.
@@ -72,10 +80,12 @@ pub fn endpoint_of(credentials: Credentials, change: impl FnOnce(&mut Config)) -
     let (tell, told) = mpsc::unbounded_channel();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let wire = WireConfig::Quic { listen, environment: Environment::system() };
-    (Endpoint::bind(config, wire, Arc::new(Ear(tell))).unwrap(), Log(told))
+    let lie = Lie::default();
+    let ear = Arc::new(Ear(tell, Arc::clone(&lie)));
+    (Endpoint::bind(config, wire, ear).unwrap(), Log(told, lie))
 }
 
-struct Ear(mpsc::UnboundedSender<Told>);
+struct Ear(mpsc::UnboundedSender<Told>, Lie);
 
 impl Ear {
     fn tell(&self, told: Told) {
@@ -85,13 +95,16 @@ impl Ear {
 }
 
 impl Events for Ear {
-    fn admit(&self, _: &Peer) -> Result<(), Refusal> {
-        Ok(())
+    fn admit(&self, peer: &Peer) -> Result<(), Refusal> {
+        let lie = self.1.lock().unwrap();
+        let Some(((by, view), node)) = lie.as_ref().zip(peer.node.as_ref()) else { return Ok(()) };
+        let (creation, view) = (node.id.creation, Box::new(view.clone()));
+        Err(Refusal::DeclaredDown { creation, by: *by, view })
     }
 
     fn up(&self, link: &Link) -> Arc<dyn Receiver> {
         self.tell(Told::Up(link.peer().name));
-        Arc::new(Ear(self.0.clone()))
+        Arc::new(Ear(self.0.clone(), Arc::clone(&self.1)))
     }
 
     fn down(&self, link: &Link, why: &Closed) {

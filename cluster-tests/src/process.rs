@@ -254,6 +254,7 @@ impl Node {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.log.recv_timeout(left);
             let line = line.unwrap_or_else(|_| panic!("{} did not log {text:?}", self.name));
+            println!("{}: {line}", self.name);
             if line.contains(text) {
                 return line;
             }
@@ -275,6 +276,10 @@ impl Drop for Node {
         // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
+        // Shown where a test fails.
+        while let Ok(line) = self.log.recv_timeout(Duration::from_secs(1)) {
+            println!("{}: {line}", self.name);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use purlin::proto::revocation::{Revocation, Revoked, Saying, SignedRevocation};
 use purlin::proto::session::Request;
 use purlin::proto::{
     CallError, Codec, Envelope, ExitReason, Frame, MessageName, Name, NodeId, Payload, Refusal,
-    Signal, Target, codec,
+    Signal, Target, View, codec,
 };
 use purlin::{Dest, Node, Pid, RawKind, Received, Reference};
 use purlin_client::Client;
@@ -24,6 +25,7 @@ use purlin_cluster_tests::endpoints::{Told, endpoint_of};
 use purlin_cluster_tests::hostile::{Evil, say, say_bytes};
 use purlin_cluster_tests::memory::until_sees;
 use purlin_cluster_tests::numbered::{Numbered, Receiver};
+use purlin_cluster_tests::process::binary;
 use purlin_cluster_tests::sockets::{Home, counter, until};
 use purlin_transport::{Closed, Credentials, DialError, Link, Sent};
 use tokio::sync::mpsc;
@@ -575,5 +577,32 @@ async fn who_ends_a_nodes_own_process_cannot_keep_it_from_answering() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    world.is_unharmed().await;
+}
+
+/// All dial it every five seconds, to see whether it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_revoked_declares_nobody_down() {
+    let world = World::new().await;
+    let lives = || (world.a.id(), world.b.id());
+    let before = lives();
+    let revoke = Command::new(binary())
+        .args(["cert", "revoke", "node:evil", "--at", &world.a.listen_address().to_string()])
+        .env("PURLIN_HOME", world.home.dir())
+        .output()
+        .unwrap();
+    assert!(revoke.status.success(), "{}", String::from_utf8_lossy(&revoke.stderr));
+
+    // Who meets a larger part of the cluster, and is dead there, comes back as another.
+    let view = View { members: 100, first: "a".into(), sample: (0..16).collect() };
+    world.evil.log.declare_all_down(world.evil.id(), view);
+
+    let dialed = || {
+        let stats = world.evil.endpoint.stats().snapshot();
+        let refused = stats.into_iter().find(|(name, _)| *name == "connections.refused");
+        refused.map_or(0, |(_, count)| count)
+    };
+    until("both have dialed it, or one twice", Duration::from_secs(30), || dialed() >= 2).await;
+    assert_eq!(lives(), before);
     world.is_unharmed().await;
 }

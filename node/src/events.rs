@@ -8,7 +8,9 @@ use bytes::Bytes;
 use purlin_cluster::{Input, Membership};
 use purlin_proto::{Envelope, Frame, MessageRef, NodeId, NodeName, Refusal};
 use purlin_runtime::{Flood, Inbound, WeakRuntime};
-use purlin_transport::{Answering, Closed, DialError, Events, Frames, Link, Peer, Receiver};
+use purlin_transport::{
+    Answering, Certified, Closed, DialError, Events, Frames, Link, Peer, Receiver,
+};
 
 use crate::exclusive::Exclusive;
 use crate::guard::Guards;
@@ -129,10 +131,12 @@ impl Ear {
 }
 
 impl Events for Ear {
+    fn believe(&self, certified: &Certified) -> Result<(), Refusal> {
+        self.revoked.refusal(certified).map_or(Ok(()), Err)
+    }
+
     fn admit(&self, peer: &Peer) -> Result<(), Refusal> {
-        if let Some(refusal) = self.revoked.refusal(peer) {
-            return Err(refusal);
-        }
+        self.believe(&peer.certified)?;
         let Some(node) = &peer.node else { return Ok(()) };
         match self.membership.get() {
             Some(membership) => {

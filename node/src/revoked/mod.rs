@@ -21,6 +21,9 @@
 //!   remember says so, and heeds it as long as it runs.
 //! - **The one that is revoked is the one that is asked to tell.** It tells, or not; any other member
 //!   can be asked (`--at`).
+//! - **The one that is revoked goes on running.** It holds all others for down, since nobody lets it in;
+//!   they dial it now and then, to see whether it is back, and hear nothing of what it says to that
+//!   ([`Events::believe`](purlin_transport::Events::believe)).
 //! - **A member is of a version without revocations.** It ends the connection on the first frame of
 //!   this kind, and believes the certificate. Nodes say nothing of revocations while there are none.
 //!
@@ -39,7 +42,7 @@ use purlin_proto::limits::REVOCATIONS;
 use purlin_proto::revocation::{Revocation, SignedRevocation};
 use purlin_proto::trust::SignedTrust;
 use purlin_proto::{NodeName, Refusal, Role, Serial};
-use purlin_transport::Peer;
+use purlin_transport::{Certified, Peer};
 use tokio::sync::Notify;
 
 use crate::authority;
@@ -114,8 +117,9 @@ impl Known {
     }
 
     /// Why a peer is refused, if its certificate is revoked.
-    pub(crate) fn refusal(&self, peer: &Peer) -> Option<Refusal> {
-        let (role, name, serial) = (peer.role, peer.name, &peer.certified.serial);
+    pub(crate) fn refusal(&self, certified: &Certified) -> Option<Refusal> {
+        let (identity, serial) = (certified.identity, &certified.serial);
+        let (role, name) = (identity.role, identity.name);
         self.is_revoked(role, name, serial).then(|| Refusal::Revoked { serial: serial.clone() })
     }
 

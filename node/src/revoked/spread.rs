@@ -204,7 +204,7 @@ impl Warden {
                 self.say(peer, &Saying::These(new.clone()));
             }
             self.known.remember(new.clone());
-            self.endpoint.close_where(&|peer| self.known.refusal(peer));
+            self.endpoint.close_where(&|peer| self.known.refusal(&peer.certified));
         }
         match result {
             Ok(()) => Ok(new.len()),

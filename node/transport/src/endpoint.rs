@@ -21,7 +21,7 @@ use purlin_proto::{
     Capabilities, Hello, Name, NodeHello, NodeId, NodeName, Pieces, Refusal, Role, Versions,
 };
 
-use crate::credentials::Credentials;
+use crate::credentials::{Certified, Credentials};
 use crate::crowd::{Crowd, Place, Verdict};
 use crate::door::{Answering, Door};
 use crate::error::{BindError, Closed, DialError};
@@ -96,6 +96,13 @@ impl Config {
 
 /// What an endpoint tells and asks its owner. Called from the endpoint's tasks, must not block.
 pub trait Events: Send + Sync + 'static {
+    /// Who was dialed has proved this, and nothing that it says has been heard: an error refuses it, and
+    /// a refusal of its own has no effect.
+    fn believe(&self, certified: &Certified) -> Result<(), Refusal> {
+        let _ = certified;
+        Ok(())
+    }
+
     /// A peer has said hello and proved it. An error refuses it.
     fn admit(&self, peer: &Peer) -> Result<(), Refusal>;
 
@@ -494,6 +501,10 @@ impl Endpoint {
             let detail = format!("{expected} was expected here");
             connection.close(&Refusal::Identity { detail });
             return Err(DialError::Unexpected { expected, found: proved.name });
+        }
+        if let Err(why) = self.0.events.believe(&certified) {
+            connection.close(&why);
+            return Err(DialError::Unacceptable(why));
         }
         let greet = lock(&self.0.peers).greet(proved.name);
         let ended = match greet {

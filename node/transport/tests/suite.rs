@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use purlin_proto::{NodeHello, NodeId, Refusal, Role, Versions, View};
+use purlin_proto::{NodeHello, NodeId, Refusal, Role, Serial, Versions, View};
 use purlin_transport::{Closed, DialError, Flow, Identity, Network, Priority, Sent};
 use support::{Authority, Fabric, Node, Seen, World, by_flow};
 
@@ -44,6 +44,7 @@ on_both! {
     without_a_common_version_either_side_is_told_what_the_other_speaks
     a_refusal_of_the_owner_reaches_the_dialer
     who_is_refused_as_dead_may_say_the_same
+    what_one_says_who_is_not_believed_is_not_heard
     a_node_that_listens_everywhere_is_where_its_packets_come_from
     a_client_certificate_is_refused_as_a_node
     a_full_lane_refuses_users_and_is_ready_again
@@ -275,6 +276,21 @@ async fn who_is_refused_as_dead_may_say_the_same(world: World) {
     let answer = Seen::Answered(declared_down_by("a"));
     b.record.until("the answer", |seen| seen.contains(&answer)).await;
     assert_eq!(b.record.all(), [answer], "and none in the name of another");
+}
+
+async fn what_one_says_who_is_not_believed_is_not_heard(world: World) {
+    let (a, b) = (world.node("a"), world.node("b"));
+    let revoked = Refusal::Revoked { serial: Serial::of(&[7]) };
+    a.record.believe_nobody(revoked.clone());
+    a.record.answer_all(declared_down_by("a"));
+    b.record.refuse_all(declared_down_by("b"));
+
+    let refused = a.endpoint.dial(b.address(), None).await.unwrap_err();
+
+    assert_eq!(refused, DialError::Unacceptable(revoked.clone()));
+    // It may hear why. What it is not told is that it is dead, as one is whose refusal was heard.
+    let told = |seen: &[Seen]| seen.contains(&Seen::Answered(declared_down_by("a")));
+    assert!(!told(&b.record.all()) && a.record.all().is_empty());
 }
 
 async fn a_node_that_listens_everywhere_is_where_its_packets_come_from(world: World) {

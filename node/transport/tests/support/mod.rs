@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use purlin_proto::{NodeHello, NodeId, NodeName, Refusal};
 use purlin_transport::{
-    Answering, Closed, Config, Credentials, DialError, Endpoint, Environment, Events, Fingerprint,
-    Flow, Frames, Identity, Link, Network, Peer, Receiver, WireConfig,
+    Answering, Certified, Closed, Config, Credentials, DialError, Endpoint, Environment, Events,
+    Fingerprint, Flow, Frames, Identity, Link, Network, Peer, Receiver, WireConfig,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
@@ -126,6 +126,7 @@ pub(crate) enum Seen {
 pub(crate) struct Record {
     seen: Mutex<Vec<Seen>>,
     changed: Notify,
+    disbelieve: Mutex<Option<Refusal>>,
     refuse: Mutex<Option<Refusal>>,
     answer: Mutex<Option<Refusal>>,
     /// What is done while an end is being told.
@@ -136,6 +137,10 @@ impl Record {
     fn add(&self, seen: Seen) {
         self.seen.lock().unwrap().push(seen);
         self.changed.notify_waiters();
+    }
+
+    pub(crate) fn believe_nobody(&self, why: Refusal) {
+        *self.disbelieve.lock().unwrap() = Some(why);
     }
 
     pub(crate) fn refuse_all(&self, why: Refusal) {
@@ -194,6 +199,10 @@ impl Record {
 struct Recorder(Arc<Record>);
 
 impl Events for Recorder {
+    fn believe(&self, _: &Certified) -> Result<(), Refusal> {
+        self.0.disbelieve.lock().unwrap().clone().map_or(Ok(()), Err)
+    }
+
     fn admit(&self, _: &Peer) -> Result<(), Refusal> {
         self.0.refuse.lock().unwrap().clone().map_or(Ok(()), Err)
     }
